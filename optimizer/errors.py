@@ -1,0 +1,92 @@
+"""The exception tree of all packages.
+
+::
+
+    BantamError                exit code 1: something failed
+    ├── UserError              exit code 2: something that was asked for cannot be done
+    │   ├── RecipeError        a recipe, profile or option is unknown or wrong
+    │   ├── DataError          a data set is unknown, unreadable or unusable
+    │   ├── ModelError         a model is unknown, unreachable or unusable
+    │   └── RepositoryError    a model repository cannot be read or written
+    ├── StageError             a stage of the optimizer failed
+    │   ├── ParityError        an exported model does not compute what its source computes
+    │   └── DiskFullError      no space left while writing
+    ├── ArtifactError          an artifact folder is damaged or not an artifact
+    ├── ServerError            the server did not start, or stopped
+    └── ClientError            a request failed
+        ├── InvalidInputError  the server refused the input
+        ├── ModelNotFoundError no such model or version on the server
+        ├── UnavailableError   the server cannot be reached or sheds load (after retries)
+        └── TimeoutExceeded    no answer in time
+
+Messages say what was got, what was expected and what to do, in that order. Exceptions of other libraries are
+translated once, in the module that calls the library, with ``raise ... from exc``.
+"""
+
+
+class BantamError(Exception):
+    """Root of all errors that Bantam raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(BantamError):
+    """Something that was asked for cannot be done; the message says what can."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """A recipe, a profile or an option is unknown or wrong."""
+
+
+class DataError(UserError):
+    """A data set is unknown, unreadable or unusable."""
+
+
+class ModelError(UserError):
+    """A model is unknown, unreachable or unusable."""
+
+
+class RepositoryError(UserError):
+    """A model repository cannot be read or written."""
+
+
+class StageError(BantamError):
+    """A stage of the optimizer failed."""
+
+
+class ParityError(StageError):
+    """An exported model does not compute what its source computes."""
+
+
+class DiskFullError(StageError):
+    """There was no space left on the device while a file was written."""
+
+
+class ArtifactError(BantamError):
+    """A folder is not an artifact, or its files are not those of its manifest."""
+
+
+class ServerError(BantamError):
+    """The inference server did not start, or stopped."""
+
+
+class ClientError(BantamError):
+    """A request to the inference server failed."""
+
+
+class InvalidInputError(ClientError):
+    """The server refused the input: wrong type, wrong shape, not UTF-8."""
+
+
+class ModelNotFoundError(ClientError):
+    """The server has no such model or version."""
+
+
+class UnavailableError(ClientError):
+    """The server cannot be reached, or sheds load, also after the retries."""
+
+
+class TimeoutExceeded(ClientError):
+    """The server did not answer within the time allowed."""

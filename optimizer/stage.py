@@ -1,0 +1,34 @@
+"""What every stage gets besides its parent and its config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Where a stage writes and what it may read.
+
+    A stage is a function ``run(parent, config, context) -> Artifact``: it writes into ``context.folder`` only (an empty
+    temporary folder that the pipeline renames when the stage is done) and describes it with a manifest.
+    """
+
+    folder: Path
+    """Empty folder for this stage's files."""
+    scratch: Path
+    """Folder that survives a kill, for checkpoints to resume from; removed when the stage is done."""
+    key: str
+    """The stage's cache key, for its manifest."""
+    data: Dataset
+    checkpoint: Checkpoint
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    say: Callable[[str], None] = print
+    """One line to the user."""
+    threads: int = os.cpu_count() or 1
