@@ -1,0 +1,122 @@
+"""Fixtures for all tests: a tiny, real classifier as a finished artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimizer.artifact import Artifact, Manifest, Signature, seal
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")
+LABELS = ("joy", "anger", "fear")
+MAX_LENGTH = 64
+
+
+def write_tokenizer(path: Path) -> None:
+    """A word-level tokenizer over ``WORDS`` in the `tokenizers` format, ``[CLS] ... [SEP]`` around each text."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {token: i for i, token in enumerate(SPECIAL + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    )
+    tokenizer.save(str(path))
+
+
+def write_onnx(path: Path, labels: int) -> None:
+    """Embedding, masked mean over the tokens, linear head: int64 ``[batch, tokens]`` to float32 ``[batch, labels]``."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    hidden = 16
+    weights = {
+        "embedding": rng.normal(size=(len(SPECIAL + WORDS), hidden)).astype(np.float32),
+        "head": rng.normal(size=(hidden, labels)).astype(np.float32),
+        "bias": rng.normal(size=(labels,)).astype(np.float32),
+        "tokens": np.array([1], dtype=np.int64),
+        "last": np.array([2], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Gather", ["embedding", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
+        helper.make_node("Mul", ["embedded", "mask3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "tokens"], ["summed"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "tokens"], ["count"], keepdims=1),
+        helper.make_node("Div", ["summed", "count"], ["mean"]),
+        helper.make_node("MatMul", ["mean", "head"], ["projected"]),
+        helper.make_node("Add", ["projected", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def write_artifact(
+    folder: Path,
+    *,
+    task: str = "multi_label",
+    format: str = "onnx",
+    precision: str = "fp32",
+    labels: tuple[str, ...] = LABELS,
+    details: dict[str, Any] | None = None,
+) -> Artifact:
+    """Write the tiny classifier into ``folder`` (made if absent) and seal it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_onnx(folder / "model.onnx", len(labels))
+    files: tuple[str, ...] = ("model.onnx",)
+    if format == "openvino":
+        import openvino as ov
+
+        ov.save_model(ov.convert_model(str(folder / "model.onnx")), str(folder / "model.xml"), compress_to_fp16=False)
+        (folder / "model.onnx").unlink()
+        files, details = ("model.xml", "model.bin"), {"inference_precision": "f32", **(details or {})}
+    write_tokenizer(folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": MAX_LENGTH}), encoding="utf-8")
+    manifest = Manifest(
+        name="tiny",
+        stage="export",
+        key="0" * 64,
+        format=format,
+        precision=precision,
+        signature=Signature(task, labels, ("input_ids", "attention_mask"), max_length=MAX_LENGTH),
+        ships=(*files, "tokenizer.json", "tokenizer_config.json"),
+        details=details or {},
+    )
+    return Artifact(folder, seal(folder, manifest))
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A multi-label ONNX classifier, three labels, a few kilobytes, random weights from a fixed seed."""
+    return write_artifact(tmp_path_factory.mktemp("tiny") / "artifact")
+
+
+@pytest.fixture(scope="session")
+def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
+    """The same classifier with another task, format (onnx, openvino), precision, labels or details."""
+
+    def make(**options: Any) -> Artifact:
+        return write_artifact(tmp_path_factory.mktemp("tiny") / "artifact", **options)
+
+    return make
