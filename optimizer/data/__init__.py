@@ -1,0 +1,45 @@
+"""Texts and labels: from a set that ships with Bantam, a file or folder, or a hub data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimizer.data.bundled import BUNDLED, load_bundled
+from optimizer.data.dataset import SPLITS, Dataset, Split
+from optimizer.errors import DataError
+
+__all__ = ["BUNDLED", "SPLITS", "Dataset", "Split", "load_dataset"]
+
+
+def load_dataset(
+    name: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    separator: str | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set with its three splits.
+
+    ``name`` is a bundled set, the path of a CSV, TSV, JSONL or Parquet file or of a folder with a file per split, or the
+    id of a data set on the Hugging Face hub, tried in this order. The columns are found by their usual names unless they
+    are given, and so is the ``separator`` of several labels in one cell. Rows without a split column or split files are
+    split 60/30/10 into train, test and dev, stratified by label, by ``seed``.
+
+    Raises :class:`DataError` if the data cannot be found, read or used for training.
+    """
+    if name in BUNDLED:
+        return load_bundled(name, seed=seed)
+    path = Path(name).expanduser()
+    if path.exists():
+        from optimizer.data.files import load_path
+
+        return load_path(path, text_column=text_column, label_column=label_column, separator=separator, seed=seed)
+    if path.suffix or path.is_absolute() or name.startswith((".", "~")):
+        raise DataError(
+            f"There is no data file {name!r}. Give the path of a CSV, TSV, JSONL or Parquet file, "
+            f"a hub data set, or one of: {', '.join(BUNDLED)}."
+        )
+    from optimizer.data.hub import load_hub
+
+    return load_hub(name, text_column=text_column, label_column=label_column, separator=separator, seed=seed)
