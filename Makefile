@@ -1,0 +1,138 @@
+# Bantam: from a model name to a measured, served endpoint. `make` alone lists the targets.
+# Variables follow the target, for example: make optimize MODEL=distilbert DATA=reviews.csv MAX_DROP=0.5
+
+MODEL = minilm
+DATA = goemotions-ekman
+RECIPE = int8
+PROFILE = quick
+MAX_DROP =
+NAME =
+PORT =
+ARGS =
+PYTHON ?= python3.11
+TORCH_INDEX ?=
+
+VENV := .venv
+SERVING := .venv-serving
+# cpu or gpu; if not given, whatever is set up already.
+TARGET = $(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)
+
+# The embedded Triton exists for Linux on x86-64 only; elsewhere the container serves.
+PLATFORM := $(shell uname -s)-$(shell uname -m)
+HAS_TRITON := $(filter Linux-x86_64,$(PLATFORM))
+READY := $(VENV)/.ready-$(TARGET) $(if $(HAS_TRITON),$(SERVING)/.ready-$(TARGET))
+BANTAM := $(VENV)/bin/python -m bantam
+CHOICE = $(if $(NAME),--name '$(NAME)') $(ARGS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help optimize serve load-test report doctor setup test check clean
+
+help: ## List the targets and the variables
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@printf '  %-22s %s\n' \
+	  'MODEL=$(MODEL)' 'a short name (minilm, bert, distilbert, ...), a hub id or a folder' \
+	  'DATA=$(DATA)' 'a bundled data set, a CSV/TSV/JSONL/Parquet file or a hub data set id' \
+	  'TARGET=$(TARGET)' 'cpu or gpu: gpu sets up the CUDA builds instead' \
+	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
+	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
+	  'MAX_DROP=$(MAX_DROP)' "macro-F1 points that may be lost, such as 0.5; empty: the recipe's budget" \
+	  'NAME=$(NAME)' "name to publish under; empty: the model's own" \
+	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
+	  'ARGS=$(ARGS)' 'more for the command: make load-test ARGS="--help", make test ARGS="-k data"' \
+	  'PYTHON=$(PYTHON)' 'the Python 3.11 that the environments are made from' \
+	  'TORCH_INDEX=$(TORCH_INDEX)' 'package index to take PyTorch from, if the usual one has no build for TARGET'
+
+optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
+	@$(BANTAM) optimize '$(MODEL)' --data '$(DATA)' --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
+	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(CHOICE)
+
+serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
+	@$(BANTAM) serve $(if $(PORT),--grpc-port '$(PORT)') $(ARGS)
+
+load-test: $(READY) ## Measure latency and throughput of a served model
+	@$(BANTAM) load-test $(ARGS)
+
+report: $(READY) ## Print the report of a run again and write its report.html
+	@$(BANTAM) report $(ARGS)
+
+doctor: ## Say what is here, what is missing and how to get it; works before any set-up
+	@python=$(VENV)/bin/python; [ -x $$python ] || python='$(PYTHON)'; "$$python" -m bantam.doctor $(ARGS)
+
+setup: $(READY) ## Make both environments; every other target does it when needed
+
+test: $(READY) ## Run the tests
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.ready-$(TARGET) ## Format, lint, types and the rules of the architecture
+	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet . || { echo "Mend it with: $(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix ." >&2; exit 1; }
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/python -m pytest -q --durations=0 tests/test_architecture.py
+
+clean: ## Remove build/ and caches; model_repo/ and the environments stay
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+# --- Set-up -----------------------------------------------------------------------------------------------------------
+# An environment is ready when its .ready-<target> stamp, written last, is newer than the files it depends on. While it is
+# being changed it holds .unfinished: whatever was interrupted, or was made for the other target, is made anew.
+PIP_FLAGS := -qq --disable-pip-version-check --no-input
+EXTRAS = $(if $(filter gpu,$(TARGET)),gpu,optimize),dev
+PINS = -c constraints.txt $(if $(filter gpu,$(TARGET)),-c constraints-gpu.txt)
+PINFILES = pyproject.toml constraints.txt constraints-serving.txt $(if $(filter gpu,$(TARGET)),constraints-gpu.txt)
+# Says what went wrong in the words of a user; pip has printed its own just before.
+HINT = { echo "Set-up stopped: pip could not install the packages above. Expected: a package index within reach (or a\
+ mirror named in pip's configuration) and 4 GB of disk. Mend that and run make again; it goes on by itself." >&2; exit 1; }
+
+# $(call begin,ENVIRONMENT): leaves an environment with pip, marked unfinished.
+define begin
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "Bantam is set up on Python 3.11; found: $$("$(PYTHON)" --version 2>&1 || echo none)." >&2; \
+	  echo "Install it (Debian 12, Ubuntu: apt install python3.11 python3.11-venv) or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if [ ! -x $(1)/bin/pip ] || [ -e $(1)/.unfinished ] || [ -n "$(filter-out %/.ready-$(TARGET),$(wildcard $(1)/.ready-*))" ]; then \
+	  echo "set-up: $(1) on $$("$(PYTHON)" --version 2>&1)"; \
+	  rm -rf $(1) && mkdir $(1) && touch $(1)/.unfinished && "$(PYTHON)" -m venv $(1) || exit 1; fi
+	@touch $(1)/.unfinished
+endef
+# $(call end,ENVIRONMENT)
+define end
+	@touch $(1)/.ready-$(TARGET) && rm $(1)/.unfinished
+endef
+
+$(VENV)/.ready-$(TARGET): $(PINFILES)
+	@case '$(TARGET)' in cpu|gpu) ;; *) echo "TARGET is '$(TARGET)'; expected cpu or gpu." >&2; exit 1;; esac
+	$(call begin,$(VENV))
+	@echo "set-up: PyTorch for $(TARGET) (1 of 3)"
+	@$(INSTALL_TORCH) || $(HINT)
+	@echo "set-up: optimizer, client and tools (2 of 3)"
+	@$(VENV)/bin/pip install $(PIP_FLAGS) $(PINS) setuptools && \
+	  $(VENV)/bin/pip install $(PIP_FLAGS) $(PINS) --no-build-isolation -e '.[$(EXTRAS)]' || $(HINT)
+	$(call end,$(VENV))
+
+PIP_TORCH = $(VENV)/bin/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') $(PINS)
+ifeq ($(TARGET)-$(HAS_TRITON)-$(TORCH_INDEX),cpu-Linux-x86_64-)
+# On Linux the usual index has the CUDA build only; some mirrors carry the CPU build, which is marked "+cpu".
+INSTALL_TORCH = $(PIP_TORCH) "$$(sed -n 's/^torch==.*/&+cpu/p' constraints.txt)" 2>/dev/null || { \
+	  echo "        no CPU build of PyTorch on this package index: taking the CUDA build, 3 GB more. It works on a CPU too;"; \
+	  echo "        to avoid it, stop and run: make setup TORCH_INDEX=<the CPU index that PyTorch's install page names>"; \
+	  $(PIP_TORCH) torch; }
+else
+INSTALL_TORCH = $(PIP_TORCH) torch
+endif
+
+# The serving environment's pins are all that is in it. onnxruntime and onnxruntime-gpu are one module: never both.
+$(SERVING)/.ready-$(TARGET): $(PINFILES)
+	$(call begin,$(SERVING))
+	@echo "set-up: Triton and the inference engines (3 of 3)"
+	@$(INSTALL_SERVING) || $(HINT)
+	$(call end,$(SERVING))
+
+PIP_SERVING = $(SERVING)/bin/pip install $(PIP_FLAGS)
+ifeq ($(TARGET),gpu)
+INSTALL_SERVING = { grep -v '^onnxruntime==' constraints-serving.txt && echo 'onnxruntime-gpu[cuda,cudnn]'; } > $(SERVING)/requirements.txt && \
+	  $(PIP_SERVING) -c constraints-gpu.txt -r $(SERVING)/requirements.txt
+else
+INSTALL_SERVING = $(PIP_SERVING) -r constraints-serving.txt
+endif
