@@ -62,8 +62,8 @@ def build(
 ) -> Dataset:
     """Number the labels, check the splits, and find the texts that are in more than one.
 
-    ``labels`` fixes their order; sorted by name if it is absent. Raises :class:`DataError` if there is one label only, a
-    split has no rows, or a label has no row in a split.
+    ``labels`` fixes their order; sorted by name if it is absent. Raises :class:`DataError` if there is one label only,
+    a split has no rows, or a label has no row in a split.
     """
     names = tuple(
         labels if labels is not None else sorted({x for part in rows.values() for r in part.labels for x in r})
@@ -102,12 +102,13 @@ def _check_labels(name: str, names: Sequence[str], task: str, splits: Mapping[st
             raise DataError(f"{name}: the {part} split has no rows; {', '.join(SPLITS)} all need some.")
         single = task == "single_label"
         counts = np.bincount(split.targets, minlength=len(names)) if single else split.targets.sum(axis=0)
-        missing = [repr(names[i]) for i in np.flatnonzero(counts == 0)]
+        missing = [repr(label) for label, count in zip(names, counts, strict=True) if count == 0]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise DataError(
-                f"{name}: no row of the {part} split has the label {', '.join(missing[:5])}{more}; each label needs rows in "
-                f"all of {', '.join(SPLITS)}. Merge or leave out rare labels, or give unsplit data to have it split evenly."
+                f"{name}: no row of the {part} split has the label {', '.join(missing[:5])}{more}.\n"
+                f"Each label needs rows in {', '.join(SPLITS)}: merge or leave out rare labels, or give the data without "
+                "splits to have each label spread evenly."
             )
 
 

