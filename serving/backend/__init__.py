@@ -1,0 +1,1 @@
+"""What runs inside Triton: copied into each version folder, so it imports nothing of Bantam."""
