@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.data.dataset import SPLITS, Dataset, Rows, build
-from optimizer.data.split import split_rows
+from optimizer.data.split import fill_splits
 
 FOLDER = Path(__file__).parent.parent / "datasets"
 
@@ -58,13 +58,14 @@ def _build_goemotions(name: str, labels: Any, mapping: dict[str, str]) -> Datase
 def _sms_spam(seed: int) -> Dataset:
     lines = list(_lines("sms_spam"))
     rows = Rows([text for _, _, text in lines], [(label,) for _, label, _ in lines])
+    splits, notes = fill_splits({"train": rows}, seed=seed)
     return build(
         "sms-spam",
         "single_label",
-        split_rows(rows, seed=seed),
+        splits,
         licence="free with copyright notice, no warranty (see optimizer/datasets/sms_spam/LICENSE.txt)",
         source="SMS Spam Collection v.1 (Almeida et al. 2011), bundled",
-        notes=[f"No splits were given: made 60% train, 30% test, 10% dev, stratified, seed {seed}."],
+        notes=notes,
     )
 
 

@@ -107,8 +107,8 @@ def _check_labels(name: str, names: Sequence[str], task: str, splits: Mapping[st
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise DataError(
                 f"{name}: no row of the {part} split has the label {', '.join(missing[:5])}{more}.\n"
-                f"Each label needs rows in {', '.join(SPLITS)}: merge or leave out rare labels, or give the data without "
-                "splits to have each label spread evenly."
+                f"Each label needs rows in {', '.join(SPLITS)}: merge or leave out rare labels, or give the data "
+                "without splits to have each label spread evenly."
             )
 
 

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optimizer.data.dataset import Rows
 
 FRACTIONS = {"train": 0.6, "test": 0.3, "dev": 0.1}
 
 
-def split_rows(rows: Rows, *, seed: int) -> dict[str, Rows]:
-    """Split 60/30/10 into train, test and dev; each label is spread in the same proportions.
+def fill_splits(given: Mapping[str, Rows], *, seed: int) -> tuple[dict[str, Rows], list[str]]:
+    """Take the splits that are not given out of train, in the proportions 60/30/10 to each other.
 
-    Rows with the same text go into the same split, so that no test text was trained on.
+    Each label is spread evenly. Rows with the same text go into the same split, so that no test text was trained on.
+    Returns all three splits, and a line that says what was done (none if there was nothing to do).
     """
+    missing = [name for name in FRACTIONS if name != "train" and name not in given]
+    if not missing:
+        return dict(given), []
+    parts = ["train", *missing]
+    total = sum(FRACTIONS[name] for name in parts)
+    made = _split(given["train"], {name: FRACTIONS[name] / total for name in parts}, seed)
+    shares = ", ".join(f"{FRACTIONS[name] / total:.0%} {name}" for name in parts)
+    which = "No splits were given" if len(missing) == 2 else f"No {missing[0]} split was given"
+    return {**given, **made}, [f"{which}: train was divided into {shares}; stratified, seed {seed}."]
+
+
+def _split(rows: Rows, fractions: Mapping[str, float], seed: int) -> dict[str, Rows]:
     first_seen: dict[str, int] = {}
     group = [first_seen.setdefault(text, len(first_seen)) for text in rows.texts]
     labels: list[set[str]] = [set() for _ in first_seen]
     for g, found in zip(group, rows.labels, strict=True):
         labels[g].update(found)
-    part_of = stratify([tuple(sorted(found)) for found in labels], tuple(FRACTIONS.values()), seed=seed)
-    chosen: list[list[int]] = [[] for _ in FRACTIONS]
+    part_of = stratify([tuple(sorted(found)) for found in labels], tuple(fractions.values()), seed=seed)
+    chosen: list[list[int]] = [[] for _ in fractions]
     for row, g in enumerate(group):
         chosen[part_of[g]].append(row)
     return {
         name: Rows([rows.texts[i] for i in indices], [rows.labels[i] for i in indices])
-        for name, indices in zip(FRACTIONS, chosen, strict=True)
+        for name, indices in zip(fractions, chosen, strict=True)
     }
 
 
@@ -46,7 +59,8 @@ def stratify(labels: Sequence[tuple[str, ...]], fractions: Sequence[float], *, s
         for label in labels[row]:
             left[label][row] = None
     lacking_rows = [fraction * len(labels) for fraction in fractions]
-    lacking = {label: [fraction * len(rows) for fraction in fractions] for label, rows in left.items()}
+    # Beyond the paper: at least one row each, so that a label with a handful of rows is in every part.
+    lacking = {label: [max(1.0, fraction * len(rows)) for fraction in fractions] for label, rows in left.items()}
     part_of = [-1] * len(labels)
 
     def place(row: int, wanted: Sequence[float]) -> None:

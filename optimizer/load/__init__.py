@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from optimizer.catalog import CATALOG, Checkpoint, Entry, Wheel
 from optimizer.errors import ModelError
+from optimizer.hub import HubError
 from optimizer.load.folder import checkpoint_in, has_weights, known_models, local_folder, refuse_without_weights
-from optimizer.load.hub import HubError, fetch
+from optimizer.load.hub import fetch
 from optimizer.load.wheel import folder_of, unpacked
 
 __all__ = ["resolve"]

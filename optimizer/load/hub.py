@@ -6,14 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optimizer.errors import ModelError
+from optimizer.hub import TIMEOUT_S, HubError, hub_answers, require_hub
 from optimizer.load.folder import FILES, WEIGHTS, has_weights, known_models
-
-TIMEOUT_S = 5.0
-"""For the first answer of the hub, which is asked before the download because that would retry for half a minute."""
-
-
-class HubError(Exception):
-    """The hub cannot be reached, and the files are not in its cache."""
 
 
 def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Callable[[str], None] = print) -> Path:
@@ -34,7 +28,7 @@ def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Call
     patterns = list(files)
     try:
         cached = _cached(hub_id, revision, patterns)
-        if cached is not None and (len(revision) == 40 or not _reachable()):
+        if cached is not None and (len(revision) == 40 or not hub_answers()):
             return cached
         require_hub()
         say(f"Downloading {hub_id} ({revision[:12]}) from the Hugging Face hub")
@@ -52,28 +46,6 @@ def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Call
         raise ModelError(f"{hub_id} has no revision {revision} on the hub.") from exc
     except (HfHubHTTPError, OSError) as exc:
         raise HubError(f"The Hugging Face hub failed: {type(exc).__name__}: {str(exc).splitlines()[0]}.") from exc
-
-
-def require_hub() -> None:
-    """Raise :class:`HubError`, within seconds, if the hub does not answer."""
-    import httpx2
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
-    except OfflineModeIsEnabled as exc:
-        raise HubError("HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked.") from exc
-    except httpx2.HTTPError as exc:
-        raise HubError(f"The Hugging Face hub is out of reach ({exc}).") from exc
-
-
-def _reachable() -> bool:
-    try:
-        require_hub()
-    except HubError:
-        return False
-    return True
 
 
 def _cached(hub_id: str, revision: str, patterns: list[str]) -> Path | None:

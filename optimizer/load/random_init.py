@@ -13,8 +13,9 @@ from filelock import FileLock
 from optimizer.artifact import cache_key, replacing, sha256, sweep
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.errors import DiskFullError, ModelError
+from optimizer.hub import HubError
 from optimizer.load.folder import TOKENIZER, cache_folder, checkpoint_in, known_models, local_folder, read_config
-from optimizer.load.hub import HubError, fetch
+from optimizer.load.hub import fetch
 from optimizer.load.stand_in import write_tokenizer
 from optimizer.load.wheel import unpacked
 

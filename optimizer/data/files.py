@@ -1,0 +1,47 @@
+"""A data set from a file, or from a folder with a file for each split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimizer.data.columns import SPLIT_NAMES, build_from_tables
+from optimizer.data.dataset import Dataset
+from optimizer.data.table import READERS, read_table
+from optimizer.errors import DataError
+
+
+def load_path(
+    path: Path, *, text_column: str | None, label_column: str | None, separator: str | None, seed: int
+) -> Dataset:
+    """Load a file, or a folder with train, dev and test files; see :func:`optimizer.data.load_dataset`."""
+    files = _split_files(path) if path.is_dir() else {"train": path}
+    return build_from_tables(
+        path.resolve().name if path.is_dir() else path.stem,
+        {part: read_table(file) for part, file in files.items()},
+        text_column=text_column,
+        label_column=label_column,
+        separator=separator,
+        seed=seed,
+        licence="not stated",
+        source=str(path),
+    )
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    readable = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
+    found: dict[str, Path] = {}
+    for path in readable:
+        part = SPLIT_NAMES.get(path.stem.lower())
+        if part in found:
+            raise DataError(f"{folder} has two files for the {part} split: {found[part].name} and {path.name}.")
+        if part:
+            found[part] = path
+    if "train" in found:
+        return found
+    if len(readable) == 1:
+        return {"train": readable[0]}
+    names = ", ".join(path.name for path in readable[:5]) or "none"
+    raise DataError(
+        f"{folder} has no train file; data files found: {names}. Expected train, dev and test with one of the suffixes "
+        f"{', '.join(READERS)}; or give one file."
+    )
