@@ -94,14 +94,16 @@ def _mac_processor() -> tuple[str | None, tuple[str, ...] | None]:
 
 
 def _windows_processor() -> tuple[str | None, tuple[str, ...] | None]:
-    import ctypes
-    import winreg
+    if sys.platform == "win32":  # a type checker skips this block elsewhere
+        import ctypes
+        import winreg
 
-    assert sys.platform == "win32"  # a type checker skips the rest elsewhere
-    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
-        name = str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
-    present = ctypes.windll.kernel32.IsProcessorFeaturePresent
-    return name, tuple(name for code, name in _WINDOWS_FEATURES.items() if present(code)) or None
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            name = str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+        present = ctypes.windll.kernel32.IsProcessorFeaturePresent
+        return name, tuple(name for code, name in _WINDOWS_FEATURES.items() if present(code)) or None
+    else:
+        return None, None
 
 
 def _cores() -> int | None:

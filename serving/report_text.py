@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from serving.report import BASELINE, Quality, Report, Variant, speedup
 
-DASH = "–"
+DASH = "\N{EN DASH}"
 """Stands for what was not measured."""
 
 FORMATS = {"pytorch": "PyTorch", "onnx": "ONNX", "openvino": "OpenVINO"}
@@ -52,7 +52,8 @@ def points(value: float) -> str:
 
 def times(ratio: float) -> str:
     """A ratio with two or three digits."""
-    return f"{ratio:.2f}×" if ratio < 0.995 else f"{ratio:.1f}×" if ratio < 99.5 else f"{ratio:,.0f}×"
+    digits = f"{ratio:.2f}" if ratio < 0.995 else f"{ratio:.1f}" if ratio < 99.5 else f"{ratio:,.0f}"
+    return f"{digits}\N{MULTIPLICATION SIGN}"
 
 
 def megabytes(value: float) -> str:
