@@ -1,0 +1,3 @@
+"""What the tests of all folders share before anything else: the markers that say what a test needs."""
+
+pytest_plugins = ["tests.plugins.needs"]

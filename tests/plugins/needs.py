@@ -1,0 +1,113 @@
+"""Markers that say what a test needs: it is skipped, with the reason printed, where that is missing.
+
+Where ``CI=true`` is set, Chromium and Triton are installed, so there a test that needs one fails instead of skipping:
+a skip must not hide that nothing was tested.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED_IN_CI = frozenset({"browser", "triton"})
+
+
+def find_chromium() -> str | None:
+    """Path of Chromium or Chrome: ``$CHROMIUM`` if set, or the first one on the PATH."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+def missing_browser() -> str | None:
+    """Why there is no browser; None if there is one."""
+    return (
+        None if find_chromium() else "no Chromium on the PATH (Debian: apt install chromium), and CHROMIUM is not set"
+    )
+
+
+def missing_triton() -> str | None:
+    """Why no Triton can be started; None if one can."""
+    embedded = any(ROOT.glob(".venv-serving/lib/python3*/site-packages/pytriton/tritonserver/bin/tritonserver"))
+    return (
+        None if embedded or shutil.which("tritonserver") else "no Triton on the PATH or in .venv-serving (make setup)"
+    )
+
+
+def missing_docker() -> str | None:
+    """Why no container can be run; None if one can."""
+    return None if _runs("docker", "info") else "no Docker daemon answers"
+
+
+def missing_gpu() -> str | None:
+    """Why nothing can run on a GPU; None if it can."""
+    return None if _runs("nvidia-smi", "-L") else "no NVIDIA GPU (nvidia-smi does not run)"
+
+
+def missing_hub() -> str | None:
+    """Why nothing can be downloaded from the model hub; None if it can."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        with urllib.request.urlopen(urllib.request.Request(hub, method="HEAD"), timeout=5):  # noqa: S310 - the user's own
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except OSError as exc:
+        return f"the model hub {hub} is out of reach ({exc})"
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "browser": missing_browser,
+    "triton": missing_triton,
+    "docker": missing_docker,
+    "gpu": missing_gpu,
+    "hub": missing_hub,
+}
+
+
+@functools.cache
+def missing(marker: str) -> str | None:
+    """What keeps tests with this marker from running; None if nothing does. Looked up once a session."""
+    return PROBES[marker]()
+
+
+def verdict(markers: set[str], *, ci: bool) -> tuple[str, str] | None:
+    """``("skip" or "fail", reason)`` for a test with these markers; None if it can run."""
+    for marker in sorted(markers & PROBES.keys()):
+        reason = missing(marker)
+        if reason is not None:
+            return "fail" if ci and marker in REQUIRED_IN_CI else "skip", f"needs {marker}: {reason}"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip or fail a test whose needs are not met, before its fixtures start anything."""
+    ci = os.environ.get("CI", "").lower() in ("true", "1")
+    match verdict({marker.name for marker in item.iter_markers()}, ci=ci):
+        case "fail", reason:
+            pytest.fail(f"{reason}; with CI=true that is an error", pytrace=False)
+        case "skip", reason:
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser, for tests marked ``browser``."""
+    path = find_chromium()
+    assert path, "a test that uses this fixture is marked `browser`"
+    return path
+
+
+def _runs(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
