@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from optimizer.errors import ArtifactError, DiskFullError, UserError
 from serving import machine
+from serving import report as schema
 from serving.report import Budget, Report, percentile_fields, speedup
 from serving.report_file import read_report, to_json, write_report
 from serving.report_table import show
@@ -345,3 +347,13 @@ def test_versions_are_those_installed(tmp_path: Path) -> None:
         "Name: tokenizers\nVersion: 9.8.7\n", encoding="utf-8"
     )
     assert machine.versions(tmp_path) == {"tokenizers": "9.8.7"}
+
+
+# --- Its documentation ------------------------------------------------------------------------------------------------
+def test_every_field_is_documented() -> None:
+    page = (EXAMPLE.parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    named = {word for code in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", code)}
+    models = [model for model in vars(schema).values() if isinstance(model, type) and issubclass(model, schema.Record)]
+    fields = {field.alias or name for model in models for name, field in model.model_fields.items()}
+    assert len(fields) > 50
+    assert fields - named == set(), "docs/report-schema.md does not speak of these"
