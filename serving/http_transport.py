@@ -18,6 +18,8 @@ import httpcore2
 from serving.transport import INPUT, OUTPUT, ModelConfig, Scores, Target, encode
 
 HEADER_LENGTH = b"Inference-Header-Content-Length"
+IDLE_S = 60.0
+"""A connection that was idle for so long is closed: a burst must not leave its connections for ever."""
 
 
 class HttpTransport:
@@ -28,7 +30,7 @@ class HttpTransport:
 
     def __init__(self, target: Target) -> None:
         self._codec = _Codec(target)
-        self._pool = httpcore2.ConnectionPool(max_connections=None)
+        self._pool = httpcore2.ConnectionPool(max_connections=None, keepalive_expiry=IDLE_S)
 
     def config(self, timeout: float) -> ModelConfig:
         """Read the model's config."""
@@ -55,7 +57,7 @@ class AsyncHttpTransport:
 
     def __init__(self, target: Target) -> None:
         self._codec = _Codec(target)
-        self._pool = httpcore2.AsyncConnectionPool(max_connections=None)
+        self._pool = httpcore2.AsyncConnectionPool(max_connections=None, keepalive_expiry=IDLE_S)
 
     async def config(self, timeout: float) -> ModelConfig:
         """Read the model's config."""
