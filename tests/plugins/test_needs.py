@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,3 +56,24 @@ def test_nothing_is_found_on_an_empty_machine(
 def test_a_hub_that_is_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 is out of reach" in str(needs.missing_hub())
+
+
+def test_pytest_skips_and_in_ci_fails(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n\n@pytest.mark.browser\ndef test_page(): pass\n\n@pytest.mark.gpu\ndef test_gpu(): pass\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "pytest", "-c", str(needs.ROOT / "pyproject.toml"), "-p", "tests.plugins.needs"]
+    for ci, outcome in (("", "2 skipped"), ("true", "1 skipped, 1 error")):
+        done = subprocess.run(
+            [*command, "--rootdir", str(tmp_path), str(tmp_path)],
+            cwd=needs.ROOT,
+            env={"PATH": str(tmp_path), "CI": ci},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert outcome in done.stdout
+        assert "needs browser: no Chromium on the PATH" in done.stdout
+        assert "needs gpu: no NVIDIA GPU" in done.stdout
