@@ -6,6 +6,7 @@ Drawn with Matplotlib's objects, without pyplot and its global state; the same r
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def tradeoff(report: Report) -> str | None:
              if s.variant.in_process and s.variant.quality and s.variant.quality.macro_f1 is not None]  # fmt: skip
     if len(drawn) < 2 or report.random_weights:
         return None
-    with _figure(4.4) as figure:
+    with _figure(3.4) as figure:
         axes = figure.subplots()
         front = pareto_front([(latency, f1) for _, latency, f1 in drawn])
         axes.step(
@@ -107,7 +108,7 @@ def tradeoff(report: Report) -> str | None:
         axes.locator_params(axis="y", nbins=6)
         axes.yaxis.set_major_formatter("{x:.3f}")
         axes.margins(x=0.12, y=0.15)
-        _legend(axes)
+        _legend(figure, *_unique([axes]))
         description = "; ".join(f"{s.variant.name}: {latency:g} ms, macro-F1 {f1:.3f}" for s, latency, f1 in drawn)
         return _svg(figure, "tradeoff", "Macro-F1 against in-process latency", description)
 
@@ -130,7 +131,7 @@ def distribution(report: Report) -> str | None:
     panels = [(title, lines) for title, lines in panels if lines]
     if not panels:
         return None
-    with _figure(4.4 if len(panels) > 1 else 3.2) as figure:
+    with _figure(3.4 if len(panels) > 1 else 2.4) as figure:
         rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0].tolist()
         for axes, (title, lines) in zip(rows, panels, strict=True):
             for item, latency in lines:
@@ -143,7 +144,7 @@ def distribution(report: Report) -> str | None:
         _latency_axis(rows[-1], "latency of one text, ms")
         for axes in rows[:-1]:
             axes.tick_params(which="both", bottom=False)
-        _legend(rows[-1], *_unique(rows))
+        _legend(figure, *_unique(rows))
         return _svg(figure, "distribution", "Distribution of latency", _describe(panels))
 
 
@@ -174,17 +175,16 @@ def _latency_axis(axes: Axes, label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _legend(axes: Axes, handles: list[Any] | None = None, labels: list[str] | None = None) -> None:
-    """Below the plot, in as many columns as the longest name leaves room for."""
-    if handles is None or labels is None:
-        handles, labels = _unique([axes])
+def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    """Below the plot, in as many columns as the longest name leaves room for; the figure grows by its height."""
     columns = max(1, min(3, len(labels), 52 // (max(map(len, labels)) + 7)))
-    axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 @contextmanager
 def _figure(height: float) -> Iterator[Figure]:
-    """A figure in the report's style, ``height`` in inches."""
+    """A figure in the report's style, ``height`` in inches without the legend."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
