@@ -25,7 +25,7 @@ def fill_splits(given: Mapping[str, Rows], *, seed: int) -> tuple[dict[str, Rows
     made = _split(given["train"], {name: FRACTIONS[name] / total for name in parts}, seed)
     shares = ", ".join(f"{FRACTIONS[name] / total:.0%} {name}" for name in parts)
     which = "No splits were given" if len(missing) == 2 else f"No {missing[0]} split was given"
-    return {**given, **made}, [f"{which}: train was divided into {shares}; stratified, seed {seed}."]
+    return {**given, **made}, [f"{which}: the rows of train were divided into {shares}; stratified, seed {seed}."]
 
 
 def _split(rows: Rows, fractions: Mapping[str, float], seed: int) -> dict[str, Rows]:
