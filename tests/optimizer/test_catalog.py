@@ -1,0 +1,58 @@
+"""The catalog: true architectures, pinned revisions."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from optimizer.catalog import CATALOG
+from optimizer.load.random_init import CONFIGS
+from optimizer.recipe import FinetuneConfig
+
+PARAMETERS = {
+    # Of the base models, head left out, as their authors and the hub count them.
+    "minilm": 22_713_216,
+    "bert": 109_482_240,
+    "distilbert": 66_362_880,
+    "tinyllama": 1_034_512_384,
+    "bloomz-3b": 3_002_557_440,
+}
+
+
+def test_the_five_names() -> None:
+    assert list(CATALOG) == ["minilm", "bert", "distilbert", "tinyllama", "bloomz-3b"]
+    assert all(name == entry.name for name, entry in CATALOG.items())
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_revision_is_a_commit_and_licence_is_known(name: str) -> None:
+    entry = CATALOG[name]
+    assert re.fullmatch(r"[0-9a-f]{40}", entry.revision) or name == "bloomz-3b"
+    assert entry.licence == ("bigscience-bloom-rail-1.0" if name == "bloomz-3b" else "Apache-2.0")
+    assert re.fullmatch(r"[\w-]+/[\w.-]+", entry.hub_id)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_training_defaults_are_fields_of_the_finetune_config(name: str) -> None:
+    training = CATALOG[name].training
+    config = FinetuneConfig(stage="finetune", name="baseline", **training)
+    assert training
+    assert {key: getattr(config, key) for key in training} == training
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_packaged_config_has_the_published_number_of_parameters(name: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(CONFIGS / name))
+    assert model.num_parameters() == PARAMETERS[name]
+
+
+def test_entries_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        CATALOG["minilm"].revision = "main"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        CATALOG["minilm"].training["learning_rate"] = 1.0  # type: ignore[index]
