@@ -12,6 +12,9 @@ import numpy.typing as npt
 from optimizer.errors import ClientError
 from serving.transport import ModelConfig, Scores, Target
 
+UNTUNED = 0.5
+"""Threshold of a label that was not given one: more likely than not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -31,7 +34,7 @@ class Description:
     """``multi_label`` or ``single_label``."""
     labels: tuple[str, ...]
     thresholds: npt.NDArray[np.float64] | None
-    """``[labels]`` for multi_label, else None."""
+    """``[labels]`` for multi_label, 0.5 each if it was published without; None for single_label."""
     max_batch_size: int
 
     @classmethod
@@ -43,13 +46,14 @@ class Description:
                 raise ValueError(f"task is {task!r}")
             thresholds = None
             if task == "multi_label":
-                thresholds = np.array(json.loads(config.parameters["thresholds"]), dtype=np.float64)
+                given = json.loads(config.parameters.get("thresholds", "null"))
+                thresholds = np.full(len(labels), UNTUNED) if given is None else np.array(given, dtype=np.float64)
                 if thresholds.shape != (len(labels),):
                     raise ValueError(f"{thresholds.size} thresholds for {len(labels)} labels")
         except (KeyError, TypeError, ValueError) as exc:
             raise ClientError(
                 f"The config of {target} is not a text classifier's ({exc!r}). Expected the parameters "
-                "task, labels and, for multi_label, thresholds: publish the model with `bantam`."
+                "task, labels and one threshold a label: publish the model with `bantam`."
             ) from exc
         return cls(task, labels, thresholds, max(1, config.max_batch_size))
 

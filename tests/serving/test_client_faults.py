@@ -337,6 +337,13 @@ def test_a_model_that_is_no_classifier_is_told(fake: Fake, parameters: dict[str,
         classify("a")
 
 
+def test_without_thresholds_a_label_needs_a_half(fake: Fake) -> None:
+    fake.script.parameters = {key: value for key, value in PARAMETERS.items() if key != "thresholds"}
+    with fake.client() as classify:
+        labels = [prediction.labels for prediction in classify(["1234", "12345", "123456"])]
+    assert labels == [["short"], ["short", "long"], ["long"]]
+
+
 def test_scores_that_do_not_fit_the_labels_are_told(fake: Fake) -> None:
     fake.script.width = 3
     with fake.client() as classify, pytest.raises(ClientError, match=r"3 scores a text.*2 labels.*Make a new client"):
