@@ -1,0 +1,213 @@
+"""An artifact becomes a version in a Triton model repository::
+
+    <root>/<name>/config.pbtxt
+    <root>/<name>/<version>/{model.py, engine.py, manifest.json, labels.txt, tokenizer.json, model files}
+
+A publish is atomic: the version folder is written beside its place and renamed into it; then ``config.pbtxt``, whose
+version policy names exactly one version, is replaced. That replace is the single commit point: killed before it, a
+publish has not happened, and the previous version stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from optimizer.artifact import Artifact, cache_key, replacing, seal, sha256, sweep
+from optimizer.errors import ArtifactError, DiskFullError, RepositoryError
+from serving.triton_config import LABELS_FILE, TritonConfig, parse_pbtxt
+
+CONFIG = "config.pbtxt"
+BACKEND = Path(__file__).with_name("backend")
+BACKEND_FILES = ("model.py", "engine.py")
+FORMATS = ("onnx", "openvino")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+LOCK_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """The version of a model that is served."""
+
+    name: str
+    version: int
+    folder: Path
+    """The version folder."""
+    changed: bool = False
+    """False if the same content was published already."""
+
+
+def publish(
+    artifact: Artifact,
+    root: Path,
+    name: str,
+    *,
+    thresholds: Sequence[float] | None,
+    max_batch_size: int = 64,
+    micro_batch: int = 8,
+    threads: int | None = None,
+    link: bool = False,
+) -> Published:
+    """Write ``artifact`` as the new version of model ``name``; does nothing if that content is published already.
+
+    ``thresholds``: one per label (multi_label), kept for the clients. ``link``: hard-link the files instead of copying
+    them, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name, option
+    or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full; the version
+    published before stays.
+    """
+    _check(artifact, name)
+    try:
+        config = TritonConfig(
+            name=name,
+            version=1,
+            task=artifact.manifest.signature.task,
+            labels=artifact.manifest.signature.labels,
+            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
+            max_batch_size=max_batch_size,
+            micro_batch=micro_batch,
+            threads=threads,
+        )
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
+        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
+    with _translated(root), _locked(root, name):
+        return _publish(artifact, root / name, config, link)
+
+
+def published(root: Path, name: str) -> Published | None:
+    """The version of ``name`` that is published now, or None. Raises :class:`RepositoryError` if it is damaged."""
+    path = root / name / CONFIG
+    try:
+        message = parse_pbtxt(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise RepositoryError(f"{path} cannot be read: {exc}.") from exc
+    versions = list(message.version_policy.specific.versions)
+    if len(versions) != 1 or not (root / name / str(versions[0])).is_dir():
+        raise RepositoryError(
+            f"{path}: names version {versions or 'none'}, expected one that has a folder. Publish the model again."
+        )
+    return Published(name, versions[0], root / name / str(versions[0]))
+
+
+def models(root: Path) -> list[str]:
+    """Names of the models published in the repository ``root``, sorted."""
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+
+
+def _check(artifact: Artifact, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise RepositoryError(
+            f"Got model name {name!r}; expected lower-case letters, digits, '.', '_' and '-', first a letter or digit."
+        )
+    if artifact.manifest.format not in FORMATS:
+        raise RepositoryError(
+            f"{artifact.folder}: got a model in format {artifact.manifest.format!r}, expected {' or '.join(FORMATS)}. "
+            "Export it first."
+        )
+
+
+def _publish(artifact: Artifact, folder: Path, config: TritonConfig, link: bool) -> Published:
+    """Publish while holding the lock."""
+    folder.mkdir(exist_ok=True)
+    sweep(folder)
+    options = config.model_dump(mode="json", exclude={"version"})
+    backend = {file: sha256(BACKEND / file) for file in BACKEND_FILES}
+    content = cache_key(artifact=artifact.digest, options=options, backend=backend)
+    versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    # A version with this content may be there without being the published one: after a kill, or a return to it.
+    version = next((v for v in reversed(versions) if _content(folder / str(v)) == content), None)
+    if version is None:
+        version = max(versions, default=0) + 1
+        with replacing(folder / str(version)) as staging:
+            _write_version(artifact, staging, content, link)
+    text = config.model_copy(update={"version": version}).to_pbtxt()
+    target = folder / CONFIG
+    if target.is_file() and target.read_text(encoding="utf-8") == text:
+        return Published(config.name, version, folder / str(version), changed=False)
+    staged = folder / f"{CONFIG}.tmp-{os.getpid()}"
+    staged.write_text(text, encoding="utf-8")
+    # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
+    _sync(staged)
+    _sync(folder)
+    staged.replace(target)
+    _sync(folder)
+    return Published(config.name, version, folder / str(version), changed=True)
+
+
+def _write_version(artifact: Artifact, staging: Path, content: str, link: bool) -> None:
+    """Fill a version folder: what ships, the backend, the labels, and a manifest of its own."""
+    for file in artifact.manifest.ships:
+        target = staging / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            os.link(artifact.folder / file, target)
+        else:
+            shutil.copyfile(artifact.folder / file, target)
+    for file in BACKEND_FILES:
+        shutil.copyfile(BACKEND / file, staging / file)
+    (staging / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
+    seal(staging, replace(artifact.manifest, details={**artifact.manifest.details, "content": content}))
+    for path in staging.rglob("*"):
+        _sync(path)
+    _sync(staging)
+
+
+def _content(folder: Path) -> str | None:
+    """What a version folder was made from, or None if it is damaged."""
+    try:
+        return str(Artifact.load(folder).manifest.details.get("content"))
+    except ArtifactError:
+        return None
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk. Windows has no such thing for folders."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(root: Path, name: str) -> Iterator[None]:
+    """One publish of a model at a time, in whatever process."""
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / f".{name}.lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as exc:
+        raise RepositoryError(
+            f"{root / name}: another process has been publishing for {LOCK_TIMEOUT_S:.0f} s. Wait for it or end it."
+        ) from exc
+
+
+@contextlib.contextmanager
+def _translated(root: Path) -> Iterator[None]:
+    """Errors of the file system in the user's terms."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(root).free / 1e6
+            raise DiskFullError(
+                f"{root}: the disk is full ({free:.0f} MB free); the model was not published and the previous version "
+                "stays. Free some space and run again."
+            ) from exc
+        raise RepositoryError(
+            f"{root}: not a folder that a model can be published to ({exc}). Expected one that can be written to; the "
+            "previous version, if any, stays."
+        ) from exc

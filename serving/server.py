@@ -1,0 +1,244 @@
+"""Starts and stops Triton: loopback only, ready when it answers, nothing left behind.
+
+::
+
+    with Server(Path("model_repo")) as server:
+        print(server.grpc_address)
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import psutil
+
+from optimizer.errors import ServerError
+from serving import repository as model_repository
+from serving import supervisor, tritonserver
+
+START_TIMEOUT_S = 180.0
+POLL_S = 0.05
+MARGIN_S = 10.0
+"""How much longer than its own grace period the supervisor may take to end Triton."""
+
+
+class Memory(NamedTuple):
+    """Memory of one process, in bytes."""
+
+    rss: int
+    """Resident now."""
+    peak: int
+    """Most that was ever resident (VmHWM)."""
+
+
+class Server:
+    """A Triton that serves the models of a repository from ``start`` (or ``with``) to ``stop``.
+
+    ``models``: names; all that are published if absent. ``host``: where all endpoints listen. Ports: 0 takes a free
+    one. ``python``: the interpreter of a serving environment, instead of Triton from PATH or of the default one.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        models: Sequence[str] | None = None,
+        host: str = "127.0.0.1",
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        python: Path | None = None,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        self.repository = repository
+        self.models = tuple(models) if models is not None else tuple(model_repository.models(repository))
+        self._host = host
+        self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
+        self._python = python
+        self._timeout_s = timeout_s
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._run_dir: Path | None = None
+        self._ports: dict[str, int] = {}
+        self.pid: int | None = None
+        """Triton's process id while it runs."""
+
+    @property
+    def grpc_address(self) -> str:
+        """``host:port``."""
+        return f"{self._host}:{self._ports['gRPC']}"
+
+    @property
+    def http_address(self) -> str:
+        """``host:port``."""
+        return f"{self._host}:{self._ports['HTTP']}"
+
+    @property
+    def metrics_address(self) -> str:
+        """``host:port``; Prometheus text at ``/metrics``."""
+        return f"{self._host}:{self._ports['metrics']}"
+
+    @property
+    def log(self) -> Path:
+        """What Triton writes; removed by :meth:`stop`."""
+        if self._run_dir is None:
+            raise ServerError("Triton is not running, so it has no log. Call start() first.")
+        return self._run_dir / "triton.log"
+
+    def start(self) -> Self:
+        """Start Triton and wait until all models are ready.
+
+        Raises :class:`ServerError` if there is no Triton here, no such model, a port in use, or if Triton or a model
+        does not come up in time; the message then has the lines of Triton's log that say why.
+        """
+        self._check_models()
+        installation = tritonserver.find(self._python)
+        supervisor.sweep()
+        self._ports = free_ports(self._host, self._wanted_ports)
+        self._run_dir, lock = supervisor.create()
+        try:
+            command = tritonserver.command(
+                installation, self.repository, self.models, self._run_dir, self._host, *self._ports.values()
+            )
+            self._supervisor = subprocess.Popen(
+                [sys.executable, "-I", supervisor.__file__, str(self._run_dir), str(lock), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,  # what select() sees is all there is
+                pass_fds=[lock],
+                env=tritonserver.environment(installation),
+                start_new_session=True,  # Ctrl-C in a terminal is for us; we stop Triton in order
+            )
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            os.close(lock)  # the supervisor holds it now
+        return self
+
+    def stop(self) -> None:
+        """Stop Triton and wait until nothing of it is left. Does nothing if it is not running."""
+        process, self._supervisor, self.pid = self._supervisor, None, None
+        if process is not None and process.stdin is not None and process.stdout is not None:
+            process.stdin.close()  # the supervisor stops Triton in order, or by force if that takes too long
+            try:
+                process.wait(supervisor.GRACE_S + MARGIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()  # takes Triton with it
+                process.wait()
+            process.stdout.close()
+        if self._run_dir is not None:
+            supervisor.remove(self._run_dir)
+            self._run_dir = None
+
+    def wait(self) -> None:
+        """Block until Triton ends. Raises :class:`ServerError` if it ended by itself."""
+        if self._supervisor is not None and (line := self._read_line()) is not None:
+            raise ServerError(f"Triton stopped by itself, exit code {line}.{self._reasons()}")
+
+    def memory(self) -> dict[str, Memory]:
+        """Memory of Triton itself (``tritonserver``) and of each model's process (the model's name)."""
+        if self.pid is None:
+            raise ServerError("Triton is not running, so it uses no memory. Call start() first.")
+        processes = {"tritonserver": self.pid}
+        for child in psutil.Process(self.pid).children():
+            command = child.cmdline()
+            if len(command) > 1 and Path(command[0]).name == tritonserver.STUB:
+                processes[Path(command[1]).parents[1].name] = child.pid  # <repository>/<model>/<version>/model.py
+        return {role: Memory(psutil.Process(pid).memory_info().rss, _peak(pid)) for role, pid in processes.items()}
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _check_models(self) -> None:
+        known = model_repository.models(self.repository)
+        for name in self.models:
+            if model_repository.published(self.repository, name) is None:
+                raise ServerError(f"{self.repository} has no model {name!r}. Published: {', '.join(known) or 'none'}.")
+        if not self.models:
+            raise ServerError(f"{self.repository}: no model is published there. Publish one with 'make optimize'.")
+
+    def _wait_until_ready(self) -> None:
+        """Triton opens its ports when it has tried to load all models: then each is ready, or never will be."""
+        deadline = time.monotonic() + self._timeout_s
+        line = self._read_line()
+        if line is None:
+            raise ServerError(f"Triton did not start: {self._reasons() or 'its supervisor ended at once.'}")
+        self.pid = int(line)
+        while not self._get("/v2/health/live"):
+            if (line := self._read_line(POLL_S)) is not None:
+                raise ServerError(f"Triton did not start, exit code {line}.{self._reasons()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"Triton was not ready after {self._timeout_s:.0f} s.{self._reasons()}")
+        failed = [name for name in self.models if not self._get(f"/v2/models/{name}/ready")]
+        if failed:
+            raise ServerError(f"Triton could not load {', '.join(failed)}.{self._reasons()}")
+
+    def _read_line(self, timeout_s: float | None = None) -> str | None:
+        """A line from the supervisor, or None if there was none in time or it has ended."""
+        process = self._supervisor
+        if process is None or process.stdout is None:
+            return None
+        readable, _, _ = select.select([process.stdout], [], [], timeout_s)
+        return (process.stdout.readline().decode().strip() or None) if readable else None
+
+    def _get(self, path: str) -> bool:
+        """True if Triton answers 200."""
+        connection = http.client.HTTPConnection(self._host, self._ports["HTTP"], timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False  # not listening yet
+        finally:
+            connection.close()
+
+    def _reasons(self) -> str:
+        """The lines of the log that matter, indented below the message."""
+        lines = tritonserver.reasons(
+            self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        )
+        return "".join(f"\n  {line}" for line in lines)
+
+
+def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
+    """The ports wanted, each checked to be free, and free ones instead of 0. Raises :class:`ServerError`."""
+    sockets = []
+    try:
+        for protocol, port in wanted.items():
+            listener = socket.socket()
+            sockets.append(listener)  # all are held until all are found, so that no two are the same
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections are no bar
+            try:
+                listener.bind((host, port))
+                listener.listen()
+            except (OSError, OverflowError) as exc:
+                raise ServerError(
+                    f"Port {port} on {host}, wanted for {protocol}, cannot be used ({exc}). Stop what uses it, or "
+                    "choose another port; 0 takes a free one."
+                ) from exc
+        return {protocol: s.getsockname()[1] for protocol, s in zip(wanted, sockets, strict=True)}
+    finally:
+        for listener in sockets:
+            listener.close()
+
+
+def _peak(pid: int) -> int:
+    """VmHWM in bytes; psutil does not read it."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ServerError(f"/proc/{pid}/status has no VmHWM: the process has just ended.")

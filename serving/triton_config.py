@@ -1,0 +1,111 @@
+"""A model's ``config.pbtxt``: typed config -> dict -> Triton's own protobuf -> text.
+
+A key or value that Triton does not know fails here, not in the server.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from google.protobuf import json_format, text_format
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from tritonclient.grpc import model_config_pb2
+
+from optimizer.errors import RepositoryError
+
+INPUT = "TEXT"
+OUTPUT = "SCORES"
+LABELS_FILE = "labels.txt"
+QUEUE_TIMEOUT_S = 5.0
+
+
+class TritonConfig(BaseModel):
+    """How one model is served."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = Field(ge=1)
+    """The one version that is served."""
+    task: str = Field(pattern="^(multi_label|single_label)$")
+    labels: tuple[str, ...] = Field(min_length=1)
+    thresholds: tuple[float, ...] | None = None
+    """One per label, multi_label only: a label is given if its score is at least this."""
+    max_batch_size: int = Field(64, ge=1)
+    micro_batch: int = Field(8, ge=1)
+    threads: int | None = Field(None, ge=1)
+    queue_timeout_s: float = Field(QUEUE_TIMEOUT_S, gt=0)
+    """A request that waited this long is refused with UNAVAILABLE; its client has long given up."""
+
+    @model_validator(mode="after")
+    def _one_threshold_per_label(self) -> TritonConfig:
+        if self.thresholds is not None and self.task != "multi_label":
+            raise ValueError("thresholds are for multi_label models; a single_label one takes the highest score")
+        if self.thresholds is not None and len(self.thresholds) != len(self.labels):
+            raise ValueError(
+                f"got {len(self.thresholds)} thresholds, expected one for each of {len(self.labels)} labels"
+            )
+        return self
+
+    def parameters(self) -> dict[str, str]:
+        """What the backend and the clients read from the model's config; values are JSON or plain strings."""
+        values: dict[str, str] = {
+            "task": self.task,
+            "labels": json.dumps(self.labels, ensure_ascii=False),
+            "micro_batch": str(self.micro_batch),
+        }
+        if self.thresholds is not None:
+            values["thresholds"] = json.dumps(self.thresholds)
+        if self.threads is not None:
+            values["threads"] = str(self.threads)
+        return values
+
+    def as_dict(self) -> dict[str, Any]:
+        """Triton's ModelConfig in the JSON form of its protobuf."""
+        return {
+            "name": self.name,
+            "backend": "python",
+            "max_batch_size": self.max_batch_size,
+            "version_policy": {"specific": {"versions": [self.version]}},
+            "input": [{"name": INPUT, "data_type": "TYPE_STRING", "dims": [1]}],
+            "output": [
+                {
+                    "name": OUTPUT,
+                    "data_type": "TYPE_FP32",
+                    "dims": [len(self.labels)],
+                    # Inside the version folder, so that a publish changes the labels and the model in one step.
+                    "label_filename": f"{self.version}/{LABELS_FILE}",
+                }
+            ],
+            "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+            # No queue delay: it adds itself to every single request. No max_queue_size: Triton's batcher stalls once a
+            # short queue has been full; a time-out sheds load without that.
+            "dynamic_batching": {
+                "default_queue_policy": {
+                    "timeout_action": "REJECT",
+                    "default_timeout_microseconds": round(self.queue_timeout_s * 1e6),
+                }
+            },
+            # Warms the path through Triton's shared memory with an empty text; the engine warms itself with real ones.
+            "model_warmup": [
+                {
+                    "name": "empty text",
+                    "batch_size": 1,
+                    "inputs": {INPUT: {"data_type": "TYPE_STRING", "dims": [1], "zero_data": True}},
+                }
+            ],
+            "parameters": {key: {"string_value": value} for key, value in self.parameters().items()},
+        }
+
+    def to_pbtxt(self) -> str:
+        """The text of ``config.pbtxt``."""
+        return str(text_format.MessageToString(json_format.ParseDict(self.as_dict(), model_config_pb2.ModelConfig())))
+
+
+def parse_pbtxt(text: str) -> Any:
+    """Read a config.pbtxt as Triton's ``ModelConfig`` message. Raises :class:`RepositoryError` if it is none."""
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as exc:
+        raise RepositoryError(f"config.pbtxt is not a Triton model configuration: {exc}.") from exc

@@ -1,0 +1,162 @@
+"""Where ``tritonserver`` is on this machine, and the command line that starts it.
+
+On PATH (a Triton container) or inside the nvidia-pytriton wheel of the serving environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optimizer.errors import ServerError
+
+STUB = "triton_python_backend_stub"
+PYTHON_VARIABLE = "BANTAM_SERVING_PYTHON"
+ENVIRONMENT = ".venv-serving"
+ADMIN_HEADER = "bantam-admin"
+ADMIN_APIS = "shared-memory,model-repository,trace,logging"
+ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
+NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA")
+"""Said by every start on a machine without a GPU."""
+PROBE = (
+    "import json, sys, sysconfig; print(json.dumps([sysconfig.get_path('purelib'), sysconfig.get_config_var('LIBDIR'), "
+    "'%d.%d' % sys.version_info[:2]]))"
+)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A Triton that can be started."""
+
+    binary: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it needs besides ours."""
+    backend: Mapping[str, Path] = field(default_factory=dict)
+    """Files of the Python backend to put together in one folder, by name; empty if Triton finds its own."""
+
+
+def find(python: Path | None = None) -> Installation:
+    """``tritonserver`` on PATH, else the wheel's in the serving environment; with ``python``, that environment's.
+
+    Raises :class:`ServerError` that says what was looked for and what to do.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise ServerError(
+            f"Triton runs on Linux x86-64; this is {platform.system()} {platform.machine()}. Serve the repository with "
+            "the container (docker/cpu.Dockerfile); the client works here."
+        )
+    on_path = shutil.which("tritonserver")
+    if python is None and on_path is not None:
+        return Installation(Path(on_path))
+    return _embedded(python or _serving_python())
+
+
+def _serving_python() -> Path:
+    named = os.environ.get(PYTHON_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(__file__).resolve().parents[1] / ENVIRONMENT / "bin" / "python"
+
+
+def _embedded(python: Path) -> Installation:
+    """The Triton of the nvidia-pytriton wheel that is installed for ``python``."""
+    try:
+        probe = subprocess.run([python, "-I", "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
+        site, libraries, version = json.loads(probe.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as exc:
+        raise ServerError(
+            f"No tritonserver on PATH, and no serving environment at {python} ({exc}). Make it with 'make setup', or "
+            f"name the Python of one in {PYTHON_VARIABLE}."
+        ) from exc
+    triton = Path(site, "pytriton", "tritonserver")
+    stub = triton / "python_backend_stubs" / version / STUB
+    if not (triton / "bin" / "tritonserver").is_file() or not stub.is_file():
+        raise ServerError(
+            f"{site} has no Triton for Python {version}. Install the serving environment again with 'make setup' "
+            "(nvidia-pytriton 0.7.0)."
+        )
+    files = {path.name: path for path in (triton / "backends" / "python").iterdir() if path.is_file()}
+    return Installation(
+        triton / "bin" / "tritonserver",
+        environment={
+            # The stub must load the libpython of the interpreter whose packages it uses.
+            "LD_LIBRARY_PATH": f"{libraries}:{Path(site, 'nvidia_pytriton.libs')}",
+            # The stub's embedded Python takes the environment of the first python3 on PATH for its own.
+            "PATH": f"{python.absolute().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        },
+        backend={**files, stub.name: stub},
+    )
+
+
+def environment(installation: Installation) -> dict[str, str]:
+    """Triton's environment: ours, without what would change which Python packages its backend sees."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    return {**ours, **installation.environment}
+
+
+def command(
+    installation: Installation,
+    repository: Path,
+    models: Sequence[str],
+    run_dir: Path,
+    host: str,
+    grpc_port: int,
+    http_port: int,
+    metrics_port: int,
+) -> list[str]:
+    """The command line; links the backend's files into ``run_dir``, whose name prefixes Triton's shared memory."""
+    backends = []
+    if installation.backend:
+        folder = run_dir / "backends" / "python"
+        folder.mkdir(parents=True)
+        for name, path in installation.backend.items():
+            (folder / name).symlink_to(path)
+        backends = [f"--backend-directory={folder.parent}"]
+    # Clients may ask for inference, health, metadata, configuration and statistics. The rest needs a key that nobody
+    # is given: with the shared-memory API open, a client could read and write the Python backend's memory
+    # (CVE-2025-23319 and its kin), with the repository API it could load code of its own.
+    key = f"{ADMIN_HEADER}={secrets.token_hex(16)}"
+    return [
+        str(installation.binary),
+        f"--model-repository={repository.resolve()}",
+        *backends,
+        f"--backend-config=python,shm-region-prefix-name={run_dir.name}-",
+        # Explicit, because otherwise one broken model stops the server for all.
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in models),
+        "--exit-on-error=false",
+        "--disable-auto-complete-config",
+        f"--grpc-address={host}",
+        f"--grpc-port={grpc_port}",
+        f"--http-address={host}",
+        f"--http-port={http_port}",
+        f"--metrics-address={host}",
+        f"--metrics-port={metrics_port}",
+        "--allow-gpu-metrics=false",
+        f"--grpc-restricted-protocol={ADMIN_APIS}:{key}",
+        f"--http-restricted-api={ADMIN_APIS}:{key}",
+    ]
+
+
+def reasons(log: str, most: int = 15) -> list[str]:
+    """The lines of Triton's log that say why something failed: errors with what follows them, at most ``most``."""
+    lines: list[str] = []
+    error = False
+    for line in log.splitlines():
+        entry = ENTRY.match(line)
+        if entry:
+            error = entry["level"] in "EF"
+        elif line.startswith(("+--", "| ", "Error:", "Signal")):
+            error = line.startswith("Error:")
+        text = entry["text"].strip('"') if entry else line.strip()
+        if error and text and not NOISE.search(text) and text not in lines:
+            lines.append(text)
+    return lines[-most:]
