@@ -22,7 +22,6 @@ PLATFORM := $(shell uname -s)-$(shell uname -m)
 HAS_TRITON := $(filter Linux-x86_64,$(PLATFORM))
 READY := $(VENV)/.ready-$(TARGET) $(if $(HAS_TRITON),$(SERVING)/.ready-$(TARGET))
 BANTAM := $(VENV)/bin/python -m bantam
-CHOICE = $(if $(NAME),--name '$(NAME)') $(ARGS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -39,7 +38,7 @@ help: ## List the targets and the variables
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
 	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
 	  'MAX_DROP=$(MAX_DROP)' "macro-F1 points that may be lost, such as 0.5; empty: the recipe's budget" \
-	  'NAME=$(NAME)' "name to publish under; empty: the model's own" \
+	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
 	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
 	  'ARGS=$(ARGS)' 'more for the command: make load-test ARGS="--help", make test ARGS="-k data"' \
 	  'PYTHON=$(PYTHON)' 'the Python 3.11 that the environments are made from' \
@@ -47,13 +46,13 @@ help: ## List the targets and the variables
 
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
 	@$(BANTAM) optimize '$(MODEL)' --data '$(DATA)' --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
-	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(CHOICE)
+	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(if $(NAME),--name '$(NAME)') $(ARGS)
 
 serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
-	@$(BANTAM) serve $(if $(PORT),--grpc-port '$(PORT)') $(ARGS)
+	@$(BANTAM) serve $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(ARGS)
 
-load-test: $(READY) ## Measure latency and throughput of a served model
-	@$(BANTAM) load-test $(ARGS)
+load-test: $(READY) ## Measure latency and throughput of a model that make serve serves
+	@$(BANTAM) load-test '$(or $(NAME),$(notdir $(MODEL)))' --data '$(DATA)' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)
 
 report: $(READY) ## Print the report of a run again and write its report.html
 	@$(BANTAM) report $(ARGS)

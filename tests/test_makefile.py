@@ -193,3 +193,13 @@ def test_clean_keeps_models_and_environments(checkout: Checkout) -> None:
     assert checkout.has(".venv/bin")
     assert not checkout.has("build")
     assert not checkout.has("optimizer/__pycache__")
+
+
+def test_serve_and_load_test_meet_on_the_same_port(checkout: Checkout) -> None:
+    checkout.make("setup")
+    checkout.calls()
+    assert checkout.make("serve", "PORT=9001").returncode == 0
+    assert checkout.make("load-test", "PORT=9001", "MODEL=models/mine").returncode == 0
+    serve, load_test = (" ".join(call.split()) for call in checkout.calls())
+    assert serve == ".venv python -m bantam serve --grpc-port 9001"
+    assert load_test == ".venv python -m bantam load-test mine --data goemotions-ekman --address localhost:9001"
