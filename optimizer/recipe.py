@@ -19,6 +19,7 @@ A recipe is a list of named stages, each made from its parent, so that it can br
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,6 +137,16 @@ class Recipe(Config):
                 raise ValueError(f"stage {stage.name!r} has parent {stage.parent!r}, which no stage before it is named")
             seen.add(stage.name)
         return self
+
+    def suited_to(self, training: Mapping[str, Any]) -> Recipe:
+        """This recipe with a model's own training defaults where the recipe itself says nothing."""
+        stages = tuple(
+            stage.model_copy(update={k: v for k, v in training.items() if k not in stage.model_fields_set})
+            if isinstance(stage, FinetuneConfig)
+            else stage
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
 
 
 def known_recipes() -> list[str]:

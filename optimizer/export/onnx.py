@@ -1,75 +1,77 @@
-"""PyTorch to ONNX with torch.onnx (dynamo): dynamic batch and tokens, standard operators only."""
+"""PyTorch to ONNX with torch.onnx (dynamo): dynamic batch and tokens, attention fused."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from transformers import AutoModelForSequenceClassification
 from transformers import logging as transformers_logging
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
-from optimizer.artifact import Artifact
+from optimizer.artifact import Artifact, Signature
 from optimizer.errors import StageError
+from optimizer.export.fusion import fuse_attention, keep_skip_apart
 from optimizer.recipe import ExportConfig
 
 LARGEST_FILE = 2_000_000_000
 """Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""
 
 
-def write(parent: Artifact, folder: Path, config: ExportConfig) -> dict[str, Any]:
+def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool = True) -> dict[str, Any]:
     """Write ``model.onnx`` (and ``model.onnx.data`` if it is larger than 2 GB); returns the manifest's details.
 
     Raises :class:`StageError` if torch cannot export the architecture.
     """
     transformers_logging.disable_progress_bar()
-    # Eager attention is a plain matmul, softmax, matmul: the form that runtimes recognise and fuse.
-    model = AutoModelForSequenceClassification.from_pretrained(
+    # Eager attention is a plain matmul, softmax, matmul: the form that the rules of fusion recognise.
+    module = AutoModelForSequenceClassification.from_pretrained(
         parent.folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    model.config.use_cache = False
-    proto = _export(model, parent)
-    _clean(proto)
-    _unfuse_skip_layer_norm(proto)
-    large = proto.ByteSize() > LARGEST_FILE
-    onnx.save_model(
-        proto, folder / "model.onnx", save_as_external_data=large, location="model.onnx.data" if large else None
-    )
-    return {"opset": max(entry.version for entry in proto.opset_import if entry.domain == "")}
+    module.config.use_cache = False
+    model = _export(module, parent.manifest.signature)
+    _clean(model)
+    fused = fuse_attention(model) if fuse else 0
+    keep_skip_apart(model)
+    bytes_ = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    ir.save(model, folder / "model.onnx", external_data="model.onnx.data" if bytes_ > LARGEST_FILE else None)
+    return {"opset": model.opset_imports[""], "fused_attention": fused}
 
 
-def _export(model: torch.nn.Module, parent: Artifact) -> onnx.ModelProto:
-    inputs = parent.manifest.signature.inputs
-    # Two texts of 8 tokens, no padding: with a batch or length of one, torch would take it for a constant.
-    example = {name: torch.full((2, 8), 0 if name == "token_type_ids" else 1) for name in inputs}
-    if parent.manifest.signature.pad_token_id == 1:
+def _export(module: torch.nn.Module, signature: Signature) -> ir.Model:
+    # Two texts of 8 tokens, no padding: a batch or a length of one would be taken for a constant.
+    example = {name: torch.full((2, 8), 0 if name == "token_type_ids" else 1) for name in signature.inputs}
+    if signature.pad_token_id == 1:
         example["input_ids"] += 1
     dynamic = torch.export.Dim.DYNAMIC
     with torch.inference_mode(), _light_masks(), _quiet():
         try:
             program = torch.onnx.export(
-                model,
+                module,
                 (),
                 kwargs=example,
                 dynamo=True,
-                dynamic_shapes={name: {0: dynamic, 1: dynamic} for name in inputs},
-                input_names=list(inputs),
+                dynamic_shapes={name: {0: dynamic, 1: dynamic} for name in example},
+                input_names=list(example),
                 output_names=["logits"],
                 verbose=False,
             )
-        except (torch.onnx.errors.OnnxExporterError, torch.onnx.OnnxExporterError, RuntimeError, ValueError) as exc:
+        except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as exc:
             raise StageError(
-                f"torch cannot export the architecture {type(model).__name__} to ONNX: {_first_line(exc)}. "
-                "Expected an encoder or decoder made of operators that ONNX has. Choose another model."
+                f"torch cannot export {type(module).__name__} to ONNX: {_first_line(exc)}. "
+                "Expected a model made of operators that ONNX has. Choose another model."
             ) from exc
-    assert program is not None
-    return program.model_proto
+    if program is None:
+        raise StageError(f"torch gave no ONNX program for {type(module).__name__}. Choose another model.")
+    return program.model
 
 
 def _first_line(exc: BaseException) -> str:
@@ -124,34 +126,18 @@ def _quiet() -> Iterator[None]:
         registration.setLevel(level)
 
 
-def _clean(proto: onnx.ModelProto) -> None:
-    """Remove what is not the model: stack traces with paths of this machine, and stale inferred shapes."""
-    del proto.metadata_props[:]
-    proto.doc_string = ""
-    for graph in [proto.graph, *proto.functions]:
-        del graph.metadata_props[:], graph.value_info[:]
-        graph.doc_string = ""
-        for node in graph.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
-    for value in [*proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
-        del value.metadata_props[:]
-        value.doc_string = ""
-    for value in [*proto.graph.input, *proto.graph.output]:
-        for dimension, name in zip(value.type.tensor_type.shape.dim, ("batch", "tokens"), strict=False):
-            if dimension.dim_param:
-                dimension.dim_param = name
-
-
-def _unfuse_skip_layer_norm(proto: onnx.ModelProto) -> None:
-    """Write ``Add`` before ``LayerNormalization`` as ``Sum`` of two, which is the same.
-
-    ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization, whose CPU kernel (1.31) takes 41 us on 19
-    tokens of MiniLM where the two take 13. It does not look for Sum.
-    """
-    producers = {output: node for node in proto.graph.node for output in node.output}
-    for node in proto.graph.node:
-        if node.op_type == "LayerNormalization":
-            before = producers.get(node.input[0])
-            if before is not None and before.op_type == "Add":
-                before.op_type = "Sum"
+def _clean(model: ir.Model) -> None:
+    """Remove what is not the model, stack traces with paths of this machine among it; give the dimensions names."""
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    symbols: dict[str, str] = {}
+    for value in model.graph.inputs:
+        value.metadata_props.clear()
+        if value.shape is not None:
+            symbols |= {str(dim.value): name for dim, name in zip(value.shape, ("batch", "tokens"), strict=True)}  # type: ignore[union-attr]
+    for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
+        value.metadata_props.clear()
+        if value.shape is not None and not value.shape.frozen:
+            for i, dim in enumerate(value.shape):
+                if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                    value.shape[i] = re.sub(r"\w+", lambda match: symbols.get(match[0], match[0]), dim.value)

@@ -1,0 +1,5 @@
+"""``python -m bantam``."""
+
+from bantam.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""Peak memory: of this process, and of a run with all the processes it starts. In MB (10^6 bytes), resident."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process has had."""
+    if sys.platform == "linux":
+        # Not getrusage: its figure starts at that of the process that started this one.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset / 1e6)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+class MemoryWatch:
+    """Samples the memory of this process and its children while the block runs; a context manager.
+
+    Pages that several processes share count once for each, so the figure errs on the high side; a peak shorter than the
+    interval can be missed in a child, never in this process.
+    """
+
+    def __init__(self, interval_s: float = 1.0) -> None:
+        self._interval, self._peak, self._stop = interval_s, 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory-watch", daemon=True)
+
+    @property
+    def peak_mb(self) -> float:
+        """The most that all processes together have had so far."""
+        return max(self._peak / 1e6, peak_rss_mb())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process(os.getpid())
+        while not self._stop.wait(self._interval):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:
+                    continue  # it ended between the listing and the look
+            self._peak = max(self._peak, total)

@@ -1,0 +1,183 @@
+"""What a run found out, as the records of report.json; and the choice that follows from them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.evaluate import bootstrap_drop, one_hot, per_label, predict, quality, slice_quality
+from optimizer.search import Candidate, Choice, choose
+from serving.backend.engine import usable_cores
+from serving.machine import describe_machine, versions
+from serving.report import (
+    BASELINE,
+    Budget,
+    Conditions,
+    DataSource,
+    Dropped,
+    InProcess,
+    ModelSource,
+    Optimize,
+    Quality,
+    Report,
+    StageStep,
+    Variant,
+    percentile_fields,
+)
+from serving.report import Published as PublishedRecord
+from serving.report import Served as ServedRecord
+from serving.server import serving_site_packages
+
+if TYPE_CHECKING:
+    from bantam.run import Run, Served
+
+
+def variants(run: Run) -> list[Variant]:
+    """A record for each measured variant, in the recipe's order."""
+    return [_variant(run, name) for name in run.scored]
+
+
+def choice(run: Run, records: list[Variant], score_tolerance: float) -> Choice:
+    """The variant to publish. One whose served scores are not those measured in process is out, whatever its speed."""
+    by_name = {record.name: record for record in records}
+    unfaithful = {
+        name: f"the server's scores differ from those in process by up to {difference:.1e}"
+        for name, record in by_name.items()
+        if record.served and (difference := record.served.max_score_difference or 0.0) > score_tolerance
+    }
+    candidates = [_candidate(run, record) for name, record in by_name.items() if name != BASELINE and name not in unfaithful]
+    chosen = choose(candidates, _candidate(run, by_name[BASELINE]), run.recipe.max_drop_points)
+    return Choice(chosen.chosen, chosen.met, chosen.why, {**chosen.dropped, **unfaithful})
+
+
+def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
+    """The whole report of a finished run."""
+    by_name = {record.name: record for record in records}
+    baseline, best = by_name[BASELINE], by_name[chosen.chosen]
+    assert baseline.in_process and best.in_process and baseline.size_mb and best.size_mb  # noqa: S101 all variants are timed
+    return Report(
+        model=run.request.model,
+        data=run.request.data,
+        recipe=run.recipe.name,
+        profile=run.request.profile,
+        machine=describe_machine(),
+        versions=versions(),
+        serving_versions=versions(serving_site_packages()),
+        variants=tuple(_with_server_memory(run, record, chosen.chosen) for record in records),
+        chosen=chosen.chosen,
+        chosen_reason=chosen.why,
+        speedup=baseline.in_process.p50_ms / best.in_process.p50_ms,
+        size_ratio=baseline.size_mb / best.size_mb,
+        budget=Budget(
+            max_drop_points=run.recipe.max_drop_points, met=None if run.checkpoint.random_weights else chosen.met
+        ),
+        dropped=tuple(Dropped(name=name, reason=reason) for name, reason in chosen.dropped.items()),
+        notes=run.data.notes,
+        random_weights=run.checkpoint.random_weights or None,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=run.request.command or None,
+        published=PublishedRecord(name=run.published.name, version=run.published.version) if run.published else None,
+        conditions=Conditions(
+            texts=min(run.recipe.measure.texts, len(run.data.splits["test"].texts)),
+            rounds=run.recipe.measure.rounds,
+            threads=run.recipe.serving.threads or usable_cores(),
+        ),
+        optimize=Optimize(peak_rss_mb=round(run.peak_rss_mb, 1), seconds=round(run.seconds, 1)),
+        data_source=DataSource(
+            source=run.data.source,
+            licence=run.data.licence,
+            digest=run.data.digest,
+            rows={name: len(split.texts) for name, split in run.data.splits.items()},
+        ),
+        model_source=ModelSource(
+            source=run.checkpoint.source,
+            revision=run.checkpoint.revision,
+            licence=run.checkpoint.licence,
+            digest=run.checkpoint.digest,
+        ),
+    )
+
+
+def _variant(run: Run, name: str) -> Variant:
+    artifact, measured = run.scored[name].artifact, run.measured[name]
+    manifest = artifact.manifest
+    percentiles = percentile_fields(measured.in_process_ms)
+    return Variant(
+        name=name,
+        stages=tuple(StageStep(**step) for step in manifest.lineage),
+        format=manifest.format,
+        precision=manifest.precision,
+        size_mb=round(artifact.size_bytes / 1e6, 2),
+        parameters=manifest.details.get("parameters"),
+        peak_rss_mb=round(measured.peak_rss_mb, 1),
+        train_s=manifest.metrics.get("train_s"),
+        quality=None if manifest.random_weights else _quality(run, name),
+        in_process=InProcess(**percentiles, texts_per_s=round(1e3 / float(measured.in_process_ms.mean()), 1)),
+        served=_served(run, name, run.served[name]) if name in run.served else None,
+    )
+
+
+def _quality(run: Run, name: str) -> Quality:
+    split, scored, baseline = run.data.splits["test"], run.scored[name], run.scored[BASELINE]
+    actual = one_hot(split.targets, len(run.data.labels))
+    before, after = predict(baseline.test, baseline.thresholds), predict(scored.test, scored.thresholds)
+    fields: dict[str, Any] = {}
+    slices = slice_quality(split.texts, before, after, actual)
+    if name != BASELINE:
+        drop, low, high = bootstrap_drop(before, after, actual)
+        fields = {"drop_points": drop, "drop_ci95": (low, high)}
+    else:
+        for values in slices.values():
+            del values["drop_points"]
+    return Quality(
+        split="test",
+        rows=len(split.texts),
+        **quality(scored.test, split.targets, scored.thresholds),
+        **fields,
+        slices=slices,
+        per_label=per_label(scored.test, split.targets, scored.thresholds, run.data.labels),
+    )
+
+
+def _served(run: Run, name: str, served: Served) -> ServedRecord:
+    split, scored = run.data.splits["test"], run.scored[name]
+    answered = quality(served.test, split.targets, scored.thresholds)
+    known = not run.checkpoint.random_weights
+    return ServedRecord(
+        protocol="grpc",
+        **percentile_fields(run.measured[name].served_ms),
+        max_rps_within_slo=round(served.max_rate, 1) if served.max_rate else None,
+        slo_ms=run.recipe.measure.slo_ms,
+        errors=served.errors,
+        accuracy=answered["accuracy"] if known else None,
+        macro_f1=answered["macro_f1"] if known else None,
+        max_score_difference=float(np.abs(served.test - scored.test).max()),
+        peak_rss_mb=round(served.peak_rss_mb, 1) if served.peak_rss_mb else None,
+    )
+
+
+def _with_server_memory(run: Run, record: Variant, chosen: str) -> Variant:
+    """The server of the published model alone is measured after the choice."""
+    if record.name != chosen or record.served is None or run.server_peak_rss_mb is None:
+        return record
+    served = record.served.model_copy(update={"server_peak_rss_mb": round(run.server_peak_rss_mb, 1)})
+    return record.model_copy(update={"served": served})
+
+
+def _candidate(run: Run, record: Variant) -> Candidate:
+    assert record.in_process  # noqa: S101 every variant is timed in process
+    # Neither the baseline nor a model with random weights has a drop.
+    drop = (record.quality and record.quality.drop_points) or 0.0
+    _, high = (record.quality and record.quality.drop_ci95) or (0.0, 0.0)
+    parents = {stage.name: stage.parent for stage in run.recipe.stages}
+    return Candidate(
+        name=record.name,
+        # What a user will feel is the served time; the baseline has none, so it is compared in process.
+        p50_ms=record.served.p50_ms if record.served else record.in_process.p50_ms,
+        drop_points=drop,
+        drop_high=high,
+        source=parents.get(record.name),
+        servable=record.served is not None,
+    )

@@ -1,0 +1,218 @@
+"""``bantam optimize``: from a model's name to a measured, published endpoint. Each step hands its results to the next."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bantam import record
+from bantam.measure import Measured, draw_texts, measure
+from bantam.memory import MemoryWatch
+from bantam.score import Scored, score
+from optimizer import pipeline
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset, load_dataset
+from optimizer.errors import StageError
+from optimizer.load import resolve
+from optimizer.recipe import Recipe, load_recipe
+from optimizer.stage import RunContext
+from serving.client import Classifier
+from serving.loadtest import max_rate_within_slo
+from serving.report import Report
+from serving.report_file import write_report
+from serving.repository import Published, publish
+from serving.server import Server
+
+Say = Callable[[str], None]
+BASELINE = "baseline"
+SCORE_TOLERANCE = 1e-3
+"""Largest difference between a served and an in-process score of the same text; beyond it, the variant is not published."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    model: str = "minilm"
+    data: str = "goemotions-ekman"
+    recipe: str = "int8"
+    profile: str = "quick"
+    device: str = "cpu"
+    max_drop: float | None = None
+    name: str | None = None
+    """Name to publish under; the model's own if absent."""
+    random_init: bool = False
+    text_column: str | None = None
+    label_column: str | None = None
+    separator: str | None = None
+    build: Path = Path("build")
+    repository: Path = Path("model_repo")
+    command: str = ""
+    """What the user typed, for the report."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the running server answered for one variant, and how fast."""
+
+    test: NDArray[np.float32]
+    max_rate: float | None
+    errors: int
+    peak_rss_mb: float | None
+
+
+@dataclass
+class Run:
+    """Everything that a run finds out; what :mod:`bantam.record` makes the report from."""
+
+    request: Request
+    recipe: Recipe
+    data: Dataset
+    checkpoint: Checkpoint
+    folder: Path
+    scored: dict[str, Scored] = field(default_factory=dict)
+    served: dict[str, Served] = field(default_factory=dict)
+    measured: dict[str, Measured] = field(default_factory=dict)
+    published: Published | None = None
+    server_peak_rss_mb: float | None = None
+    """Peak of all processes of the server that serves the published model alone."""
+    peak_rss_mb: float = 0.0
+    seconds: float = 0.0
+
+
+def prepare(request: Request, say: Say) -> Run:
+    """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had."""
+    recipe = load_recipe(request.recipe, request.profile)
+    if request.max_drop is not None:
+        recipe = recipe.model_copy(update={"max_drop_points": request.max_drop})
+    data = load_dataset(
+        request.data,
+        text_column=request.text_column,
+        label_column=request.label_column,
+        separator=request.separator,
+    )
+    checkpoint = resolve(request.model, random_init=request.random_init, say=say)
+    recipe = recipe.suited_to(checkpoint.training)
+    for note in data.notes:
+        say(note)
+    if checkpoint.random_weights:
+        say("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
+    return Run(request, recipe, data, checkpoint, request.build / run_name(request))
+
+
+def run_name(request: Request) -> str:
+    """Name of the run's folder: model, data, recipe and profile."""
+    parts = [request.model, request.data, request.recipe, request.profile]
+    name = "-".join(slug(Path(part).stem if part.endswith((".toml", ".csv", ".tsv")) else part) for part in parts)
+    return f"{name}-random" if request.random_init else name
+
+
+def slug(text: str) -> str:
+    """The last part of a path or hub id, with what a folder's or model's name cannot hold replaced by hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.rstrip("/").rpartition("/")[2].lower()).strip("-.") or "model"
+
+
+def optimize(request: Request, say: Say) -> tuple[Report, Path]:
+    """Make every variant, serve all of them, measure, publish the best; returns the report and the run's folder.
+
+    Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
+    """
+    started = time.monotonic()
+    run = prepare(request, say)
+    with pipeline.locked(run.folder), MemoryWatch() as memory:
+        artifacts = pipeline.run(
+            run.recipe, run.data, run.checkpoint, run.folder, device=run.request.device, say=say
+        )
+        context = RunContext(run.folder, run.folder, "", run.data, run.checkpoint, run.request.device, say)
+        measured = {stage.name for stage in run.recipe.stages if stage.measure}
+        for name in measured & artifacts.keys():
+            run.scored[name] = score(artifacts[name], run.data, context, run.recipe.serving)
+        run.scored = {name: run.scored[name] for name in artifacts if name in measured}
+        candidates = run.folder / "candidates"
+        try:
+            with pipeline.disk_full_explained(run.folder):
+                _measure_candidates(run, candidates, say)
+        finally:
+            shutil.rmtree(candidates, ignore_errors=True)
+        records = record.variants(run)
+        choice = record.choice(run, records, SCORE_TOLERANCE)
+        _publish_chosen(run, choice.chosen, say)
+        run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
+        report = record.report(run, records, choice)
+        write_report(report, run.folder)
+        _write_recipe(run)
+    return report, run.folder
+
+
+def _measure_candidates(run: Run, candidates: Path, say: Say) -> None:
+    """Serve all exported variants from a throw-away repository and measure them side by side."""
+    serving = run.recipe.serving
+    servable = {name: scored for name, scored in run.scored.items() if scored.artifact.manifest.format != "pytorch"}
+    if not servable:
+        raise StageError(
+            f"Recipe {run.recipe.name!r} makes nothing that can be served: expected a stage that exports to onnx or openvino."
+        )
+    for name, scored in servable.items():
+        _publish(scored, candidates, name, run, link=True)
+    say(f"serving {', '.join(servable)}")
+    with Server(candidates) as server, ExitStack() as stack:
+        clients = {name: stack.enter_context(Classifier(server.grpc_address, name, timeout=60)) for name in servable}
+        texts = draw_texts(run.data.splits["test"].texts, run.recipe.measure.texts)
+        run.measured = measure(run.scored, clients, texts, run.recipe.measure, serving, say)
+        for name, client in clients.items():
+            run.served[name] = _serve_all(run, name, client, server, texts, say)
+
+
+def _serve_all(run: Run, name: str, client: Classifier, server: Server, texts: list[str], say: Say) -> Served:
+    """Score the whole test split through the server, then find the rate that it can bear."""
+    answers = client.scores(run.data.splits["test"].texts)
+    difference = float(np.abs(answers - run.scored[name].test).max())
+    say(f"{name:<24} test split scored through the server, largest difference {difference:.1e}")
+    plan = run.recipe.measure
+    search = max_rate_within_slo(
+        lambda text: client.scores([text]), texts, slo_ms=plan.slo_ms, seconds=plan.rate_seconds, step_seconds=plan.rate_seconds / 5
+    )
+    errors = sum(sum(step.errors.values()) for step in search.steps)
+    return Served(answers, search.rate, errors, server.peak_rss_mb(name))
+
+
+def _publish_chosen(run: Run, chosen: str, say: Say) -> None:
+    """Publish a variant to the model repository, serve it from there, and check its answers on the whole test split.
+
+    Raises :class:`StageError` if the published model answers anything else than what was measured.
+    """
+    name = run.request.name or slug(run.request.model) + ("-random" if run.request.random_init else "")
+    run.published = _publish(run.scored[chosen], run.request.repository, name, run, link=False)
+    state = "published as" if run.published.changed else "is published already as"
+    say(f"{chosen} {state} {run.published.folder}")
+    with Server(run.request.repository, models=[name]) as server, Classifier(server.grpc_address, name, timeout=60) as client:
+        answers = client.scores(run.data.splits["test"].texts)
+        run.server_peak_rss_mb = server.peak_rss_mb()
+    difference = float(np.abs(answers - run.scored[chosen].test).max())
+    if difference > SCORE_TOLERANCE:
+        raise StageError(
+            f"{run.published.folder}: served scores differ from those measured by up to {difference:.1e}, expected at most "
+            f"{SCORE_TOLERANCE:g}. Please report this, with {run.folder / 'report.json'}."
+        )
+
+
+def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Published:
+    serving = run.recipe.serving
+    return publish(
+        scored.artifact,
+        root,
+        name,
+        thresholds=scored.thresholds,
+        max_batch_size=serving.max_batch_size,
+        micro_batch=serving.micro_batch,
+        threads=serving.threads,
+        link=link,
+    )

@@ -1,0 +1,138 @@
+"""Quality of a classifier from its scores: thresholds, F1, accuracy, slices, and the drop against a baseline.
+
+All functions are pure and take probabilities ``scores`` float ``[rows, labels]`` and ``targets``: uint8 ``[rows, labels]``
+for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones. F1 values are fractions from 0 to 1, drops are points
+(hundredths). Metrics are built from counts of true positives, because the bootstrap needs 10,000 of them: scikit-learn's
+functions, against which the tests check these, would take an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+RESAMPLES = 10_000
+
+
+def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
+    """Threshold per label that maximises this label's F1; to be called with the dev split only.
+
+    A label is predicted where its score is at least the threshold. With scores sorted downwards, cutting after the k-th row
+    gives ``F1 = 2 tp_k / (k + positives)``; the threshold is the middle between the scores on both sides of the best cut.
+    A label without a positive row gets a threshold of 1.
+    """
+    thresholds = []
+    for label in range(scores.shape[1]):
+        order = np.argsort(-scores[:, label], kind="stable")
+        sorted_scores, hits = scores[order, label].astype(np.float64), targets[order, label] > 0
+        f1 = 2 * np.cumsum(hits) / (np.arange(1, len(order) + 1) + hits.sum())
+        # Rows of equal score cannot be told apart by a threshold: cut only where the score falls.
+        after = np.append(sorted_scores[1:], 0.0)
+        f1[sorted_scores == after] = -1.0
+        best = int(np.argmax(f1))
+        thresholds.append(float((sorted_scores[best] + after[best]) / 2) if hits.any() else 1.0)
+    return tuple(thresholds)
+
+
+def predict(scores: Array, thresholds: Sequence[float] | None) -> Array:
+    """Predicted labels, bool ``[rows, labels]``: at or above the threshold, or the best one if ``thresholds`` is None."""
+    if thresholds is None:
+        return one_hot(scores.argmax(axis=1), scores.shape[1])
+    return scores >= np.asarray(thresholds, dtype=np.float64)
+
+
+def one_hot(targets: Array, labels: int) -> Array:
+    """Targets as bool ``[rows, labels]``, whether they are class numbers or already one column a label."""
+    if targets.ndim == 2:
+        return targets > 0
+    return np.arange(labels) == targets[:, None]
+
+
+def f1_from_counts(true_positive: Array, predicted: Array, actual: Array) -> Array:
+    """F1 = 2 tp / (predicted + actual), elementwise; 0 where nothing is predicted and nothing is there."""
+    total = predicted + actual
+    return np.divide(2.0 * true_positive, total, out=np.zeros_like(total, dtype=np.float64), where=total > 0)
+
+
+def quality(scores: Array, targets: Array, thresholds: Sequence[float] | None) -> dict[str, float]:
+    """Macro and micro F1, accuracy (multi-label: all labels of a row right), and top1 (the best-scored label is a true one)."""
+    predicted, actual = predict(scores, thresholds), one_hot(targets, scores.shape[1])
+    hits = predicted & actual
+    rows = np.arange(len(scores))
+    return {
+        "macro_f1": float(f1_from_counts(hits.sum(0), predicted.sum(0), actual.sum(0)).mean()),
+        "micro_f1": float(f1_from_counts(*(np.array([a.sum()]) for a in (hits, predicted, actual)))[0]),
+        "accuracy": float((predicted == actual).all(axis=1).mean()),
+        "top1": float(actual[rows, scores.argmax(axis=1)].mean()),
+    }
+
+
+def per_label(scores: Array, targets: Array, thresholds: Sequence[float] | None, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Support (rows) and F1 of each label."""
+    predicted, actual = predict(scores, thresholds), one_hot(targets, scores.shape[1])
+    f1 = f1_from_counts((predicted & actual).sum(0), predicted.sum(0), actual.sum(0))
+    return [
+        {"label": label, "support": int(actual[:, i].sum()), "f1": float(f1[i])} for i, label in enumerate(labels)
+    ]
+
+
+def bootstrap_drop(baseline: Array, variant: Array, actual: Array, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+    """Drop of macro-F1 from baseline to variant in points, with its 95% interval: ``(drop, low, high)``.
+
+    A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over test rows as in Koehn 2004): rows are
+    drawn with replacement, the same for both. All three arguments are bool ``[rows, labels]``.
+    """
+    rows, labels = actual.shape
+    # One column for each count that F1 needs, so that a resample is a matrix product with its row weights.
+    columns = np.hstack([baseline & actual, variant & actual, baseline, variant, actual]).astype(np.float32)
+
+    def drops(weights: Array) -> Array:
+        tp_base, tp_variant, n_base, n_variant, n_actual = np.split(weights @ columns, 5, axis=1)
+        gap = f1_from_counts(tp_base, n_base, n_actual) - f1_from_counts(tp_variant, n_variant, n_actual)
+        return 100.0 * gap.mean(axis=1)
+
+    rng, chunk = np.random.default_rng(seed), 250
+    samples = []
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = rng.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
+        weights = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
+        samples.append(drops(weights.astype(np.float32)))
+    low, high = np.percentile(np.concatenate(samples), [2.5, 97.5])
+    point = drops(np.ones((1, rows), dtype=np.float32))[0]
+    return float(point), float(low), float(high)
+
+
+LENGTH_SLICES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, None))
+"""Lengths in words, both ends included."""
+
+
+def slice_quality(texts: Sequence[str], baseline: Array, variant: Array, actual: Array) -> dict[str, dict[str, float]]:
+    """Rows, macro-F1, accuracy and drop in points for each slice of text length that has rows.
+
+    Within a slice, macro-F1 averages the labels that occur in it; the others have no F1 there.
+    """
+    words = np.array([len(text.split()) for text in texts])
+    slices = {}
+    for low, high in LENGTH_SLICES:
+        inside = (words >= low) & (words <= (high or words.max(initial=0)))
+        present = actual[inside].any(axis=0)
+        if not present.any():
+            continue
+        macro = [
+            f1_from_counts((p & a).sum(0), p.sum(0), a.sum(0)).mean()
+            for a in [actual[inside][:, present]]
+            for p in (baseline[inside][:, present], variant[inside][:, present])
+        ]
+        slices[f"{low} to {high} words" if high else f"{low} words and more"] = {
+            "rows": int(inside.sum()),
+            "macro_f1": float(macro[1]),
+            "accuracy": float((variant[inside] == actual[inside]).all(axis=1).mean()),
+            "drop_points": float(100 * (macro[0] - macro[1])),
+        }
+    return slices

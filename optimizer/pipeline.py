@@ -1,0 +1,123 @@
+"""Runs a recipe's stages in order, each from its parent's artifact. The only place that knows the order.
+
+A stage whose result is there already is kept: its key is the hash of its config, its parent's content, the data, the
+checkpoint and the package's version. Whatever is not whole is made again; nothing half-written is ever used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from optimizer import __version__
+from optimizer.artifact import Artifact, cache_key, replacing, sweep
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset
+from optimizer.errors import ArtifactError, DiskFullError, StageError
+from optimizer.recipe import Recipe
+from optimizer.stage import RunContext
+
+# Named, not imported: a run in which every stage is kept needs no torch.
+STAGES = {"finetune": "optimizer.finetune", "export": "optimizer.export", "quantize": "optimizer.quantize"}
+
+Say = Callable[[str], None]
+
+
+def run(
+    recipe: Recipe, data: Dataset, checkpoint: Checkpoint, folder: Path, *, device: str = "cpu", say: Say = print
+) -> dict[str, Artifact]:
+    """Run or keep every stage of ``recipe``; returns the artifacts by stage name, in the recipe's order.
+
+    The caller holds :func:`locked` on ``folder``. Raises what the stages raise, :class:`DiskFullError` among them.
+    """
+    artifacts: dict[str, Artifact] = {}
+    for config in recipe.stages:
+        parent = artifacts[config.parent] if config.parent else None
+        key = cache_key(
+            config=config.model_dump(mode="json"),
+            parent=parent.digest if parent else checkpoint.digest,
+            data=data.digest,
+            device=device,
+            version=__version__,
+        )
+        context = RunContext(folder=folder, scratch=folder, key=key, data=data, checkpoint=checkpoint, device=device, say=say)
+
+        def make(target: RunContext, config: Any = config, parent: Artifact | None = parent) -> Artifact:
+            artifact: Artifact = import_module(STAGES[config.stage]).run(parent, config, target)
+            return artifact
+
+        artifacts[config.name] = kept_or_made(config.name, context, make)
+    return artifacts
+
+
+def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Artifact]) -> Artifact:
+    """The artifact ``context.folder/name`` if its key is ``context.key`` and it is whole; else what ``make`` writes."""
+    final = context.folder / name
+    with contextlib.suppress(ArtifactError):
+        artifact = Artifact.load(final)
+        if artifact.manifest.key == context.key:
+            context.say(f"{name:<24} kept")
+            return artifact
+    started = time.monotonic()
+    scratch = context.folder / ".resume" / f"{name}-{context.key[:16]}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with disk_full_explained(final), replacing(final) as temporary:
+        make(replace(context, folder=temporary, scratch=scratch))
+    # Also the checkpoints of other configurations of this stage: their turn has passed.
+    for outdated in scratch.parent.glob(f"{name}-{'[0-9a-f]' * 16}"):
+        shutil.rmtree(outdated)
+    with contextlib.suppress(OSError):
+        scratch.parent.rmdir()
+    context.say(f"{name:<24} made in {time.monotonic() - started:.0f} s")
+    return Artifact.load(final)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder alone, and remove what killed runs left half-written in it.
+
+    Raises :class:`StageError` if another process works in it. The lock goes with the process, however it ends.
+    """
+    with disk_full_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            sweep(folder)
+            yield
+    except Timeout as exc:
+        raise StageError(f"{folder} is in use by another run. Wait for it to end, or choose another recipe or profile.") from exc
+
+
+@contextlib.contextmanager
+def disk_full_explained(target: Path) -> Iterator[None]:
+    """Turn 'no space left on device' into a message that says where, how much is left, and that nothing was lost."""
+    try:
+        yield
+    except Exception as exc:
+        if not _is_disk_full(exc):
+            raise
+        where = next(path for path in [target, *target.parents] if path.exists())
+        raise DiskFullError(
+            f"No space left while writing {target}: {shutil.disk_usage(where).free / 1e6:.0f} MB free. "
+            "What was there before is untouched. Free some space and run the same command again: it goes on from here."
+        ) from exc
+
+
+def _is_disk_full(exc: BaseException | None) -> bool:
+    """ENOSPC, also behind a library's own exception (safetensors and protobuf wrap it)."""
+    while exc is not None:
+        if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(exc):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False

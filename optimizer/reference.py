@@ -1,0 +1,49 @@
+"""A Hugging Face folder in PyTorch eager fp32: what a user has before Bantam, and the baseline of every report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import logging as transformers_logging
+
+from optimizer.artifact import Artifact
+
+
+class Reference:
+    """Scores texts with the model and tokenizer of an artifact of format ``pytorch``."""
+
+    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+        transformers_logging.disable_progress_bar()
+        if threads:
+            torch.set_num_threads(threads)
+        self.signature = Artifact.load(folder).manifest.signature
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def scores(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Probabilities float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths."""
+        result = np.empty((len(texts), len(self.signature.labels)), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            result[rows] = self._batch([texts[i] for i in rows])
+        return result
+
+    @torch.inference_mode()
+    def _batch(self, texts: list[str]) -> NDArray[Any]:
+        batch = self.tokenizer(
+            texts,
+            return_tensors="pt",
+            padding=len(texts) > 1,
+            truncation=True,
+            max_length=self.signature.max_length,
+        )
+        logits = self.model(**{name: batch[name] for name in self.signature.inputs}).logits
+        probabilities = logits.sigmoid() if self.signature.task == "multi_label" else logits.softmax(-1)
+        return np.asarray(probabilities.float().numpy())

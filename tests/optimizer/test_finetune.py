@@ -1,0 +1,132 @@
+"""Fine-tuning at toy size: it learns, it is repeatable, and a run that was killed goes on to the same weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimizer import finetune
+from optimizer.artifact import Artifact
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset, load_dataset
+from optimizer.errors import ModelError, StageError
+from optimizer.evaluate import quality, tune_thresholds
+from optimizer.recipe import FinetuneConfig
+from optimizer.reference import Reference
+from optimizer.stage import RunContext
+from tests.plugins import tiny
+
+CONFIG = FinetuneConfig(
+    stage="finetune", name="baseline", epochs=4, batch_size=16, learning_rate=5e-3, freeze_embeddings=False, precision="fp32"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset(str(tiny.write_data(tmp_path_factory.mktemp("data") / "moods.csv")))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    folder = tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    return Checkpoint("tiny", folder, "test", "local", "Apache-2.0", "digest")
+
+
+def train(folder: Path, data: Dataset, checkpoint: Checkpoint, config: FinetuneConfig = CONFIG) -> Artifact:
+    target, scratch = folder / "out", folder / "scratch"
+    for path in (target, scratch):
+        path.mkdir(parents=True, exist_ok=True)
+    context = RunContext(folder=target, scratch=scratch, key="k", data=data, checkpoint=checkpoint, say=lambda line: None)
+    return finetune.run(None, config, context)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Dataset, checkpoint: Checkpoint) -> Artifact:
+    return train(tmp_path_factory.mktemp("trained"), data, checkpoint)
+
+
+def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(trained: Artifact, data: Dataset) -> None:
+    reference = Reference(trained.folder)
+    dev, test = (reference.scores(data.splits[part].texts) for part in ("dev", "test"))
+    found = quality(test, data.splits["test"].targets, tune_thresholds(dev, data.splits["dev"].targets))
+    assert found["macro_f1"] > 0.9
+    assert reference.model.config.id2label == dict(enumerate(data.labels))
+    assert trained.manifest.signature.labels == data.labels
+    assert set(trained.manifest.ships) >= {"model.safetensors", "config.json", "tokenizer.json"}
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    tmp_path: Path, trained: Artifact, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = finetune._ProgressBar.on_step_end, []
+
+    def die_late(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        calls.append(state.global_step)
+        if state.global_step == 60:
+            raise KeyboardInterrupt
+        step(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(finetune._ProgressBar, "on_step_end", die_late)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, data, checkpoint)
+    newest = max((tmp_path / "scratch").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    # As after a kill in the middle of a save: weights without the state that is written last.
+    broken = newest.with_name("checkpoint-9999")
+    shutil.copytree(newest, broken)
+    (broken / "trainer_state.json").write_text("{")
+    monkeypatch.undo()
+    resumed = train(tmp_path, data, checkpoint)
+    assert resumed.manifest.files["model.safetensors"]["sha256"] == trained.manifest.files["model.safetensors"]["sha256"]
+    assert min(calls) == 1
+
+
+def test_out_of_memory_halves_the_batch_and_accumulates(
+    tmp_path: Path, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = finetune._RepeatableTrainer.training_step
+
+    def small_memory(self: Any, model: Any, inputs: Any, *rest: Any, **kwargs: Any) -> torch.Tensor:
+        if len(inputs["labels"]) > 4:
+            raise torch.OutOfMemoryError("a machine with room for four rows")
+        return real(self, model, inputs, *rest, **kwargs)
+
+    monkeypatch.setattr(finetune._RepeatableTrainer, "training_step", small_memory)
+    config = CONFIG.model_copy(update={"epochs": 1.0})
+    artifact = train(tmp_path, data, checkpoint, config)
+    assert artifact.manifest.metrics["batch_size"] == 4
+    # The same number of steps: four small batches make one of the old size.
+    assert artifact.manifest.metrics["steps"] == -(-len(data.splits["train"].texts) // 16)
+
+
+def test_memory_that_holds_no_single_text_is_a_clear_error(
+    tmp_path: Path, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*args: Any, **kwargs: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("none")
+
+    monkeypatch.setattr(finetune._RepeatableTrainer, "training_step", no_memory)
+    with pytest.raises(StageError, match=r"batch of one text.*lower max_length"):
+        train(tmp_path, data, checkpoint)
+
+
+def test_single_label_uses_softmax(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = tmp_path / "single.csv"
+    rows = [f"{word} {filler},{mood}" for mood, words in tiny.MOODS.items() for word in words for filler in tiny.FILLER]
+    path.write_text("text,label\n" + "\n".join(rows))
+    data = load_dataset(str(path))
+    artifact = train(tmp_path, data, checkpoint)
+    scores = Reference(artifact.folder).scores(data.splits["test"].texts)
+    assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
+    assert quality(scores, data.splits["test"].targets, None)["accuracy"] > 0.9
+
+
+def test_a_folder_that_is_no_model_is_a_clear_error(tmp_path: Path, data: Dataset) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "nobody-knows"}')
+    wrong = Checkpoint("wrong", tmp_path, "test", "local", "Apache-2.0", "digest")
+    with pytest.raises(ModelError, match="wrong cannot be loaded as a classifier"):
+        train(tmp_path / "out", data, wrong)
