@@ -113,7 +113,8 @@ class _Codec:
                 "outputs": [{"name": OUTPUT, "parameters": {"binary_data": True}}],
             }
         ).encode()
-        return [(HEADER_LENGTH, str(len(header)).encode())], header + tensor
+        headers = [(b"Content-Type", b"application/octet-stream"), (HEADER_LENGTH, str(len(header)).encode())]
+        return headers, header + tensor
 
     def scores(self, answer: httpcore2.Response, texts: int) -> Scores:
         self._check(answer)

@@ -116,8 +116,8 @@ def closed_loop(
 
     def client(first: int) -> list[_Answer]:
         answers: list[_Answer] = []
-        number = first
-        while (requests is None or number < requests) and (seconds is None or time.perf_counter() < start + seconds):
+        number, end = first, start + (seconds or float("inf"))
+        while (requests is None or number < requests) and (not answers or time.perf_counter() < end):
             answers.append(_answer(send, texts[number % len(texts)], time.perf_counter()))
             number += clients
         return answers
