@@ -94,6 +94,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
                 MappingProxyType({"learning_rate": 5e-5}),
                 tokenizer_wheel=_MINILM_WHEEL,
             ),
+            # If this commit has no safetensors (it could not be seen), loading it says how to convert it.
             Entry(
                 "tinyllama",
                 "TinyLlama/TinyLlama_v1.1",

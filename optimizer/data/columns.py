@@ -129,7 +129,7 @@ def _cell(cell: Any, table: Table, row: int) -> Any:
         pass
     try:
         return list(ast.literal_eval(cell))
-    except (ValueError, SyntaxError, TypeError) as exc:
+    except (ValueError, SyntaxError, TypeError, RecursionError) as exc:
         raise DataError(f"{table.name}, line {table.lines[row]}: {cell[:60]!r} is not a list of labels.") from exc
 
 
@@ -139,8 +139,10 @@ def _refuse_mixed(where: Sequence[tuple[Any, Table, int]], label: str) -> None:
         if cell in (None, ""):
             continue
         kind = type(cell).__name__
-        if kind not in ("str", "int", "bool", "list"):
-            raise DataError(f"{table.name}, line {table.lines[row]}: the label is {kind}, expected a name or a number.")
+        if not all(isinstance(label, (str, int)) for label in (cell if isinstance(cell, list) else [cell])):
+            raise DataError(
+                f"{table.name}, line {table.lines[row]}: the label is {cell!r}, expected a name, a number or a list."
+            )
         seen.setdefault(kind, (cell, table, row))
     if len(seen) > 1:
         examples = "; ".join(f"{t.name}, line {t.lines[i]}: {cell!r} ({kind})" for kind, (cell, t, i) in seen.items())

@@ -106,7 +106,7 @@ def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
     try:
         config: Any = AutoConfig.from_pretrained(architecture)
         with torch.device("meta"):
-            parameters = AutoModel.from_config(config).num_parameters()  # type: ignore[no-untyped-call]
+            parameters = AutoModel.from_config(config).num_parameters()
     except (ValueError, KeyError, TypeError) as exc:
         raise ModelError(
             f"transformers cannot build the architecture of {architecture / 'config.json'}: {exc}"
@@ -119,7 +119,7 @@ def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
     dtype = torch.bfloat16 if parameters > BF16_ABOVE else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        AutoModel.from_config(config, dtype=dtype).save_pretrained(target)  # type: ignore[no-untyped-call]
+        AutoModel.from_config(config, dtype=dtype).save_pretrained(target)
 
 
 def _positions(config: Any) -> int | None:

@@ -41,7 +41,7 @@ def write_tokenizer(folder: Path, vocabulary: int, *, max_length: int | None) ->
         single=f"{start} $A {end}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)],
     )
-    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
         unk_token=SPECIAL[1],
