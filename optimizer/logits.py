@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.artifact import Manifest
+from optimizer.artifact import Manifest, Signature
+from optimizer.errors import StageError
 
 Batch = Mapping[str, NDArray[np.int64]]
 """Input name -> token array ``[batch, tokens]``."""
@@ -29,12 +30,7 @@ def _pytorch(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
 
     if threads:
         torch.set_num_threads(threads)
-    return of_module(AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval())
-
-
-def of_module(model: Any) -> Logits:
-    """The same for a PyTorch classifier of ``transformers`` that is loaded already."""
-    import torch
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
 
     def logits(batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -49,7 +45,10 @@ def _onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # its classes are straight below Exception
+        raise StageError(f"ONNX Runtime cannot load {manifest.name}: {str(exc)[:300]}. Choose another model.") from exc
     return lambda batch: np.asarray(session.run(["logits"], dict(batch))[0])
 
 
@@ -59,8 +58,33 @@ def _openvino(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": manifest.details["inference_precision"]}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    request = openvino.Core().compile_model(folder / "model.xml", "CPU", settings).create_infer_request()
+    try:
+        request = openvino.Core().compile_model(folder / "model.xml", "CPU", settings).create_infer_request()
+    except RuntimeError as exc:
+        raise StageError(f"OpenVINO cannot load {manifest.name}: {str(exc)[-300:]}. Choose another model.") from exc
     return lambda batch: np.array(request.infer(dict(batch))["logits"])
+
+
+def vocabulary(folder: Path) -> int:
+    """Number of tokens that the tokenizer in ``folder`` knows; their ids are 0 to this minus one."""
+    from tokenizers import Tokenizer
+
+    return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())
+
+
+def encode(folder: Path, signature: Signature, texts: Sequence[str]) -> list[Batch]:
+    """One batch a text, at its real length: no padding, cut at ``signature.max_length`` tokens."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(signature.max_length)
+    attributes = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    return [
+        {name: np.array([getattr(encoding, attributes[name])], dtype=np.int64) for name in signature.inputs}
+        for encoding in tokenizer.encode_batch(list(texts))
+        if encoding.ids
+    ]
 
 
 FORMATS: dict[str, Callable[[Path, Manifest, int | None], Logits]] = {

@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from optimizer import logits, parity
 from optimizer.artifact import Artifact, Manifest, seal
-from optimizer.errors import StageError
+from optimizer.errors import ParityError, StageError
 from optimizer.export import onnx, openvino
 from optimizer.recipe import ExportConfig
 from optimizer.stage import RunContext
 
-FORMATS: dict[str, Callable[[Artifact, Path, ExportConfig], dict[str, Any]]] = {
-    "onnx": onnx.write,
-    "openvino": openvino.write,
-}
-"""Format -> what writes it: from a parent into a folder; returns the manifest's details."""
 
+class Writer(Protocol):
+    """Writes a parent's model into a folder in another format; returns the manifest's details."""
+
+    def __call__(self, parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
+        """Without ``fuse``, attention is left as torch wrote it. Raises :class:`StageError` if it cannot be written."""
+        ...
+
+
+FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}
+
+FILES = {"onnx": ("model.onnx", "model.onnx.data"), "openvino": ("model.xml", "model.bin")}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-MODEL = {"onnx": ("model.onnx", "model.onnx.data"), "openvino": ("model.xml", "model.bin")}
 
 
 def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact:
     """Write ``parent`` in ``config.format`` and check that it still computes the same.
 
-    A parent of format ``pytorch`` becomes ONNX, or OpenVINO IR by way of ONNX; one of format ``onnx`` becomes OpenVINO IR.
-    Raises :class:`StageError` if it cannot be exported, :class:`ParityError` if the result computes something else.
+    A parent of format ``pytorch`` becomes ONNX, or OpenVINO IR by way of ONNX; one of format ``onnx`` becomes OpenVINO
+    IR. Raises :class:`StageError` if it cannot be exported, :class:`ParityError` if the result computes something else.
     """
-    started = time.monotonic()
     _check_possible(parent, config)
-    details = FORMATS[config.format](parent, context.folder, config)
     for name in TOKENIZER:
         shutil.copyfile(parent.folder / name, context.folder / name)
+    try:
+        manifest = _write(parent, config, context, fuse=True)
+    except ParityError as exc:
+        if parent.manifest.format != "pytorch":
+            raise
+        context.say(f"{config.name}: again without fused attention, which changed what it computes")
+        manifest = _write(parent, config, context, fuse=False)
+        manifest.metrics["fusion_failed"] = str(exc).splitlines()[0]
+    return Artifact(context.folder, seal(context.folder, manifest))
+
+
+def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse: bool) -> Manifest:
+    started = time.monotonic()
+    details = FORMATS[config.format](parent, context.folder, config, fuse=fuse)
     written = time.monotonic()
     origin = parent.manifest
+    entry = {"name": config.name, "stage": config.stage, "key": context.key, "config": config.model_dump(mode="json")}
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
@@ -45,11 +63,8 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
         format=config.format,
         precision=config.precision,
         signature=origin.signature,
-        ships=(*(name for name in MODEL[config.format] if (context.folder / name).exists()), *TOKENIZER),
-        lineage=(
-            *origin.lineage,
-            {"name": config.name, "stage": config.stage, "key": context.key, "config": config.model_dump(mode="json")},
-        ),
+        ships=(*(name for name in FILES[config.format] if (context.folder / name).exists()), *TOKENIZER),
+        lineage=(*origin.lineage, entry),
         details=details,
         random_weights=origin.random_weights,
     )
@@ -57,12 +72,15 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
         logits.of(parent.folder, origin, threads=context.threads),
         logits.of(context.folder, manifest, threads=context.threads),
         origin.signature,
-        vocabulary=_vocabulary(parent.folder),
+        vocabulary=logits.vocabulary(parent.folder),
         precision=config.precision,
     )
-    seconds = {"export_s": round(written - started, 1), "parity_s": round(time.monotonic() - written, 1)}
-    manifest = Manifest(**{**manifest.__dict__, "metrics": {"parity": {"against": origin.name, **figures}, **seconds}})
-    return Artifact(context.folder, seal(context.folder, manifest))
+    metrics = {
+        "export_s": round(written - started, 1),
+        "parity_s": round(time.monotonic() - written, 1),
+        "parity": {"against": origin.name, **figures},
+    }
+    return replace(manifest, metrics=metrics)
 
 
 def _check_possible(parent: Artifact, config: ExportConfig) -> None:
@@ -70,17 +88,11 @@ def _check_possible(parent: Artifact, config: ExportConfig) -> None:
     if parent.manifest.format not in possible or parent.manifest.precision != "fp32":
         raise StageError(
             f"Stage {config.name!r} exports to {config.format} from {parent.manifest.name!r}, which is "
-            f"{parent.manifest.format} {parent.manifest.precision}. Expected a parent of format {' or '.join(possible)} in fp32."
+            f"{parent.manifest.format} {parent.manifest.precision}. "
+            f"Expected a parent of format {' or '.join(possible)} in fp32."
         )
     if config.format == "onnx" and config.precision != "fp32":
         raise StageError(
-            f"Stage {config.name!r} asks for ONNX in {config.precision}, expected fp32: ONNX Runtime's CPU kernels compute in "
-            'fp32. Leave precision out, or use format = "openvino".'
+            f"Stage {config.name!r} asks for ONNX in {config.precision}. Expected fp32, which ONNX Runtime's CPU kernels "
+            'compute in. Leave precision out, or use format = "openvino".'
         )
-
-
-def _vocabulary(folder: Path) -> int:
-    """Number of tokens that the tokenizer knows; their ids are 0 to this minus one."""
-    from tokenizers import Tokenizer
-
-    return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())

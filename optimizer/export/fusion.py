@@ -2,8 +2,8 @@
 
 Attention becomes one operator, MultiHeadAttention (com.microsoft), by the rules of onnxscript
 (``onnxscript.rewriter.ort_fusions``), which know the graphs that torch exports; those of
-``onnxruntime.transformers.optimizer`` do not recognise them. Left as they are: SkipLayerNormalization and BiasGelu, which are
-slower on a CPU than their parts, and Attention, which takes the weights in and so cannot have them in int8 with a mask.
+``onnxruntime.transformers.optimizer`` do not recognise them. Left out are SkipLayerNormalization and BiasGelu, which are slower on
+a CPU than their parts, and Attention, which takes the weights in and so cannot have them in int8 together with a mask.
 """
 
 from __future__ import annotations

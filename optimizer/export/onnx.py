@@ -26,7 +26,7 @@ LARGEST_FILE = 2_000_000_000
 """Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""
 
 
-def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool = True) -> dict[str, Any]:
+def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
     """Write ``model.onnx`` (and ``model.onnx.data`` if it is larger than 2 GB); returns the manifest's details.
 
     Raises :class:`StageError` if torch cannot export the architecture.
@@ -85,8 +85,8 @@ def _first_line(exc: BaseException) -> str:
 def _light_masks() -> Iterator[None]:
     """While exporting, build attention masks by broadcasting the padding mask.
 
-    The library's way, an index into the padding mask for each (batch, query, key), becomes some 25 small operators with a
-    GatherND, which cost 4% of MiniLM's time on a short text.
+    The library's way, an index into the padding mask for each (batch, query, key), becomes some 25 small operators with
+    a GatherND, which cost 4% of MiniLM's time on a short text.
     """
     ALL_MASK_ATTENTION_FUNCTIONS["eager"] = _broadcast_mask
     try:
@@ -105,7 +105,8 @@ def _broadcast_mask(
     allowed = attention_mask[:, None, None, :].bool()
     if options["mask_function"] is not bidirectional_mask_function:
         options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-        allowed = allowed & sdpa_mask(1, q_length, kv_length, attention_mask=None, **options)
+        pattern = sdpa_mask(1, q_length, kv_length, attention_mask=None, **options)
+        allowed = allowed if pattern is None else allowed & pattern
     dtype = options["dtype"]
     additive = torch.where(allowed, torch.zeros((), dtype=dtype), torch.finfo(dtype).min)
     return additive.expand(batch_size, 1, q_length, kv_length)

@@ -1,0 +1,90 @@
+"""Weights and activations in fewer bits."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optimizer import logits
+from optimizer.artifact import Artifact, Manifest, seal
+from optimizer.errors import StageError
+from optimizer.quantize import onnx_dynamic, openvino_static
+from optimizer.recipe import QuantizeConfig
+from optimizer.stage import RunContext
+
+METHODS: dict[str, Callable[[Artifact, QuantizeConfig, RunContext, list[logits.Batch]], tuple[str, dict[str, Any]]]] = {
+    "onnx-dynamic-int8": onnx_dynamic.write,
+    "openvino-static-int8": openvino_static.write,
+}
+"""Method -> what writes the quantized model into ``context.folder``; returns its format and the manifest's details."""
+
+FILES = {"onnx": ("model.onnx", "model.onnx.data"), "openvino": ("model.xml", "model.bin")}
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+COMPARED = 200
+"""Training texts whose logits are compared with the parent's."""
+
+
+def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifact:
+    """Quantize ``parent`` by ``config.method``, and record how far its logits are from the parent's on training texts.
+
+    Raises :class:`StageError` if the parent does not suit the method, or the result gives NaN or the same logits for
+    every text.
+    """
+    started = time.monotonic()
+    origin = parent.manifest
+    texts = list(context.data.splits["train"].texts)
+    drawn = random.Random(config.seed).sample(texts, min(len(texts), max(config.calibration_rows, COMPARED)))
+    batches = logits.encode(parent.folder, origin.signature, drawn)
+    format, details = METHODS[config.method](parent, config, context, batches[: config.calibration_rows])
+    for name in TOKENIZER:
+        shutil.copyfile(parent.folder / name, context.folder / name)
+    seconds = round(time.monotonic() - started, 1)
+    entry = {"name": config.name, "stage": config.stage, "key": context.key, "config": config.model_dump(mode="json")}
+    manifest = Manifest(
+        name=config.name,
+        stage=config.stage,
+        key=context.key,
+        format=format,
+        precision="int8",
+        signature=origin.signature,
+        ships=(*(name for name in FILES[format] if (context.folder / name).exists()), *TOKENIZER),
+        lineage=(*origin.lineage, entry),
+        details=details,
+        random_weights=origin.random_weights,
+    )
+    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, manifest, context, batches[:COMPARED]))
+    return Artifact(context.folder, seal(context.folder, manifest))
+
+
+def _compare(
+    parent: Artifact, manifest: Manifest, context: RunContext, batches: list[logits.Batch]
+) -> dict[str, float | int | str]:
+    """Differences of the logits to the parent's, text by text.
+
+    Dynamic quantization takes the scale of an activation from the whole batch: only single texts can be repeated.
+    """
+    reference = logits.of(parent.folder, parent.manifest, threads=context.threads)
+    quantized = logits.of(context.folder, manifest, threads=context.threads)
+    expected = np.concatenate([reference(batch) for batch in batches])
+    got = np.concatenate([quantized(batch) for batch in batches])
+    spread = float(expected.std(axis=0).max())
+    if not np.isfinite(got).all() or (len(batches) > 1 and got.std(axis=0).max() < 1e-3 * spread):
+        wrong = "constant" if np.isfinite(got).all() else "not finite"
+        raise StageError(
+            f"Stage {manifest.name!r} gave a model whose logits are {wrong} on {len(batches)} training texts; "
+            f"those of {parent.manifest.name!r} vary by {spread:.3g}. "
+            "Use another quantization method for this model."
+        )
+    difference = np.abs(got - expected)
+    return {
+        "against": parent.manifest.name,
+        "texts": len(batches),
+        "max_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+        "reference_std": spread,
+    }

@@ -1,0 +1,52 @@
+"""Static int8 for OpenVINO: NNCF finds the scales of activations from training texts at their real lengths."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import openvino
+
+from optimizer.artifact import Artifact
+from optimizer.errors import StageError
+from optimizer.logits import Batch
+from optimizer.recipe import QuantizeConfig
+from optimizer.stage import RunContext
+
+
+def write(
+    parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[Batch]
+) -> tuple[str, dict[str, Any]]:
+    """Write ``model.xml`` and ``model.bin``, calibrated on ``batches`` (one text each, not padded).
+
+    Weights of matrix products and embeddings are stored in int8. What stays fp32 is computed in fp32, and is not
+    compressed to fp16 either. Raises :class:`StageError` if the parent is neither ONNX nor OpenVINO IR in fp32.
+    """
+    manifest = parent.manifest
+    if manifest.format not in ("onnx", "openvino") or manifest.precision != "fp32":
+        raise StageError(
+            f"Stage {config.name!r} quantizes {manifest.name!r}, which is {manifest.format} {manifest.precision}. "
+            "Expected a parent of format onnx or openvino in fp32."
+        )
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    import nncf
+
+    try:
+        source = parent.folder / ("model.onnx" if manifest.format == "onnx" else "model.xml")
+        quantized = nncf.quantize(
+            openvino.convert_model(source) if manifest.format == "onnx" else openvino.Core().read_model(source),
+            nncf.Dataset(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(batches),
+        )
+    except (RuntimeError, nncf.errors.ValidationError, nncf.errors.UnsupportedModelError) as exc:
+        raise StageError(
+            f"NNCF cannot quantize {manifest.name!r}: {str(exc).strip()[:300]}. "
+            "Use another quantization method for this model."
+        ) from exc
+    openvino.save_model(quantized, context.folder / "model.xml", compress_to_fp16=False)
+    return "openvino", {
+        "quantizer": f"nncf {nncf.__version__}",
+        "inference_precision": "f32",
+        "calibration_texts": len(batches),
+    }
