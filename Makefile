@@ -23,6 +23,8 @@ HAS_TRITON := $(filter Linux-x86_64,$(PLATFORM))
 READY := $(VENV)/.ready-$(TARGET) $(if $(HAS_TRITON),$(SERVING)/.ready-$(TARGET))
 BANTAM := $(VENV)/bin/python -m bantam
 
+# The two environments are made at the same time; nothing else here has more than one prerequisite.
+MAKEFLAGS += -j2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -103,9 +105,9 @@ endef
 $(VENV)/.ready-$(TARGET): $(PINFILES)
 	@case '$(TARGET)' in cpu|gpu) ;; *) echo "TARGET is '$(TARGET)'; expected cpu or gpu." >&2; exit 1;; esac
 	$(call begin,$(VENV))
-	@echo "set-up: PyTorch for $(TARGET) (1 of 3)"
+	@echo "set-up: PyTorch for $(TARGET)"
 	@$(INSTALL_TORCH) || $(HINT)
-	@echo "set-up: optimizer, client and tools (2 of 3)"
+	@echo "set-up: optimizer, client and tools"
 	@$(VENV)/bin/pip install $(PIP_FLAGS) $(PINS) setuptools && \
 	  $(VENV)/bin/pip install $(PIP_FLAGS) $(PINS) --no-build-isolation -e '.[$(EXTRAS)]' || $(HINT)
 	$(call end,$(VENV))
@@ -124,7 +126,7 @@ endif
 # The serving environment's pins are all that is in it. onnxruntime and onnxruntime-gpu are one module: never both.
 $(SERVING)/.ready-$(TARGET): $(PINFILES)
 	$(call begin,$(SERVING))
-	@echo "set-up: Triton and the inference engines (3 of 3)"
+	@echo "set-up: Triton and the inference engines"
 	@$(INSTALL_SERVING) || $(HINT)
 	$(call end,$(SERVING))
 
