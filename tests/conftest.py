@@ -39,7 +39,7 @@ def write_onnx(path: Path, labels: int) -> None:
 
     rng = np.random.default_rng(0)
     hidden = 16
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "embedding": rng.normal(size=(len(SPECIAL + WORDS), hidden)).astype(np.float32),
         "head": rng.normal(size=(hidden, labels)).astype(np.float32),
         "bias": rng.normal(size=(labels,)).astype(np.float32),

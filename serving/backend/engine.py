@@ -24,7 +24,8 @@ MAX_PADDED_TOKENS = 4096
 BUCKET = 8
 """OpenVINO prepares its kernels anew for each new shape (10 to 15 ms), so lengths are rounded up to multiples of 8."""
 WARM_TOKENS = 128
-"""Lengths up to this one are run once at the start; longer ones pay the preparation at their first text."""
+"""OpenVINO runs single texts up to this length at the start, and full micro-batches up to half of it; what is longer
+pays the preparation at its first text."""
 
 
 class Engine:
@@ -47,13 +48,12 @@ class Engine:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._max_length)
-        # Below fp32, a text's score depends on what is computed beside it: ONNX Runtime's DynamicQuantizeLinear takes
-        # one scale for a whole batch, padding included (0.06 of probability on MiniLM), and rounding to int8 or bf16
-        # blows up the last-bit differences between kernels for other shapes. Alone, every text has one score; in
-        # parallel over the cores this costs ONNX Runtime no throughput.
-        self._micro_batch = micro_batch if manifest["precision"] == "fp32" else 1
         openvino = manifest["format"] == "openvino"
         self._bucket = BUCKET if openvino else 1
+        # ONNX Runtime's DynamicQuantizeLinear takes one scale for a whole batch, padding included, so a text's scores
+        # would depend on its neighbours (by up to 0.06 on MiniLM). Alone, it has the same scores always; and singles in
+        # parallel over the cores reach the throughput of batches. OpenVINO's scales are fixed: batches change nothing.
+        self._micro_batch = 1 if not openvino and manifest["precision"] == "int8" else micro_batch
         self._run = _open(folder, manifest, self.threads)
         # One thread of ours per core keeps ONNX Runtime busy; OpenVINO in latency mode has one stream, and queues.
         self._pool = ThreadPoolExecutor(1 if openvino else self.threads, thread_name_prefix="micro-batch")
@@ -76,27 +76,29 @@ class Engine:
 
     def _feeds(self, encodings: Sequence[Encoding]) -> Feeds:
         """The model's inputs, int64 ``[texts, tokens]``, padded to the longest text (OpenVINO: to its bucket)."""
-        longest = max(len(encoding) for encoding in encodings)
-        tokens = min(_round_up(longest, self._bucket), max(self._max_length, longest))
-        shape = (len(encodings), tokens)
-        feeds = {name: np.zeros(shape, dtype=np.int64) for name in self._inputs}
+        # An empty text has no token at all where the tokenizer adds none; a model cannot run on nothing.
+        tokens = [encoding.ids or [self._pad] for encoding in encodings]
+        longest = max(len(ids) for ids in tokens)
+        width = min(_round_up(longest, self._bucket), max(self._max_length, longest))
+        feeds = {name: np.zeros((len(tokens), width), dtype=np.int64) for name in self._inputs}
         feeds["input_ids"].fill(self._pad)
-        for row, encoding in enumerate(encodings):
-            length = len(encoding)
-            feeds["input_ids"][row, :length] = encoding.ids
+        for row, (encoding, ids) in enumerate(zip(encodings, tokens, strict=True)):
+            feeds["input_ids"][row, : len(ids)] = ids
             if "attention_mask" in feeds:
-                feeds["attention_mask"][row, :length] = 1
+                feeds["attention_mask"][row, : len(ids)] = 1
             if "token_type_ids" in feeds:
-                feeds["token_type_ids"][row, :length] = encoding.type_ids
+                feeds["token_type_ids"][row, : len(encoding)] = encoding.type_ids
         return feeds
 
     def _warm(self) -> None:
         """Run once what would make the first request slow."""
-        step = self._bucket if self._bucket > 1 else WARM_TOKENS
-        for tokens in range(step, min(WARM_TOKENS, self._max_length) + 1, step):
-            feeds = {name: np.ones((1, tokens), dtype=np.int64) for name in self._inputs}
-            feeds["input_ids"].fill(self._pad)
-            self._run(feeds)
+        if self._bucket > 1:
+            full = 1 << (self._micro_batch.bit_length() - 1)
+            for rows, longest in ((1, WARM_TOKENS), (full, WARM_TOKENS // 2)):
+                for tokens in range(self._bucket, min(longest, self._max_length) + 1, self._bucket):
+                    feeds = {name: np.ones((rows, tokens), dtype=np.int64) for name in self._inputs}
+                    feeds["input_ids"].fill(self._pad)
+                    self._run(feeds)
         self.scores(["warm", "up"])
 
 
@@ -135,13 +137,15 @@ def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[li
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Logistic function in float32, any shape; never overflows."""
     small = np.exp(-np.abs(logits.astype(np.float32)))
-    return np.where(logits >= 0, 1, small) / (1 + small)
+    scores: np.ndarray = np.where(logits >= 0, np.float32(1), small) / (1 + small)
+    return scores
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in float32; never overflows."""
     shifted = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    scores: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return scores
 
 
 def _round_up(length: int, step: int) -> int:

@@ -10,13 +10,13 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # exists inside Triton only
+import triton_python_backend_utils as pb_utils  # exists inside Triton only
 
 
 class TritonPythonModel:
@@ -26,7 +26,7 @@ class TritonPythonModel:
         """Load and warm up the engine; Triton reports the version ready when this returns."""
         if int(np.__version__.split(".")[0]) >= 2:
             raise pb_utils.TritonModelException(
-                f"Triton's Python backend got numpy {np.__version__} from {Path(np.__file__).parent}; it needs numpy < 2 "
+                f"Got numpy {np.__version__} from {Path(np.__file__).parent}; Triton's Python backend needs numpy < 2 "
                 "(with 2, inputs silently arrive as zeros). Install 'numpy<2' in the serving environment."
             )
         parameters = json.loads(args["model_config"])["parameters"]
@@ -38,49 +38,54 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Score the texts of all requests that Triton merged as one batch; a bad request gets its own error."""
-        texts: list[str] = []
-        parts: list[slice | Exception] = []
-        for request in requests:
-            try:
-                decoded = decode(pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy())
-            except Exception as exc:
-                parts.append(exc)
-            else:
-                parts.append(slice(len(texts), len(texts) + len(decoded)))
-                texts += decoded
-        try:
-            scores = self.engine.scores(texts)
-        except Exception as exc:
-            # Never let it out: it would fail the requests without a reason. The log keeps the traceback.
+        texts: list[list[str] | Exception] = [attempt(decode, request) for request in requests]
+        good = [part for part in texts if not isinstance(part, Exception)]
+        scores = attempt(self.engine.scores, [text for part in good for text in part])
+        if isinstance(scores, Exception):
+            # One request may have broken the batch for the others: each on its own.
+            return [
+                respond(part if isinstance(part, Exception) else attempt(self.engine.scores, part)) for part in texts
+            ]
+        split = iter(np.split(scores, np.cumsum([len(part) for part in good])[:-1]))
+        return [respond(part if isinstance(part, Exception) else next(split)) for part in texts]
+
+
+def attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What the function returns or raises: an exception let out of ``execute`` would fail all requests of the batch."""
+    try:
+        return function(argument)
+    except Exception as exc:  # noqa: BLE001  # whatever it is, the client is told and the server goes on
+        if not isinstance(exc, InvalidTextError):
             pb_utils.Logger.log_error(traceback.format_exc())
-            failure = RuntimeError(f"The model failed on this batch: {type(exc).__name__}: {exc}")
-            parts = [part if isinstance(part, Exception) else failure for part in parts]
-        return [
-            pb_utils.InferenceResponse(error=pb_utils.TritonError(str(part), error_code(part)))
-            if isinstance(part, Exception)
-            else pb_utils.InferenceResponse([pb_utils.Tensor("SCORES", scores[part])])
-            for part in parts
-        ]
+        return exc
 
 
-def decode(tensor: Any) -> list[str]:
-    """The texts of a TEXT tensor, ``[batch, 1]`` of bytes. Raises ``ValueError`` naming the first that is not UTF-8."""
+def respond(result: Any) -> Any:
+    """Triton's response: scores ``[texts, labels]``, or an error that names the client's mistake or ours."""
+    if not isinstance(result, Exception):
+        return pb_utils.InferenceResponse([pb_utils.Tensor("SCORES", result)])
+    if isinstance(result, InvalidTextError):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(result), pb_utils.TritonError.INVALID_ARG))
+    message = f"The model failed on this request: {type(result).__name__}: {result}"
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL))
+
+
+class InvalidTextError(ValueError):
+    """A text is not UTF-8."""
+
+
+def decode(request: Any) -> list[str]:
+    """The texts of a request's TEXT, ``[batch, 1]`` of bytes. Raises :class:`InvalidTextError` at the first bad one."""
     texts = []
-    for row, value in enumerate(tensor.reshape(-1)):
+    for row, value in enumerate(pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().reshape(-1)):
         try:
             texts.append(value.decode("utf-8"))
         except UnicodeDecodeError as exc:
-            raise ValueError(
+            raise InvalidTextError(
                 f"TEXT[{row}] is not UTF-8: byte 0x{value[exc.start]:02x} at position {exc.start} ({exc.reason}). "
                 "Encode texts as UTF-8."
             ) from exc
     return texts
-
-
-def error_code(error: Exception) -> int:
-    """The client's mistake, or ours."""
-    code: int = pb_utils.TritonError.INVALID_ARG if isinstance(error, ValueError) else pb_utils.TritonError.INTERNAL
-    return code
 
 
 def load_engine(folder: Path) -> ModuleType:
