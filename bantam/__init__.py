@@ -1,1 +1,1 @@
-"""The command line, and the only code that knows both sides: the optimizer's artifacts and the server that answers from them."""
+"""The command line, and the only code that knows both sides: the optimizer's artifacts and the server."""

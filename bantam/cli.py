@@ -1,6 +1,7 @@
 """The command line: ``bantam optimize | serve | load-test | report | doctor``. ``make`` calls it.
 
-Exit codes: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C. Results go to standard output, progress to standard error.
+Exit codes: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C. Results go to standard output, progress to standard
+error.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from bantam import options
 from optimizer import __version__
 from optimizer.errors import BantamError, UserError
 
 # Everything else is imported where it is used: `bantam --help` answers at once.
+if TYPE_CHECKING:
+    from serving.report import Report
 
 app = typer.Typer(
     name="bantam",
-    help="Make a Hugging Face text classifier small and fast, serve it with Triton, and measure what was gained and lost.",
+    help="Make a Hugging Face text classifier small and fast, serve it, and measure what was gained and lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -32,22 +36,11 @@ app = typer.Typer(
 )
 progress = Console(stderr=True, highlight=False)
 
-REPOSITORY = Path("model_repo")
-BUILD = Path("build")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output, for scripts.")]
-Repository = Annotated[Path, typer.Option(help="The model repository.")]
-Data = Annotated[
-    str, typer.Option(help="A bundled data set, a CSV, TSV, JSONL or Parquet file, a folder of them, or a hub data set id.")
-]
+BUILD, REPOSITORY = Path("build"), Path("model_repo")
 
 
-@app.callback()
-def _options(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
+@app.callback(invoke_without_command=True)
+def _options(debug: options.Debug = False, version: options.Version = False) -> None:
     if version:
         print(__version__)
         raise typer.Exit
@@ -58,41 +51,34 @@ def _options(
     "bantam optimize tinyllama --random-init"
 )
 def optimize(
-    model: Annotated[str, typer.Argument(help="A short name (minilm, bert, distilbert, ...), a hub id or a folder.")] = "minilm",
-    data: Data = "goemotions-ekman",
-    recipe: Annotated[str, typer.Option(help="Which variants to make: a recipe's name, or a .toml file.")] = "int8",
-    profile: Annotated[str, typer.Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick",
-    target: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
-    max_drop: Annotated[
-        float | None, typer.Option(help="Budget: macro-F1 points that may be lost. The recipe's own if left out.", min=0.01)
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name to publish under; the model's own if left out.")] = None,
-    random_init: Annotated[
-        bool, typer.Option("--random-init", help="Random weights: plan size, latency and memory before a download.")
-    ] = False,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if it is not found.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if it is not found.")] = None,
-    separator: Annotated[str | None, typer.Option(help="Separates several labels in one cell.")] = None,
-    build: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = BUILD,
-    repository: Repository = REPOSITORY,
-    as_json: Json = False,
+    model: options.Model = "minilm",
+    data: options.Data = "goemotions-ekman",
+    recipe: options.RecipeName = "int8",
+    profile: options.Profile = "quick",
+    target: options.Target = options.Target.cpu,
+    max_drop: options.MaxDrop = None,
+    name: options.Name = None,
+    random_init: options.RandomInit = False,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    separator: options.Separator = None,
+    build: options.Build = BUILD,
+    repository: options.Repository = REPOSITORY,
+    as_json: options.Json = False,
 ) -> None:
-    """Fine-tune, quantize and export a classifier; serve every variant, measure all, publish the best; print the report.
+    """Fine-tune, quantize and export; serve every variant, measure all, publish the best; print the report.
 
     Run it again after a failure or a kill: what is finished is kept.
     """
-    if target not in ("cpu", "gpu"):
-        raise UserError(f"Unknown target {target!r}. Known: cpu, gpu.")
     from bantam.run import Request
     from bantam.run import optimize as run
-    from serving.report_file import REPORT_HTML, to_json
 
     request = Request(
         model=model,
         data=data,
         recipe=recipe,
         profile=profile,
-        device="cuda" if target == "gpu" else "cpu",
+        device="cuda" if target is options.Target.gpu else "cpu",
         max_drop=max_drop,
         name=name,
         random_init=random_init,
@@ -103,21 +89,17 @@ def optimize(
         repository=repository,
         command=shlex.join(["bantam", *sys.argv[1:]]),
     )
-    report, folder = run(request, _say)
-    if as_json:
-        print(to_json(report), end="")
-    else:
-        _show(report, folder / REPORT_HTML)
+    _show(*run(request, _say), as_json)
 
 
 @app.command(epilog="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
 def serve(
-    models: Annotated[list[str] | None, typer.Argument(help="Published names; all if left out.")] = None,
-    repository: Repository = REPOSITORY,
-    host: Annotated[str, typer.Option(help="Address to listen on. The default can be reached from this machine only.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="Port for gRPC.", min=0, max=65535)] = 8001,
-    http_port: Annotated[int, typer.Option(help="Port for HTTP.", min=0, max=65535)] = 8000,
-    as_json: Json = False,
+    models: options.Published = None,
+    repository: options.Repository = REPOSITORY,
+    host: options.Host = "127.0.0.1",
+    grpc_port: options.GrpcPort = 8001,
+    http_port: options.HttpPort = 8000,
+    as_json: options.Json = False,
 ) -> None:
     """Serve published models until Ctrl-C or SIGTERM."""
     from serving.server import Server
@@ -125,32 +107,32 @@ def serve(
     # A service manager ends us with SIGTERM: stop the server, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with Server(repository, models=models or None, host=host, grpc_port=grpc_port, http_port=http_port) as server:
-        addresses = {"grpc": server.grpc_address, "http": server.http_address, "models": list(server.models)}
+        grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
         if as_json:
-            print(json.dumps(addresses), flush=True)
-        else:
-            progress.print(f"Serving {', '.join(server.models)} on {server.grpc_address} (gRPC) and {server.http_address} (HTTP).")
-            progress.print(f"  from serving import Classifier\n  Classifier('{server.grpc_address}', '{server.models[0]}')(['I love it'])")
-            progress.print("Ctrl-C stops it.")
+            print(json.dumps({"grpc": grpc, "http": http, "models": server.models}), flush=True)
+        _say(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
+        _say("  from serving import Classifier")
+        _say(f'  Classifier("{grpc}", model="{server.models[0]}")(["I love it"])')
         server.wait()
 
 
-@app.command("load-test", epilog="Examples:  bantam load-test minilm   |   bantam load-test minilm --rate 200 --seconds 30 --json")
+@app.command("load-test", epilog="Examples:  bantam load-test minilm   |   bantam load-test minilm --rate 200 --json")
 def load_test(
-    model: Annotated[str, typer.Argument(help="Name of the served model.")] = "minilm",
-    address: Annotated[str, typer.Option(help="host:port of the server's gRPC port (or HTTP port, with --protocol http).")] = "localhost:8001",
-    protocol: Annotated[str, typer.Option(help="grpc or http.")] = "grpc",
-    data: Data = "goemotions-ekman",
-    seconds: Annotated[float, typer.Option(help="Length of each of the two tests.", min=1)] = 10.0,
-    rate: Annotated[float | None, typer.Option(help="Requests per second of the fixed-rate test; half of what one client gets if left out.", min=0.1)] = None,
-    as_json: Json = False,
+    model: options.ServedModel = "minilm",
+    address: options.Address = "localhost:8001",
+    protocol: options.Protocol = options.Protocol.grpc,
+    data: options.Data = "goemotions-ekman",
+    seconds: options.Seconds = 10.0,
+    rate: options.Rate = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Measure a served model: one client in a closed loop, then a fixed rate. Texts: the test split, at their real lengths."""
+    """Measure a served model: one client in a closed loop, then a fixed rate.
+
+    The texts are those of the data set's test split, at their real lengths.
+    """
     from bantam.load_test import run, table
 
-    if protocol not in ("grpc", "http"):
-        raise UserError(f"Unknown protocol {protocol!r}. Known: grpc, http.")
-    results = run(model, address, protocol, data, seconds=seconds, rate=rate, say=_say)
+    results = run(model, address, protocol.value, data, seconds=seconds, rate=rate, say=_say)
     if as_json:
         print(json.dumps(results, indent=1))
     else:
@@ -158,47 +140,42 @@ def load_test(
 
 
 @app.command(epilog="Examples:  bantam report   |   bantam report build/minilm-goemotions-ekman-int8-quick --json")
-def report(
-    run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest if left out.")] = None,
-    build: Annotated[Path, typer.Option(help="Where the runs are.")] = BUILD,
-    as_json: Json = False,
-) -> None:
+def report(run: options.RunFolder = None, build: options.Build = BUILD, as_json: options.Json = False) -> None:
     """Print a run's report again, and write its report.html anew."""
-    from serving.report_file import REPORT_HTML, REPORT_JSON, read_report, to_json, write_report
+    from serving.report_file import REPORT_JSON, read_report, write_report
 
     if run is None:
         reports = sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
         if not reports:
             raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
-        run = reports[-1].parent
+        run = reports[-1]
+    folder = run if run.is_dir() else run.parent
     found = read_report(run)
-    write_report(found, run if run.is_dir() else run.parent)
-    if as_json:
-        print(to_json(found), end="")
-    else:
-        _show(found, (run if run.is_dir() else run.parent) / REPORT_HTML)
+    write_report(found, folder)
+    _show(found, folder, as_json)
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: options.Json = False) -> None:
     """Say what is here, what is missing, and how to get it."""
     from bantam.doctor import as_text, diagnose
 
     checks = diagnose()
-    if as_json:
-        print(json.dumps([vars(check) for check in checks], indent=1))
-    else:
-        print(as_text(checks))
+    print(json.dumps([vars(check) for check in checks], indent=1) if as_json else as_text(checks))
 
 
-def _show(found: Any, html: Path) -> None:
+def _show(found: Report, folder: Path, as_json: bool) -> None:
+    from serving.report_file import REPORT_HTML, to_json
     from serving.report_table import show
 
-    show(found, Console(), html=html)
+    if as_json:
+        print(to_json(found), end="")
+    else:
+        show(found, Console(), html=folder / REPORT_HTML)
 
 
 def _say(line: str) -> None:
-    progress.print(line, markup=False)
+    progress.print(line, markup=False, soft_wrap=True)
 
 
 def main() -> NoReturn:
@@ -207,8 +184,6 @@ def main() -> NoReturn:
         app()
     except BantamError as exc:
         _fail(exc, str(exc), exc.exit_code)
-    except KeyboardInterrupt as exc:
-        _fail(exc, "Stopped. The same command goes on from where it was.", 130)
     except Exception as exc:  # noqa: BLE001 the last place that can turn a defect of ours into something readable
         _fail(exc, f"{type(exc).__name__}: {exc}\nThis is a defect of Bantam. `bantam --debug ...` shows where.", 1)
     raise SystemExit(0)

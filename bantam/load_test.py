@@ -13,7 +13,14 @@ from serving.loadtest import LoadResult, closed_loop, fixed_rate
 
 
 def run(
-    model: str, address: str, protocol: str, data: str, *, seconds: float, rate: float | None, say: Callable[[str], None]
+    model: str,
+    address: str,
+    protocol: str,
+    data: str,
+    *,
+    seconds: float,
+    rate: float | None,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Results of both tests by name, in milliseconds and texts per second, JSON-serialisable.
 
@@ -37,7 +44,16 @@ def run(
 
 def table(results: dict[str, Any]) -> Table:
     """The results as a table for the terminal."""
-    shown = Table("", "p50 ms", "p95 ms", "p99 ms", "texts/s", "sender's lag p99 ms", "errors", title="Latency from the intended send time")
+    shown = Table(
+        "",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "texts/s",
+        "sender's lag p99 ms",
+        "errors",
+        title="Latency from the intended send time",
+    )
     for name, r in results.items():
         errors = ", ".join(f"{kind} {count}" for kind, count in r["errors"].items()) or "0"
         figures = (r["p50_ms"], r["p95_ms"], r["p99_ms"], r["texts_per_s"], r["lag_p99_ms"])

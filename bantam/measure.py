@@ -1,4 +1,4 @@
-"""Latency of all variants in one run: in process and served, in interleaved rounds, so that a noisy machine hits all alike."""
+"""Latency of all variants in one run, in process and served: interleaved, so that a noisy machine hits all alike."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Latencies = NDArray[np.float64]
 
 @dataclass
 class Measured:
-    """Milliseconds of each measured text, over all rounds; and the most memory of the process that computed in process."""
+    """Milliseconds of each measured text over all rounds; and the peak memory of the process that ran the variant."""
 
     in_process_ms: Latencies = field(default_factory=lambda: np.empty(0))
     served_ms: Latencies = field(default_factory=lambda: np.empty(0))
@@ -43,8 +43,8 @@ def measure(
 ) -> dict[str, Measured]:
     """Time every text alone in each variant, in process and (where ``clients`` has the variant) through the server.
 
-    The rounds go A B C A B C; every variant sees the same texts in the same order; one round before them warms up and is
-    thrown away. Tokenization is part of both times.
+    The rounds go A B C A B C; every variant sees the same texts in the same order; one round before them warms up and
+    is thrown away. Tokenization is part of both times.
     """
     results = {name: Measured() for name in variants}
     with contextlib.ExitStack() as stack:

@@ -14,12 +14,13 @@ import psutil
 
 def peak_rss_mb() -> float:
     """The most memory that this process has had."""
-    if sys.platform == "linux":
+    system = sys.platform
+    if system == "linux":
         # Not getrusage: its figure starts at that of the process that started this one.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset / 1e6)
+    if system == "win32":
+        return float(psutil.Process().memory_info()._asdict()["peak_wset"] / 1e6)
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

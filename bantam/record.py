@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bantam.environments import SERVING, site_packages
 from optimizer.evaluate import bootstrap_drop, one_hot, per_label, predict, quality, slice_quality
 from optimizer.search import Candidate, Choice, choose
 from serving.backend.engine import usable_cores
@@ -24,11 +26,14 @@ from serving.report import (
     Report,
     StageStep,
     Variant,
+    gain,
     percentile_fields,
+    speedup,
 )
 from serving.report import Published as PublishedRecord
 from serving.report import Served as ServedRecord
-from serving.server import serving_site_packages
+
+ROOT = Path(__file__).resolve().parents[1]
 
 if TYPE_CHECKING:
     from bantam.run import Run, Served
@@ -47,7 +52,9 @@ def choice(run: Run, records: list[Variant], score_tolerance: float) -> Choice:
         for name, record in by_name.items()
         if record.served and (difference := record.served.max_score_difference or 0.0) > score_tolerance
     }
-    candidates = [_candidate(run, record) for name, record in by_name.items() if name != BASELINE and name not in unfaithful]
+    candidates = [
+        _candidate(run, record) for name, record in by_name.items() if name != BASELINE and name not in unfaithful
+    ]
     chosen = choose(candidates, _candidate(run, by_name[BASELINE]), run.recipe.max_drop_points)
     return Choice(chosen.chosen, chosen.met, chosen.why, {**chosen.dropped, **unfaithful})
 
@@ -56,7 +63,6 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
     """The whole report of a finished run."""
     by_name = {record.name: record for record in records}
     baseline, best = by_name[BASELINE], by_name[chosen.chosen]
-    assert baseline.in_process and best.in_process and baseline.size_mb and best.size_mb  # noqa: S101 all variants are timed
     return Report(
         model=run.request.model,
         data=run.request.data,
@@ -64,12 +70,12 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
         profile=run.request.profile,
         machine=describe_machine(),
         versions=versions(),
-        serving_versions=versions(serving_site_packages()),
+        serving_versions=versions(serving) if (serving := site_packages(ROOT / SERVING)) else None,
         variants=tuple(_with_server_memory(run, record, chosen.chosen) for record in records),
         chosen=chosen.chosen,
         chosen_reason=chosen.why,
-        speedup=baseline.in_process.p50_ms / best.in_process.p50_ms,
-        size_ratio=baseline.size_mb / best.size_mb,
+        speedup=speedup(baseline, best),
+        size_ratio=gain(baseline.size_mb, best.size_mb),
         budget=Budget(
             max_drop_points=run.recipe.max_drop_points, met=None if run.checkpoint.random_weights else chosen.met
         ),
@@ -103,7 +109,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
 def _variant(run: Run, name: str) -> Variant:
     artifact, measured = run.scored[name].artifact, run.measured[name]
     manifest = artifact.manifest
-    percentiles = percentile_fields(measured.in_process_ms)
+    percentiles = percentile_fields(measured.in_process_ms.tolist())
     return Variant(
         name=name,
         stages=tuple(StageStep(**step) for step in manifest.lineage),
@@ -147,7 +153,7 @@ def _served(run: Run, name: str, served: Served) -> ServedRecord:
     known = not run.checkpoint.random_weights
     return ServedRecord(
         protocol="grpc",
-        **percentile_fields(run.measured[name].served_ms),
+        **percentile_fields(run.measured[name].served_ms.tolist()),
         max_rps_within_slo=round(served.max_rate, 1) if served.max_rate else None,
         slo_ms=run.recipe.measure.slo_ms,
         errors=served.errors,

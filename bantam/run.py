@@ -1,7 +1,8 @@
-"""``bantam optimize``: from a model's name to a measured, published endpoint. Each step hands its results to the next."""
+"""``bantam optimize``: from a model's name to a measured, published endpoint."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from bantam import record
@@ -34,7 +36,7 @@ from serving.server import Server
 Say = Callable[[str], None]
 BASELINE = "baseline"
 SCORE_TOLERANCE = 1e-3
-"""Largest difference between a served and an in-process score of the same text; beyond it, the variant is not published."""
+"""Most that a served and an in-process score of the same text may differ; beyond it, a variant is not published."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,8 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
     started = time.monotonic()
     run = prepare(request, say)
     with pipeline.locked(run.folder), MemoryWatch() as memory:
-        artifacts = pipeline.run(
-            run.recipe, run.data, run.checkpoint, run.folder, device=run.request.device, say=say
-        )
+        _write_recipe(run)
+        artifacts = pipeline.run(run.recipe, run.data, run.checkpoint, run.folder, device=run.request.device, say=say)
         context = RunContext(run.folder, run.folder, "", run.data, run.checkpoint, run.request.device, say)
         measured = {stage.name for stage in run.recipe.stages if stage.measure}
         for name in measured & artifacts.keys():
@@ -148,7 +149,6 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
         run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
         report = record.report(run, records, choice)
         write_report(report, run.folder)
-        _write_recipe(run)
     return report, run.folder
 
 
@@ -158,7 +158,8 @@ def _measure_candidates(run: Run, candidates: Path, say: Say) -> None:
     servable = {name: scored for name, scored in run.scored.items() if scored.artifact.manifest.format != "pytorch"}
     if not servable:
         raise StageError(
-            f"Recipe {run.recipe.name!r} makes nothing that can be served: expected a stage that exports to onnx or openvino."
+            f"Recipe {run.recipe.name!r} makes nothing that can be served. "
+            "Expected a measured stage that exports to onnx or openvino."
         )
     for name, scored in servable.items():
         _publish(scored, candidates, name, run, link=True)
@@ -178,10 +179,14 @@ def _serve_all(run: Run, name: str, client: Classifier, server: Server, texts: l
     say(f"{name:<24} test split scored through the server, largest difference {difference:.1e}")
     plan = run.recipe.measure
     search = max_rate_within_slo(
-        lambda text: client.scores([text]), texts, slo_ms=plan.slo_ms, seconds=plan.rate_seconds, step_seconds=plan.rate_seconds / 5
+        lambda text: client.scores([text]),
+        texts,
+        slo_ms=plan.slo_ms,
+        seconds=plan.rate_seconds,
+        step_seconds=plan.rate_seconds / 5,
     )
     errors = sum(sum(step.errors.values()) for step in search.steps)
-    return Served(answers, search.rate, errors, server.peak_rss_mb(name))
+    return Served(answers, search.rate, errors, server.memory()[name].peak / 1e6)
 
 
 def _publish_chosen(run: Run, chosen: str, say: Say) -> None:
@@ -193,14 +198,17 @@ def _publish_chosen(run: Run, chosen: str, say: Say) -> None:
     run.published = _publish(run.scored[chosen], run.request.repository, name, run, link=False)
     state = "published as" if run.published.changed else "is published already as"
     say(f"{chosen} {state} {run.published.folder}")
-    with Server(run.request.repository, models=[name]) as server, Classifier(server.grpc_address, name, timeout=60) as client:
+    with (
+        Server(run.request.repository, models=[name]) as server,
+        Classifier(server.grpc_address, name, timeout=60) as client,
+    ):
         answers = client.scores(run.data.splits["test"].texts)
-        run.server_peak_rss_mb = server.peak_rss_mb()
+        run.server_peak_rss_mb = sum(process.peak for process in server.memory().values()) / 1e6
     difference = float(np.abs(answers - run.scored[chosen].test).max())
     if difference > SCORE_TOLERANCE:
         raise StageError(
-            f"{run.published.folder}: served scores differ from those measured by up to {difference:.1e}, expected at most "
-            f"{SCORE_TOLERANCE:g}. Please report this, with {run.folder / 'report.json'}."
+            f"{run.published.folder}: served scores differ from those measured by up to {difference:.1e}, expected at "
+            f"most {SCORE_TOLERANCE:g}. Please report this, with {run.folder / 'report.json'}."
         )
 
 
@@ -216,3 +224,11 @@ def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> 
         threads=serving.threads,
         link=link,
     )
+
+
+def _write_recipe(run: Run) -> None:
+    """The recipe as it was resolved, profile and defaults applied: ``--recipe`` with this file runs it again."""
+    path = run.folder / "recipe.toml"
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,7 +1,7 @@
 """A variant in a process of its own: scores texts, times single texts, knows its own peak memory.
 
-A process each, because PyTorch, ONNX Runtime and OpenVINO in one process share thread pools and caches and no memory figure
-would belong to anyone. The worker ends when its pipe closes, so it cannot outlive us, however we end.
+A process each, because PyTorch, ONNX Runtime and OpenVINO in one process share thread pools and caches, and no memory
+figure would belong to anyone. The worker ends when its pipe closes, so it cannot outlive us, however we end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +62,9 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._connection.close()
         self._process.join(timeout=10)
         if self._process.is_alive():
@@ -74,7 +76,7 @@ class Worker:
         return np.asarray(self._ask("scores", list(texts)))
 
     def latencies_ms(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Milliseconds that each text takes alone, from text to probabilities, one after the other: float64 ``[texts]``."""
+        """Milliseconds that each text takes alone, from text to probabilities: float64 ``[texts]``."""
         return np.asarray(self._ask("latencies_ms", list(texts)))
 
     def peak_rss_mb(self) -> float:
@@ -111,7 +113,7 @@ def _serve(connection: Connection, folder: Path, threads: int | None, micro_batc
             connection.send((True, _JOBS[job](runner, texts)))
         except BrokenPipeError:
             return
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 whatever it is, the parent is to know and to raise it
             connection.send((False, f"{type(exc).__name__}: {exc}"))
 
 
@@ -124,7 +126,7 @@ def _latencies_ms(runner: Runner, texts: list[str]) -> NDArray[np.float64]:
     return result * 1e3
 
 
-_JOBS = {
+_JOBS: dict[str, Callable[[Runner, list[str]], Any]] = {
     "scores": lambda runner, texts: runner.scores(texts),
     "latencies_ms": _latencies_ms,
     "peak_rss_mb": lambda runner, texts: peak_rss_mb(),

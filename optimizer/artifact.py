@@ -99,9 +99,9 @@ class Artifact:
                 raise ArtifactError(
                     f"{folder}: manifest schema {raw['schema']}, expected {SCHEMA}. Delete the folder and run again."
                 )
-            raw["signature"] = Signature(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in raw["signature"].items()}
-            )
+            signature: dict[str, Any] = raw["signature"]
+            signature |= {"labels": tuple(signature["labels"]), "inputs": tuple(signature["inputs"])}
+            raw["signature"] = Signature(**signature)
             raw["ships"], raw["lineage"] = tuple(raw["ships"]), tuple(raw["lineage"])
             artifact = cls(folder, Manifest(**raw))
         except (OSError, ValueError, KeyError, TypeError) as exc:

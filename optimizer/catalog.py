@@ -97,8 +97,8 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             # If this commit has no safetensors (it could not be seen), loading it says how to convert it.
             Entry(
                 "tinyllama",
-                "TinyLlama/TinyLlama_v1.1",
-                "ff3c701f2424c7625fdefb9dd470f45ef18b02d6",
+                "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
+                "59f6f375b26bde864a6ca194a9a3044570490064",
                 "Apache-2.0",
                 _DECODER,
             ),

@@ -1,9 +1,9 @@
 """Quality of a classifier from its scores: thresholds, F1, accuracy, slices, and the drop against a baseline.
 
-All functions are pure and take probabilities ``scores`` float ``[rows, labels]`` and ``targets``: uint8 ``[rows, labels]``
-for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones. F1 values are fractions from 0 to 1, drops are points
-(hundredths). Metrics are built from counts of true positives, because the bootstrap needs 10,000 of them: scikit-learn's
-functions, against which the tests check these, would take an hour.
+All functions are pure and take probabilities ``scores`` float ``[rows, labels]`` and ``targets``: uint8
+``[rows, labels]`` for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones. F1 values are fractions from 0
+to 1, drops are points (hundredths). Metrics are built from counts of true positives, because the bootstrap needs 10,000
+of them, for which scikit-learn's functions (the tests check these against them) are far too slow.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ RESAMPLES = 10_000
 def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
     """Threshold per label that maximises this label's F1; to be called with the dev split only.
 
-    A label is predicted where its score is at least the threshold. With scores sorted downwards, cutting after the k-th row
-    gives ``F1 = 2 tp_k / (k + positives)``; the threshold is the middle between the scores on both sides of the best cut.
-    A label without a positive row gets a threshold of 1.
+    A label is predicted where its score is at least the threshold. With scores sorted downwards, cutting after the k-th
+    row gives ``F1 = 2 tp_k / (k + positives)``; the threshold is the middle between the scores on both sides of the
+    best cut. A label without a positive row gets a threshold of 1.
     """
     thresholds = []
     for label in range(scores.shape[1]):
@@ -40,27 +40,28 @@ def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
 
 
 def predict(scores: Array, thresholds: Sequence[float] | None) -> Array:
-    """Predicted labels, bool ``[rows, labels]``: at or above the threshold, or the best one if ``thresholds`` is None."""
+    """Predicted labels, bool ``[rows, labels]``: at or above the threshold; without thresholds, the best one."""
     if thresholds is None:
         return one_hot(scores.argmax(axis=1), scores.shape[1])
-    return scores >= np.asarray(thresholds, dtype=np.float64)
+    return np.greater_equal(scores, np.asarray(thresholds, dtype=np.float64))
 
 
 def one_hot(targets: Array, labels: int) -> Array:
     """Targets as bool ``[rows, labels]``, whether they are class numbers or already one column a label."""
     if targets.ndim == 2:
-        return targets > 0
-    return np.arange(labels) == targets[:, None]
+        return np.greater(targets, 0)
+    return np.equal(np.arange(labels), targets[:, None])
 
 
 def f1_from_counts(true_positive: Array, predicted: Array, actual: Array) -> Array:
     """F1 = 2 tp / (predicted + actual), elementwise; 0 where nothing is predicted and nothing is there."""
     total = predicted + actual
-    return np.divide(2.0 * true_positive, total, out=np.zeros_like(total, dtype=np.float64), where=total > 0)
+    zero = np.zeros_like(total, dtype=np.float64)
+    return np.asarray(np.divide(2.0 * true_positive, total, out=zero, where=total > 0))
 
 
 def quality(scores: Array, targets: Array, thresholds: Sequence[float] | None) -> dict[str, float]:
-    """Macro and micro F1, accuracy (multi-label: all labels of a row right), and top1 (the best-scored label is a true one)."""
+    """Macro and micro F1, accuracy (multi-label: all of a row's labels right), top1 (the best-scored label is true)."""
     predicted, actual = predict(scores, thresholds), one_hot(targets, scores.shape[1])
     hits = predicted & actual
     rows = np.arange(len(scores))
@@ -72,29 +73,31 @@ def quality(scores: Array, targets: Array, thresholds: Sequence[float] | None) -
     }
 
 
-def per_label(scores: Array, targets: Array, thresholds: Sequence[float] | None, labels: Sequence[str]) -> list[dict[str, Any]]:
+def per_label(
+    scores: Array, targets: Array, thresholds: Sequence[float] | None, labels: Sequence[str]
+) -> list[dict[str, Any]]:
     """Support (rows) and F1 of each label."""
     predicted, actual = predict(scores, thresholds), one_hot(targets, scores.shape[1])
     f1 = f1_from_counts((predicted & actual).sum(0), predicted.sum(0), actual.sum(0))
-    return [
-        {"label": label, "support": int(actual[:, i].sum()), "f1": float(f1[i])} for i, label in enumerate(labels)
-    ]
+    return [{"label": label, "support": int(actual[:, i].sum()), "f1": float(f1[i])} for i, label in enumerate(labels)]
 
 
-def bootstrap_drop(baseline: Array, variant: Array, actual: Array, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap_drop(
+    baseline: Array, variant: Array, actual: Array, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
     """Drop of macro-F1 from baseline to variant in points, with its 95% interval: ``(drop, low, high)``.
 
-    A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over test rows as in Koehn 2004): rows are
-    drawn with replacement, the same for both. All three arguments are bool ``[rows, labels]``.
+    A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over test rows as in Koehn 2004): rows
+    are drawn with replacement, the same for both. All three arguments are bool ``[rows, labels]``.
     """
-    rows, labels = actual.shape
+    rows = len(actual)
     # One column for each count that F1 needs, so that a resample is a matrix product with its row weights.
     columns = np.hstack([baseline & actual, variant & actual, baseline, variant, actual]).astype(np.float32)
 
     def drops(weights: Array) -> Array:
         tp_base, tp_variant, n_base, n_variant, n_actual = np.split(weights @ columns, 5, axis=1)
         gap = f1_from_counts(tp_base, n_base, n_actual) - f1_from_counts(tp_variant, n_variant, n_actual)
-        return 100.0 * gap.mean(axis=1)
+        return np.asarray(100.0 * gap.mean(axis=1))
 
     rng, chunk = np.random.default_rng(seed), 250
     samples = []

@@ -49,7 +49,9 @@ def run(
             device=device,
             version=__version__,
         )
-        context = RunContext(folder=folder, scratch=folder, key=key, data=data, checkpoint=checkpoint, device=device, say=say)
+        context = RunContext(
+            folder=folder, scratch=folder, key=key, data=data, checkpoint=checkpoint, device=device, say=say
+        )
 
         def make(target: RunContext, config: Any = config, parent: Artifact | None = parent) -> Artifact:
             artifact: Artifact = import_module(STAGES[config.stage]).run(parent, config, target)
@@ -70,13 +72,17 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
     started = time.monotonic()
     scratch = context.folder / ".resume" / f"{name}-{context.key[:16]}"
     scratch.mkdir(parents=True, exist_ok=True)
-    with disk_full_explained(final), replacing(final) as temporary:
-        make(replace(context, folder=temporary, scratch=scratch))
-    # Also the checkpoints of other configurations of this stage: their turn has passed.
-    for outdated in scratch.parent.glob(f"{name}-{'[0-9a-f]' * 16}"):
-        shutil.rmtree(outdated)
-    with contextlib.suppress(OSError):
-        scratch.parent.rmdir()
+    try:
+        with disk_full_explained(final), replacing(final) as temporary:
+            make(replace(context, folder=temporary, scratch=scratch))
+        # Also the checkpoints of other configurations of this stage: their turn has passed.
+        for outdated in scratch.parent.glob(f"{name}-{'[0-9a-f]' * 16}"):
+            shutil.rmtree(outdated)
+    finally:
+        for folder in (scratch, scratch.parent):
+            # Only if there is nothing in it to resume from.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
     context.say(f"{name:<24} made in {time.monotonic() - started:.0f} s")
     return Artifact.load(final)
 
@@ -94,7 +100,9 @@ def locked(folder: Path) -> Iterator[None]:
             sweep(folder)
             yield
     except Timeout as exc:
-        raise StageError(f"{folder} is in use by another run. Wait for it to end, or choose another recipe or profile.") from exc
+        raise StageError(
+            f"{folder} is in use by another run. Wait for it to end, or choose another recipe or profile."
+        ) from exc
 
 
 @contextlib.contextmanager

@@ -33,23 +33,16 @@ class Choice:
 def choose(candidates: Sequence[Candidate], baseline: Candidate, max_drop_points: float) -> Choice:
     """The fastest candidate within the budget.
 
-    The budget is kept when the drop is at most ``max_drop_points`` *and* the upper end of its interval at most twice that:
-    a gate that a lucky test split cannot pass. If no candidate keeps it, the one with the smallest drop is chosen and ``met``
-    is False. ``candidates`` holds at least one that is servable.
+    The budget is kept when the drop is at most ``max_drop_points`` *and* the upper end of its interval at most twice
+    that: a gate that a lucky test split cannot pass. If no candidate keeps it, the one with the smallest drop is chosen
+    and ``met`` is False. ``candidates`` holds at least one that is servable.
     """
     servable = [c for c in candidates if c.servable]
     by_name = {c.name: c for c in [baseline, *candidates]}
     dropped: dict[str, str] = {}
     for c in servable:
-        source = by_name.get(c.source or "")
-        if c.drop_points > max_drop_points:
-            dropped[c.name] = f"loses {c.drop_points:.2f} points, the budget is {max_drop_points:g}"
-        elif c.drop_high > 2 * max_drop_points:
-            dropped[c.name] = f"may lose {c.drop_high:.2f} points (upper end of the interval), twice the budget is {2 * max_drop_points:g}"
-        elif source is not None and source.servable and c.p50_ms >= source.p50_ms:
-            dropped[c.name] = f"not faster than {source.name}, which it was made from: {c.p50_ms:.2f} ms against {source.p50_ms:.2f} ms"
-        elif c.p50_ms >= baseline.p50_ms:
-            dropped[c.name] = f"not faster than the baseline: {c.p50_ms:.2f} ms against {baseline.p50_ms:.2f} ms"
+        if reason := _why_not(c, by_name.get(c.source or ""), baseline, max_drop_points):
+            dropped[c.name] = reason
     kept = [c for c in servable if c.name not in dropped]
     if kept:
         best = min(kept, key=lambda c: c.p50_ms)
@@ -58,3 +51,17 @@ def choose(candidates: Sequence[Candidate], baseline: Candidate, max_drop_points
     met = safest.drop_points <= max_drop_points and safest.drop_high <= 2 * max_drop_points
     why = "no variant is faster and within the budget; this one loses least"
     return Choice(safest.name, met, why, {name: reason for name, reason in dropped.items() if name != safest.name})
+
+
+def _why_not(c: Candidate, source: Candidate | None, baseline: Candidate, most: float) -> str | None:
+    """Why a candidate does not pay; None if it does."""
+    if c.drop_points > most:
+        return f"loses {c.drop_points:.2f} points, the budget is {most:g}"
+    if c.drop_high > 2 * most:
+        return f"may lose {c.drop_high:.2f} points (upper end of the interval), twice the budget is {2 * most:g}"
+    times = f"{c.p50_ms:.2f} ms against"
+    if source is not None and source.servable and c.p50_ms >= source.p50_ms:
+        return f"not faster than {source.name}, which it was made from: {times} {source.p50_ms:.2f} ms"
+    if c.p50_ms >= baseline.p50_ms:
+        return f"not faster than the baseline: {times} {baseline.p50_ms:.2f} ms"
+    return None

@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset
+from optimizer.recipe import AnyStage
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,8 @@ class RunContext:
     say: Callable[[str], None] = print
     """One line to the user."""
     threads: int = os.cpu_count() or 1
+
+    def lineage(self, config: AnyStage, parent: Artifact | None = None) -> tuple[dict[str, Any], ...]:
+        """The parent's lineage and this stage's own entry, for the manifest."""
+        own = {"name": config.name, "stage": config.stage, "key": self.key, "config": config.model_dump(mode="json")}
+        return (*(parent.manifest.lineage if parent else ()), own)

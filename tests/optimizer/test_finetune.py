@@ -16,13 +16,20 @@ from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, load_dataset
 from optimizer.errors import ModelError, StageError
 from optimizer.evaluate import quality, tune_thresholds
+from optimizer.finetune import trainer
 from optimizer.recipe import FinetuneConfig
 from optimizer.reference import Reference
 from optimizer.stage import RunContext
 from tests.plugins import tiny
 
 CONFIG = FinetuneConfig(
-    stage="finetune", name="baseline", epochs=4, batch_size=16, learning_rate=5e-3, freeze_embeddings=False, precision="fp32"
+    stage="finetune",
+    name="baseline",
+    epochs=4,
+    batch_size=16,
+    learning_rate=5e-3,
+    freeze_embeddings=False,
+    precision="fp32",
 )
 
 
@@ -41,7 +48,9 @@ def train(folder: Path, data: Dataset, checkpoint: Checkpoint, config: FinetuneC
     target, scratch = folder / "out", folder / "scratch"
     for path in (target, scratch):
         path.mkdir(parents=True, exist_ok=True)
-    context = RunContext(folder=target, scratch=scratch, key="k", data=data, checkpoint=checkpoint, say=lambda line: None)
+    context = RunContext(
+        folder=target, scratch=scratch, key="k", data=data, checkpoint=checkpoint, say=lambda line: None
+    )
     return finetune.run(None, config, context)
 
 
@@ -63,7 +72,7 @@ def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(trained: Artifact
 def test_a_killed_run_goes_on_to_the_same_weights(
     tmp_path: Path, trained: Artifact, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, calls = finetune._ProgressBar.on_step_end, []
+    step, calls = trainer.ProgressBar.on_step_end, []
 
     def die_late(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         calls.append(state.global_step)
@@ -71,7 +80,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
             raise KeyboardInterrupt
         step(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(finetune._ProgressBar, "on_step_end", die_late)
+    monkeypatch.setattr(trainer.ProgressBar, "on_step_end", die_late)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, data, checkpoint)
     newest = max((tmp_path / "scratch").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
@@ -81,21 +90,23 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     (broken / "trainer_state.json").write_text("{")
     monkeypatch.undo()
     resumed = train(tmp_path, data, checkpoint)
-    assert resumed.manifest.files["model.safetensors"]["sha256"] == trained.manifest.files["model.safetensors"]["sha256"]
+    assert (
+        resumed.manifest.files["model.safetensors"]["sha256"] == trained.manifest.files["model.safetensors"]["sha256"]
+    )
     assert min(calls) == 1
 
 
 def test_out_of_memory_halves_the_batch_and_accumulates(
     tmp_path: Path, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = finetune._RepeatableTrainer.training_step
+    real = trainer.RepeatableTrainer.training_step
 
     def small_memory(self: Any, model: Any, inputs: Any, *rest: Any, **kwargs: Any) -> torch.Tensor:
         if len(inputs["labels"]) > 4:
             raise torch.OutOfMemoryError("a machine with room for four rows")
         return real(self, model, inputs, *rest, **kwargs)
 
-    monkeypatch.setattr(finetune._RepeatableTrainer, "training_step", small_memory)
+    monkeypatch.setattr(trainer.RepeatableTrainer, "training_step", small_memory)
     config = CONFIG.model_copy(update={"epochs": 1.0})
     artifact = train(tmp_path, data, checkpoint, config)
     assert artifact.manifest.metrics["batch_size"] == 4
@@ -109,7 +120,7 @@ def test_memory_that_holds_no_single_text_is_a_clear_error(
     def no_memory(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("none")
 
-    monkeypatch.setattr(finetune._RepeatableTrainer, "training_step", no_memory)
+    monkeypatch.setattr(trainer.RepeatableTrainer, "training_step", no_memory)
     with pytest.raises(StageError, match=r"batch of one text.*lower max_length"):
         train(tmp_path, data, checkpoint)
 

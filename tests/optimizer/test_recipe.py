@@ -66,10 +66,19 @@ def test_recipes_are_frozen() -> None:
     ("text", "message"),
     [
         (RECIPE.replace("epochs", "epoch"), r"stages.0.finetune.epoch: Extra inputs are not permitted"),
-        (RECIPE.replace('"export"', '"exprot"'), r"does not match any of the expected tags: 'finetune', 'export', 'quantize'"),
-        (RECIPE.replace('parent = "baseline"', 'parent = "nobody"'), r"'onnx' has parent 'nobody', which no stage before it"),
+        (
+            RECIPE.replace('"export"', '"exprot"'),
+            r"does not match any of the expected tags: 'finetune', 'export', 'quantize'",
+        ),
+        (
+            RECIPE.replace('parent = "baseline"', 'parent = "nobody"'),
+            r"'onnx' has parent 'nobody', which no stage before it",
+        ),
         (RECIPE + '[[stages]]\nstage = "finetune"\nname = "baseline"', r"two stages are named 'baseline'"),
-        (RECIPE.replace("quick.baseline", "quick.nobody"), r"sets 'nobody', which is no stage of it. Known: baseline, onnx"),
+        (
+            RECIPE.replace("quick.baseline", "quick.nobody"),
+            r"sets 'nobody', which is no stage of it. Known: baseline, onnx",
+        ),
         (RECIPE.replace("epochs = 3", "epochs = -1"), r"stages.0.finetune.epochs: Input should be greater than 0"),
         ("stages = [", r"cannot be read as TOML"),
         ('description = "no stages"', r"stages: Field required"),

@@ -10,7 +10,23 @@ MOODS = {
     "anger": ("hate", "furious", "angry", "awful", "annoyed"),
     "fear": ("afraid", "scared", "worried", "terrified", "panic"),
 }
-FILLER = ("the", "a", "this", "day", "movie", "we", "they", "really", "so", "today", "it", "was", "and", "again", "with")
+FILLER = (
+    "the",
+    "a",
+    "this",
+    "day",
+    "movie",
+    "we",
+    "they",
+    "really",
+    "so",
+    "today",
+    "it",
+    "was",
+    "and",
+    "again",
+    "with",
+)
 
 
 def write_checkpoint(folder: Path) -> Path:
