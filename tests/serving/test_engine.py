@@ -1,0 +1,151 @@
+"""The engine on a tiny real model: order, padding, cutting, both runtimes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimizer.artifact import Artifact
+from serving.backend import engine as module
+from serving.backend.engine import Engine, micro_batches, sigmoid, softmax, usable_cores
+
+TEXTS = ["i love it", "hate", "", "that is so very much fear ! " * 3, "😀 ñ \x00", "i", "love " * 200]
+
+
+def direct(artifact: Artifact, text: str) -> np.ndarray:
+    """Logits ``[labels]`` of one text, unpadded, by tokenizers and ONNX Runtime alone."""
+    import onnxruntime as ort
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(artifact.folder / "tokenizer.json"))
+    ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)
+    limit = artifact.manifest.signature.max_length
+    if ids.shape[1] > limit:  # cut, and the closing special token kept
+        ids = np.concatenate([ids[:, : limit - 1], ids[:, -1:]], axis=1)
+    session = ort.InferenceSession(str(artifact.folder / "model.onnx"))
+    logits: np.ndarray = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0]
+    return logits
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
+def test_scores_keep_the_order_of_the_texts(tiny_artifact: Artifact, micro_batch: int) -> None:
+    scores = Engine(tiny_artifact.folder, threads=2, micro_batch=micro_batch).scores(TEXTS)
+    expected = 1 / (1 + np.exp(-np.stack([direct(tiny_artifact, text) for text in TEXTS])))
+    assert scores.dtype == np.float32
+    assert scores.shape == (len(TEXTS), 3)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+def test_single_label_scores_are_a_softmax(make_artifact: Callable[..., Artifact]) -> None:
+    artifact = make_artifact(task="single_label")
+    scores = Engine(artifact.folder, threads=1).scores(TEXTS)
+    logits = np.exp(np.stack([direct(artifact, text) for text in TEXTS]))
+    np.testing.assert_allclose(scores, logits / logits.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_openvino_gives_the_scores_of_onnx_runtime(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], micro_batch: int
+) -> None:
+    openvino = make_artifact(format="openvino", precision="fp32")
+    scores = Engine(openvino.folder, threads=1, micro_batch=micro_batch).scores(TEXTS)
+    np.testing.assert_allclose(scores, Engine(tiny_artifact.folder, threads=1).scores(TEXTS), atol=1e-6)
+
+
+def test_no_text_gives_no_row(tiny_artifact: Artifact) -> None:
+    assert Engine(tiny_artifact.folder, threads=1).scores([]).shape == (0, 3)
+
+
+def test_int8_scores_do_not_depend_on_the_neighbours(make_int8: Artifact) -> None:
+    engine = Engine(make_int8.folder, threads=2, micro_batch=8)
+    alone = np.concatenate([engine.scores([text]) for text in TEXTS])
+    np.testing.assert_array_equal(engine.scores(TEXTS), alone)
+
+
+@pytest.fixture
+def make_int8(make_artifact: Callable[..., Artifact]) -> Artifact:
+    """The tiny classifier with its head quantized dynamically: one activation scale for a whole batch."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from optimizer.artifact import seal
+
+    artifact = make_artifact(precision="int8")
+    model = artifact.folder / "model.onnx"
+    quantized = artifact.folder / "quantized.onnx"
+    quantize_dynamic(str(model), str(quantized), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+    quantized.replace(model)
+    return Artifact(artifact.folder, seal(artifact.folder, artifact.manifest))
+
+
+def test_int8_batched_would_depend_on_the_neighbours(make_int8: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The reason for the test above: without micro-batches of one, scores differ.
+    engine = Engine(make_int8.folder, threads=1, micro_batch=8)
+    alone = engine.scores(TEXTS)
+    monkeypatch.setattr(engine, "_micro_batch", 8)
+    assert np.abs(engine.scores(TEXTS) - alone).max() > 1e-4
+
+
+def test_an_unknown_format_names_those_that_are_served(make_artifact: Callable[..., Artifact]) -> None:
+    artifact = make_artifact()
+    manifest = artifact.folder / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"format": "onnx"', '"format": "pytorch"'))
+    with pytest.raises(ValueError, match="'pytorch' cannot be served. Export it to: onnx, openvino"):
+        Engine(artifact.folder)
+
+
+def test_micro_batches_hold_each_text_once_longest_first() -> None:
+    lengths = [3, 50, 7, 7, 512, 1, 0]
+    batches = micro_batches(lengths, 3)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert [[lengths[i] for i in batch] for batch in batches] == [[512, 50, 7], [7, 3, 1], [0]]
+
+
+def test_micro_batches_bound_the_padded_tokens() -> None:
+    lengths = [2000, 2000, 2000, 9000, 10]
+    for batch in micro_batches(lengths, 64):
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= module.MAX_PADDED_TOKENS
+    assert micro_batches([], 8) == []
+
+
+def test_bucketed_micro_batches_have_a_power_of_two_of_texts() -> None:
+    assert [len(batch) for batch in micro_batches([5] * 13, 8, bucket=8)] == [8, 4, 1]
+
+
+def test_sigmoid_and_softmax_never_overflow() -> None:
+    extreme = np.array([[-1e4, 0.0, 1e4]], dtype=np.float32)
+    np.testing.assert_allclose(sigmoid(extreme), [[0.0, 0.5, 1.0]])
+    np.testing.assert_allclose(softmax(extreme), [[0.0, 0.0, 1.0]])
+    assert sigmoid(extreme).dtype == softmax(extreme).dtype == np.float32
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
+def test_threads_default_to_the_cores_that_may_be_used(tiny_artifact: Artifact) -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cores() == 1
+        assert Engine(tiny_artifact.folder).threads == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_an_empty_text_without_special_tokens_is_one_pad_token(make_artifact: Callable[..., Artifact]) -> None:
+    artifact = make_artifact()
+    path = artifact.folder / "tokenizer.json"
+    strip_special_tokens(path)
+    scores = Engine(artifact.folder, threads=1).scores(["", "love"])
+    assert np.isfinite(scores).all()
+    assert not np.allclose(scores[0], scores[1])
+
+
+def strip_special_tokens(path: Path) -> None:
+    """Remove the tokenizer's post-processor, as in GPT-2's."""
+    import json
+
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["post_processor"] = None
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")

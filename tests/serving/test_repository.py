@@ -1,0 +1,208 @@
+"""Publishing: atomic, repeatable, and clear about what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimizer.artifact import Artifact
+from optimizer.errors import DiskFullError, RepositoryError
+from serving import repository
+from serving.backend.engine import Engine
+from serving.repository import Published, models, publish, published
+
+
+def put(artifact: Artifact, root: Path, **options: Any) -> Published:
+    return publish(artifact, root, "tiny", **{"thresholds": [0.5] * 3, **options})
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """All files that Triton could see, and anything left over; the lock file aside."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_first_publish_is_version_one_and_self_contained(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    result = put(tiny_artifact, tmp_path / "repo")
+    assert result == Published("tiny", 1, tmp_path / "repo" / "tiny" / "1", changed=True)
+    names = {"model.py", "engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
+    assert names <= {path.name for path in result.folder.iterdir()}
+    assert (result.folder / "labels.txt").read_text(encoding="utf-8") == "joy\nanger\nfear\n"
+    assert Engine(result.folder, threads=1).scores(["love"]).shape == (1, 3)
+    assert models(tmp_path / "repo") == ["tiny"]
+    Artifact.load(result.folder, verify=True)
+
+
+def test_same_content_writes_nothing(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    put(tiny_artifact, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*")}
+    again = put(tiny_artifact, tmp_path)
+    assert (again.version, again.changed) == (1, False)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*")} == before
+
+
+@pytest.mark.parametrize("change", [{"thresholds": [0.4, 0.5, 0.5]}, {"threads": 1}, {"max_batch_size": 8}])
+def test_other_options_are_a_new_version(tiny_artifact: Artifact, tmp_path: Path, change: dict[str, Any]) -> None:
+    put(tiny_artifact, tmp_path)
+    result = put(tiny_artifact, tmp_path, **change)
+    assert (result.version, result.changed) == (2, True)
+    assert published(tmp_path, "tiny") == Published("tiny", 2, tmp_path / "tiny" / "2")
+    assert (tmp_path / "tiny" / "1" / "model.onnx").is_file()
+
+
+def test_another_model_and_back(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path)
+    assert put(make_artifact(details={"seed": 1}), tmp_path).version == 2
+    back = put(tiny_artifact, tmp_path)
+    assert (back.version, back.changed) == (1, True)
+    assert published(tmp_path, "tiny") == Published("tiny", 1, tmp_path / "tiny" / "1")
+
+
+def test_damaged_version_is_published_again(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    (put(tiny_artifact, tmp_path).folder / "model.onnx").unlink()
+    result = put(tiny_artifact, tmp_path)
+    assert (result.version, result.changed) == (2, True)
+
+
+def test_link_shares_the_files(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> None:
+    result = put(tiny_artifact, tmp_path_factory.mktemp("linked"), link=True)
+    assert os.path.samefile(result.folder / "model.onnx", tiny_artifact.folder / "model.onnx")
+
+
+def test_nothing_published_is_none(tmp_path: Path) -> None:
+    assert published(tmp_path / "absent", "tiny") is None
+    assert models(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("name", ["", "Tiny", "../tiny", ".tiny", "a/b", "tiny model", "-x"])
+def test_names_that_are_no_folder_names(tiny_artifact: Artifact, tmp_path: Path, name: str) -> None:
+    with pytest.raises(RepositoryError, match="expected lower-case letters"):
+        publish(tiny_artifact, tmp_path, name, thresholds=None)
+
+
+def test_format_that_cannot_be_served(make_artifact: Callable[..., Artifact], tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    artifact = make_artifact()
+    pytorch = Artifact(artifact.folder, replace(artifact.manifest, format="pytorch"))
+    with pytest.raises(RepositoryError, match="format 'pytorch', expected onnx or openvino. Export it first"):
+        put(pytorch, tmp_path)
+
+
+def test_wrong_number_of_thresholds(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="got 2 thresholds, expected one for each of 3 labels"):
+        put(tiny_artifact, tmp_path, thresholds=[0.5, 0.5])
+
+
+def test_root_is_a_file(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    root = tmp_path / "file"
+    root.write_text("not a folder")
+    with pytest.raises(RepositoryError, match="not a folder that a model can be published to"):
+        put(tiny_artifact, root)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of ours that we may not write to, even if the tests run as root."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    nobody = hasattr(os, "geteuid") and os.geteuid() == 0
+    if nobody:
+        os.chown(folder, 65534, 65534)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_read_only_repository_keeps_the_previous_version(
+    make_artifact: Callable[..., Artifact], tiny_artifact: Artifact, unprivileged: Path
+) -> None:
+    put(tiny_artifact, unprivileged)
+    before = files(unprivileged)
+    source = shutil.copytree(make_artifact(details={"seed": 2}).folder, unprivileged / "source")
+    artifact = Artifact.load(source)
+    root = os.geteuid() == 0
+    for path in (unprivileged, unprivileged / "tiny"):
+        path.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(RepositoryError, match="Expected one that can be written to"):
+            put(artifact, unprivileged)
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in (unprivileged, unprivileged / "tiny"):
+            path.chmod(0o755)
+    shutil.rmtree(source)
+    assert files(unprivileged) == before
+
+
+def test_full_disk_keeps_the_previous_version(
+    make_artifact: Callable[..., Artifact], tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tiny_artifact, tmp_path)
+    before = files(tmp_path)
+    copy = shutil.copyfile
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "tokenizer.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        copy(source, target)
+
+    monkeypatch.setattr(repository.shutil, "copyfile", full)
+    with pytest.raises(DiskFullError, match="the disk is full .* the previous version stays"):
+        put(make_artifact(details={"seed": 3}), tmp_path)
+    assert files(tmp_path) == before
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from optimizer.artifact import Artifact
+from serving.repository import publish
+artifact, root = Artifact.load(Path(sys.argv[1])), Path(sys.argv[2])
+print("go", flush=True)
+publish(artifact, root, "tiny", thresholds=[0.5] * 3)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_killed_at_any_moment_the_repository_is_the_old_one_or_the_new_one(
+    make_artifact: Callable[..., Artifact], tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path)
+    new = make_artifact(details={"seed": 4})
+    root = Path(__file__).parents[2]
+    for delay_ms in (0, 1, 2, 4, 6, 9, 13, 20):
+        command = [sys.executable, "-c", KILLED, str(new.folder), str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"go\n"
+            time.sleep(delay_ms / 1000)
+            process.send_signal(signal.SIGKILL)
+        state = published(tmp_path, "tiny")
+        assert state is not None
+        assert state.version in (1, 2)
+        Artifact.load(state.folder, verify=True)
+    result = put(new, tmp_path)
+    assert result.version == 2
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["1", "2", "config.pbtxt"]

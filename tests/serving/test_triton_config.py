@@ -1,0 +1,60 @@
+"""config.pbtxt: what is in it, and what is refused before Triton sees it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from optimizer.errors import RepositoryError
+from serving.triton_config import TritonConfig, parse_pbtxt
+
+BASE: dict[str, Any] = {"name": "tiny", "version": 3, "task": "multi_label", "labels": ("joy", "größe", 'a "b"')}
+
+
+def test_text_reads_back_as_what_was_asked_for() -> None:
+    config = TritonConfig(**BASE, thresholds=(0.1, 0.5, 0.9), max_batch_size=16, micro_batch=4, threads=2)
+    message = parse_pbtxt(config.to_pbtxt())
+    assert (message.name, message.backend, message.max_batch_size) == ("tiny", "python", 16)
+    assert list(message.version_policy.specific.versions) == [3]
+    assert list(message.output[0].dims) == [3]
+    assert message.output[0].label_filename == "3/labels.txt"
+    parameters = {key: value.string_value for key, value in message.parameters.items()}
+    assert json.loads(parameters["labels"]) == list(BASE["labels"])
+    assert json.loads(parameters["thresholds"]) == [0.1, 0.5, 0.9]
+    assert (parameters["task"], parameters["micro_batch"], parameters["threads"]) == ("multi_label", "4", "2")
+
+
+def test_load_is_shed_by_a_timeout_and_not_by_a_short_queue() -> None:
+    batching = parse_pbtxt(TritonConfig(**BASE).to_pbtxt()).dynamic_batching
+    assert batching.max_queue_delay_microseconds == 0
+    assert batching.default_queue_policy.default_timeout_microseconds == 5_000_000
+    assert batching.default_queue_policy.timeout_action == 0  # REJECT
+    assert batching.default_queue_policy.max_queue_size == 0  # unlimited
+
+
+def test_the_same_config_is_the_same_text() -> None:
+    assert TritonConfig(**BASE).to_pbtxt() == TritonConfig(**BASE).to_pbtxt()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"thresholds": (0.5,)}, "got 1 thresholds, expected one for each of 3 labels"),
+        ({"thresholds": (0.5, 0.5, 0.5), "task": "single_label"}, "thresholds are for multi_label"),
+        ({"task": "regression"}, "task"),
+        ({"max_batch_size": 0}, "max_batch_size"),
+        ({"labels": ()}, "labels"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_wrong_values_cannot_be_made(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TritonConfig(**{**BASE, **change})
+
+
+def test_text_that_is_no_model_config_is_refused() -> None:
+    with pytest.raises(RepositoryError, match="not a Triton model configuration"):
+        parse_pbtxt("max_batchsize: 8")
