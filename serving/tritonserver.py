@@ -26,6 +26,10 @@ ADMIN_APIS = "shared-memory,model-repository,trace,logging"
 ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
 NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA")
 """Said by every start on a machine without a GPU."""
+PREFIXES = re.compile(
+    r"^(error: |ERROR: Failed to create instance: |failed to load '\S+' version \d+: |"
+    r"(Invalid argument: )?load failed for model '\S+': version \d+ is at UNAVAILABLE state: )*(Internal: )?"
+)
 PROBE = (
     "import json, sys, sysconfig; print(json.dumps([sysconfig.get_path('purelib'), sysconfig.get_config_var('LIBDIR'), "
     "'%d.%d' % sys.version_info[:2]]))"
@@ -56,10 +60,11 @@ def find(python: Path | None = None) -> Installation:
     on_path = shutil.which("tritonserver")
     if python is None and on_path is not None:
         return Installation(Path(on_path))
-    return _embedded(python or _serving_python())
+    return _embedded(python or serving_python())
 
 
-def _serving_python() -> Path:
+def serving_python() -> Path:
+    """The interpreter of the serving environment: named in BANTAM_SERVING_PYTHON, or beside the checkout."""
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
         return Path(named)
@@ -154,9 +159,10 @@ def reasons(log: str, most: int = 15) -> list[str]:
         entry = ENTRY.match(line)
         if entry:
             error = entry["level"] in "EF"
-        elif line.startswith(("+--", "| ", "Error:", "Signal")):
-            error = line.startswith("Error:")
-        text = entry["text"].strip('"') if entry else line.strip()
+        elif line.lower().startswith(("+--", "| ", "error:", "signal")):
+            error = line.lower().startswith("error:")
+        # Triton says the same cause up to three times, each behind another prefix and before the same stack.
+        text = PREFIXES.sub("", entry["text"].strip('"') if entry else line.strip()).split(r"\n\nAt:")[0]
         if error and text and not NOISE.search(text) and text not in lines:
             lines.append(text)
     return lines[-most:]

@@ -93,7 +93,7 @@ def test_an_unknown_format_names_those_that_are_served(make_artifact: Callable[.
     artifact = make_artifact()
     manifest = artifact.folder / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8").replace('"format": "onnx"', '"format": "pytorch"'))
-    with pytest.raises(ValueError, match="'pytorch' cannot be served. Export it to: onnx, openvino"):
+    with pytest.raises(ValueError, match=r"'pytorch' cannot be served. Export it to: onnx, openvino"):
         Engine(artifact.folder)
 
 

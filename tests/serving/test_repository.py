@@ -18,7 +18,6 @@ import pytest
 
 from optimizer.artifact import Artifact
 from optimizer.errors import DiskFullError, RepositoryError
-from serving import repository
 from serving.backend.engine import Engine
 from serving.repository import Published, models, publish, published
 
@@ -101,7 +100,7 @@ def test_format_that_cannot_be_served(make_artifact: Callable[..., Artifact], tm
 
     artifact = make_artifact()
     pytorch = Artifact(artifact.folder, replace(artifact.manifest, format="pytorch"))
-    with pytest.raises(RepositoryError, match="format 'pytorch', expected onnx or openvino. Export it first"):
+    with pytest.raises(RepositoryError, match=r"format 'pytorch', expected onnx or openvino. Export it first"):
         put(pytorch, tmp_path)
 
 
@@ -167,8 +166,8 @@ def test_full_disk_keeps_the_previous_version(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
         copy(source, target)
 
-    monkeypatch.setattr(repository.shutil, "copyfile", full)
-    with pytest.raises(DiskFullError, match="the disk is full .* the previous version stays"):
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(DiskFullError, match=r"the disk is full .* the previous version stays"):
         put(make_artifact(details={"seed": 3}), tmp_path)
     assert files(tmp_path) == before
 

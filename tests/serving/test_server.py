@@ -1,0 +1,295 @@
+"""Starting and stopping a real Triton: ready when it says so, clear when it fails, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as grpcclient
+
+from optimizer.artifact import Artifact
+from optimizer.errors import ServerError
+from serving import supervisor, tritonserver
+from serving.backend.engine import Engine
+from serving.repository import publish
+from serving.server import Server, free_ports
+
+pytestmark = pytest.mark.triton
+needs_triton = pytest.mark.skipif(
+    not tritonserver.serving_python().exists(), reason=f"no serving environment at {tritonserver.serving_python()}"
+)
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def root(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A repository of three models: ONNX, OpenVINO, and one whose model file is broken."""
+    folder = tmp_path_factory.mktemp("repository")
+    publish(tiny_artifact, folder, "tiny", thresholds=[0.5, 0.5, 0.5])
+    publish(make_artifact(format="openvino", task="single_label"), folder, "tiny.ov", thresholds=None, threads=1)
+    broken = publish(make_artifact(details={"broken": True}), folder, "broken", thresholds=None)
+    (broken.folder / "model.onnx").write_bytes(b"not a model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[Server]:
+    with Server(root, models=["tiny", "tiny.ov"]) as running:
+        yield running
+
+
+def scores(server: Server, model: str, text: str) -> np.ndarray:
+    tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[text.encode()]], dtype=np.object_))
+    with grpcclient.InferenceServerClient(server.grpc_address) as client:
+        result: np.ndarray = client.infer(model, [tensor]).as_numpy("SCORES")
+        return result
+
+
+def get(address: str, path: str, method: str = "GET") -> tuple[int, str]:
+    host, port = address.split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+@needs_triton
+@pytest.mark.parametrize("model", ["tiny", "tiny.ov"])
+def test_served_scores_are_those_in_process(server: Server, root: Path, model: str) -> None:
+    engine = Engine(root / model / "1", threads=1)
+    np.testing.assert_allclose(scores(server, model, "i love it"), engine.scores(["i love it"]), atol=1e-6)
+
+
+@needs_triton
+def test_labels_come_with_the_classification_extension(server: Server) -> None:
+    tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[b"i love it"]], dtype=np.object_))
+    output = grpcclient.InferRequestedOutput("SCORES", class_count=3)
+    with grpcclient.InferenceServerClient(server.grpc_address) as client:
+        rows = client.infer("tiny", [tensor], outputs=[output]).as_numpy("SCORES")[0]
+    assert sorted(row.decode().split(":")[2] for row in rows) == ["anger", "fear", "joy"]
+
+
+@needs_triton
+def test_all_endpoints_are_on_loopback_only(server: Server) -> None:
+    assert server.pid is not None
+    listening = {
+        connection.laddr
+        for connection in psutil.Process(server.pid).net_connections("tcp")
+        if connection.status == "LISTEN"
+    }
+    ports = {int(a.split(":")[1]) for a in (server.grpc_address, server.http_address, server.metrics_address)}
+    assert {address.port for address in listening} == ports
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert get(server.metrics_address, "/metrics")[0] == 200
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/v2/repository/index", "POST"),
+        ("/v2/repository/models/tiny/unload", "POST"),
+        ("/v2/systemsharedmemory/status", "GET"),
+        ("/v2/trace/setting", "GET"),
+        ("/v2/logging", "GET"),
+    ],
+)
+def test_administration_is_closed_over_http(server: Server, path: str, method: str) -> None:
+    status, body = get(server.http_address, path, method)
+    assert status == 403
+    assert "restricted" in body
+
+
+@needs_triton
+def test_administration_is_closed_over_grpc(server: Server) -> None:
+    with grpcclient.InferenceServerClient(server.grpc_address) as client:
+        for call in (
+            client.get_model_repository_index,
+            client.get_system_shared_memory_status,
+            client.get_trace_settings,
+            client.get_log_settings,
+            lambda: client.unload_model("tiny"),
+        ):
+            with pytest.raises(grpcclient.InferenceServerException, match="restricted"):
+                call()
+
+
+@needs_triton
+def test_memory_is_given_by_role(server: Server) -> None:
+    memory = server.memory()
+    assert set(memory) == {"tritonserver", "tiny", "tiny.ov"}
+    for used in memory.values():
+        assert 1e6 < used.rss <= used.peak < 1e9
+
+
+@needs_triton
+def test_a_port_in_use_is_named(root: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ServerError, match=f"Port {port} on 127.0.0.1, wanted for HTTP, cannot be used"):
+            Server(root, models=["tiny"], http_port=port).start()
+
+
+def test_free_ports_differ() -> None:
+    ports = free_ports("127.0.0.1", {"gRPC": 0, "HTTP": 0, "metrics": 0})
+    assert len(set(ports.values())) == 3
+    assert all(port > 0 for port in ports.values())
+
+
+@needs_triton
+def test_a_model_that_does_not_load_says_why_and_leaves_nothing(root: Path) -> None:
+    server = Server(root, models=["tiny", "broken"])
+    with pytest.raises(ServerError, match=r"could not load broken\.\n") as caught:
+        server.start()
+    assert "model.onnx failed" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2  # said once, without its stack
+    assert server.pid is None
+
+
+def test_unknown_and_missing_models_are_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=r"has no model 'huge'\. Published: broken, tiny, tiny.ov"):
+        Server(root, models=["huge"]).start()
+    with pytest.raises(ServerError, match="no model is published"):
+        Server(tmp_path).start()
+
+
+def test_no_serving_environment_says_what_to_do(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=r"no serving environment at .*python.*make setup"):
+        Server(root, models=["tiny"], python=tmp_path / "python").start()
+
+
+def test_an_environment_without_triton_says_what_to_do(root: Path) -> None:
+    with pytest.raises(ServerError, match="no Triton for Python"):
+        Server(root, models=["tiny"], python=Path(sys.executable)).start()
+
+
+@needs_triton
+@pytest.mark.skipif(int(np.__version__.split(".")[0]) < 2, reason="this environment has numpy < 2")
+def test_numpy_2_in_the_backend_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Our own environment has it; Triton's Python backend takes the environment of the first python3 on PATH.
+    usual = tritonserver.environment
+    ours = {"PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}"}
+    monkeypatch.setattr(tritonserver, "environment", lambda installation: {**usual(installation), **ours})
+    with pytest.raises(ServerError, match=r"Got numpy 2\..*needs numpy < 2"):
+        Server(root, models=["tiny"]).start()
+
+
+def test_reasons_leave_out_what_every_start_says() -> None:
+    log = """\
+E1120 13:51:08.631749 18556 server.cc:241] "CudaDriverHelper has not been initialized."
+I1120 13:51:08.632834 18556 model_lifecycle.cc:472] "loading: p:1"
+E1120 13:51:09.1 18556 model_lifecycle.cc:642] "failed to load 'p' version 1: Internal: bad\\n\\nAt:\\n  engine.py(1)"
+I1120 13:51:09.2 18556 model_lifecycle.cc:777] "failed to load 'p'"
+Error: Failed to initialize NVML
+error: creating server: Internal - failed to load all models
+"""
+    assert tritonserver.reasons(log) == ["bad", "creating server: Internal - failed to load all models"]
+
+
+def test_other_systems_are_sent_to_the_container(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with pytest.raises(ServerError, match=r"Triton runs on Linux x86-64; this is Darwin .*container"):
+        Server(root, models=["tiny"]).start()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from serving.server import Server
+server = Server(Path(sys.argv[1]), models=["tiny"])
+server.start()
+print(server._run_dir, server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def owner(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path, list[psutil.Process]]]:
+    """Another process of ours that has a Triton: the process, its folder, and Triton with its children."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(root)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        try:
+            folder, pid = process.stdout.readline().split()
+            triton = psutil.Process(int(pid))
+            processes = [triton, *triton.children(recursive=True), *triton.parents()[:1]]
+            assert len(processes) == 3  # Triton, its one Python process, the supervisor
+            assert list(SHARED_MEMORY.glob(f"{Path(folder).name}*"))
+            yield process, Path(folder), processes
+        finally:
+            process.kill()
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float = 25) -> list[psutil.Process]:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@needs_triton
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_owner_dies(root: Path, number: signal.Signals) -> None:
+    with owner(root) as (process, folder, processes):
+        process.send_signal(number)
+        process.wait(30)
+        assert wait_until_gone(processes) == []
+        assert list(SHARED_MEMORY.glob(f"{folder.name}*")) == []
+        assert not folder.exists()
+
+
+@needs_triton
+def test_what_a_killed_supervisor_leaves_is_swept_at_the_next_start(root: Path, server: Server) -> None:
+    with owner(root) as (process, folder, processes):
+        for victim in (process.pid, processes[2].pid):
+            os.kill(victim, signal.SIGKILL)
+        assert wait_until_gone(processes) == []
+        assert folder in supervisor.sweep()
+        assert list(SHARED_MEMORY.glob(f"{folder.name}*")) == []
+        assert not folder.exists()
+    assert scores(server, "tiny", "love").shape == (1, 3)  # a live server's folder and memory were not touched
+    assert server.log.exists()
+
+
+@needs_triton
+def test_wait_reports_a_triton_that_ends_by_itself(root: Path) -> None:
+    with Server(root, models=["tiny"]) as server:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerError, match="stopped by itself, exit code -9"):
+            server.wait()
+
+
+@needs_triton
+def test_an_exception_in_the_block_stops_triton(root: Path) -> None:
+    server = Server(root, models=["tiny"])
+    triton = []
+
+    def serve() -> None:
+        with server:
+            triton.append(psutil.Process(server.pid))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve()
+    started = time.monotonic()
+    assert wait_until_gone(triton) == []
+    assert time.monotonic() - started < 1  # stop() has waited for it
+    server.stop()  # again: nothing to do
