@@ -80,6 +80,11 @@ class ProgressBar(TrainerCallback):
         shown = {"loss": "loss", "eval_macro_f1": "dev"}
         fields: dict[str, Any] = {shown[k]: f"{v:.3f}" for k, v in (logs or {}).items() if k in shown}
         self.progress.update(self.task, **fields)
+        if "dev" in fields and not self.progress.console.is_terminal:
+            # A log file shows no bar: a line for each evaluation instead.
+            self.progress.console.print(
+                f"  fine-tuning: step {state.global_step} of {state.max_steps}, dev macro-F1 {fields['dev']}"
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the last state on the screen."""

@@ -1,0 +1,178 @@
+"""The main job at toy size: a model's name in, a measured and published endpoint out; then what users do around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimizer.artifact import Artifact
+from optimizer.data import load_dataset
+from optimizer.evaluate import quality
+from serving.backend.engine import Engine
+from serving.client import Classifier
+from serving.report_file import read_report
+from serving.repository import published
+from serving.server import Server
+from tests.integration import kills
+from tests.integration.conftest import Toy
+
+pytestmark = pytest.mark.triton
+
+
+def test_the_report_has_every_variant_measured_in_process_and_served(toy: Toy) -> None:
+    report = read_report(toy.run_folder)
+    assert [v.name for v in report.variants] == ["baseline", "onnx-fp32", "onnx-int8", "openvino-int8"]
+    for variant in report.variants:
+        assert variant.in_process is not None
+        assert variant.in_process.samples == 20
+        assert (variant.served is None) == (variant.name == "baseline")
+        assert variant.quality is not None
+        assert variant.peak_rss_mb is not None
+        if variant.served is not None:
+            assert variant.served.errors == 0
+            assert variant.served.max_score_difference is not None
+            assert variant.served.max_score_difference < 1e-3
+            assert variant.served.macro_f1 == pytest.approx(variant.quality.macro_f1, abs=5e-4)
+            # Printed to the microsecond at best: a served text also crosses a socket.
+            assert variant.served.p50_ms > variant.in_process.p50_ms
+    assert report.chosen != "baseline"
+    assert report.variant(report.chosen).served is not None
+    assert (toy.run_folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_json_output_is_the_report(toy: Toy) -> None:
+    assert json.loads((toy.folder / "first.json").read_text()) == json.loads(
+        (toy.run_folder / "report.json").read_text()
+    )
+
+
+def test_the_figures_of_quality_are_those_of_the_published_files(toy: Toy) -> None:
+    report = read_report(toy.run_folder)
+    state = published(toy.folder / "model_repo", "tiny")
+    assert state is not None
+    test = load_dataset(str(toy.folder / "moods.csv")).splits["test"]
+    scores = Engine(state.folder).scores(test.texts)
+    thresholds = Artifact.load(toy.run_folder / f"scores-{report.chosen}").manifest.details["thresholds"]
+    found = report.variant(report.chosen).quality
+    assert found is not None
+    assert quality(scores, test.targets, thresholds)["macro_f1"] == pytest.approx(found.macro_f1)
+
+
+def test_the_resolved_recipe_makes_the_same_stages(toy: Toy) -> None:
+    from optimizer.recipe import load_recipe
+
+    again, first = load_recipe(str(toy.run_folder / "recipe.toml")), load_recipe(str(toy.folder / "toy.toml"))
+    assert [stage.model_dump() for stage in again.stages] == [stage.model_dump() for stage in first.stages]
+
+
+def test_a_second_run_keeps_every_stage_and_the_published_version(toy: Toy) -> None:
+    before = kills.published(toy.folder)
+    done = toy.bantam(*toy.arguments)
+    assert done.returncode == 0, done.stderr
+    assert "made in" not in done.stderr
+    assert done.stderr.count(" kept") == 8  # four variants and their scores
+    assert "is published already as" in done.stderr
+    assert kills.published(toy.folder) == before
+    assert "report.html" in done.stdout
+
+
+def test_another_calibration_makes_only_that_variant_again(toy: Toy) -> None:
+    text = (toy.folder / "toy.toml").read_text().replace("calibration_rows = 20", "calibration_rows = 30")
+    (toy.folder / "other" / "toy.toml").parent.mkdir()
+    (toy.folder / "other" / "toy.toml").write_text(text)
+    arguments = [a.replace("toy.toml", "other/toy.toml") for a in toy.arguments]
+    done = toy.bantam(*arguments, "--repository", "other/repo")
+    assert done.returncode == 0, done.stderr
+    made = [line.split()[0] for line in done.stderr.splitlines() if " made in " in line]
+    assert set(made) <= {"openvino-int8", "scores-openvino-int8"}
+    assert "openvino-int8" in made
+
+
+def test_the_client_of_the_readme_gets_labels(toy: Toy) -> None:
+    with Server(toy.folder / "model_repo") as server, Classifier(server.grpc_address, model="tiny") as classifier:
+        (happy, scared) = classifier(["we love this wonderful day", "they was really terrified and scared"])
+    assert happy.labels == ["joy"]
+    assert scared.labels == ["fear"]
+    assert set(happy.scores) == {"anger", "fear", "joy"}
+
+
+def test_bantam_serve_and_load_test(toy: Toy) -> None:
+    command = [sys.executable, "-m", "bantam", "serve", "tiny", "--grpc-port", "0", "--http-port", "0", "--json"]
+    with subprocess.Popen(
+        command,
+        cwd=toy.folder,
+        env={**os.environ, "PYTHONPATH": str(kills.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())
+        done = toy.bantam(
+            "load-test", "tiny", "--address", address["grpc"], "--data", "moods.csv", "--seconds", "1", "--json"
+        )
+        process.terminate()
+    assert process.returncode in (0, 130)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert len(results) == 2
+    for result in results.values():
+        assert result["errors"] == {}
+        assert result["requests"] > 10
+        assert 0 < result["p50_ms"] <= result["p99_ms"]
+
+
+def test_a_load_test_without_a_server_says_how_to_start_one(toy: Toy) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    done = toy.bantam("load-test", "tiny", "--address", f"127.0.0.1:{port}", "--data", "moods.csv", "--seconds", "1")
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+
+
+def test_bantam_report_prints_the_newest_run(toy: Toy) -> None:
+    done = toy.bantam("report", "build/tiny-moods-toy-quick")
+    assert done.returncode == 0
+    assert "onnx-int8" in done.stdout
+    again = toy.bantam("report", "build/tiny-moods-toy-quick", "--json")
+    assert json.loads(again.stdout)["model"] == "./tiny"
+
+
+def test_random_weights_are_marked_everywhere_and_have_no_quality(tmp_path: Path, toy: Toy) -> None:
+    done = toy.bantam(*toy.arguments, "--random-init", "--repository", str(tmp_path / "repo"))
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM WEIGHTS" in done.stderr
+    assert "random" in done.stdout.lower()
+    report = read_report(toy.folder / "build" / "tiny-moods-toy-quick-random")
+    assert report.random_weights is True
+    assert report.budget.met is None
+    assert all(variant.quality is None for variant in report.variants)
+    assert published(tmp_path / "repo", "tiny-random") is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.15, 0.55, 0.9])
+def test_killed_and_run_again_it_ends_in_the_same_files(tmp_path: Path, toy: Toy, share: float) -> None:
+    command = kills.prepare(tmp_path)
+    found = kills.kill_and_run_again(command, tmp_path / "killed", share * toy.seconds)
+    assert found.exit_code == 0
+    assert found.left == ()
+    assert found.published == kills.published(toy.folder)
+
+
+def test_scores_on_disk_are_those_of_the_engine(toy: Toy) -> None:
+    test = load_dataset(str(toy.folder / "moods.csv")).splits["test"]
+    stored = np.load(toy.run_folder / "scores-onnx-int8" / "test.npy")
+    assert np.array_equal(stored, Engine(toy.run_folder / "onnx-int8").scores(test.texts))
+
+
+def test_a_toy_folder_is_whole(toy: Toy) -> None:
+    assert kills.left_over(toy.folder, {path.name for path in kills.SHM.iterdir()}) == ()
