@@ -68,9 +68,13 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
         details=details,
         random_weights=origin.random_weights,
     )
+    try:
+        exported = logits.of(context.folder, manifest, threads=context.threads)
+    except StageError as exc:
+        raise ParityError(str(exc)) from exc
     figures = parity.check(
         logits.of(parent.folder, origin, threads=context.threads),
-        logits.of(context.folder, manifest, threads=context.threads),
+        exported,
         origin.signature,
         vocabulary=logits.vocabulary(parent.folder),
         precision=config.precision,
@@ -93,6 +97,6 @@ def _check_possible(parent: Artifact, config: ExportConfig) -> None:
         )
     if config.format == "onnx" and config.precision != "fp32":
         raise StageError(
-            f"Stage {config.name!r} asks for ONNX in {config.precision}. Expected fp32, which ONNX Runtime's CPU kernels "
-            'compute in. Leave precision out, or use format = "openvino".'
+            f"Stage {config.name!r} asks for ONNX in {config.precision}. Expected fp32, in which its CPU kernels "
+            'compute. Leave precision out, or use format = "openvino".'
         )

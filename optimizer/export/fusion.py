@@ -2,8 +2,8 @@
 
 Attention becomes one operator, MultiHeadAttention (com.microsoft), by the rules of onnxscript
 (``onnxscript.rewriter.ort_fusions``), which know the graphs that torch exports; those of
-``onnxruntime.transformers.optimizer`` do not recognise them. Left out are SkipLayerNormalization and BiasGelu, which are slower on
-a CPU than their parts, and Attention, which takes the weights in and so cannot have them in int8 together with a mask.
+``onnxruntime.transformers.optimizer`` do not recognise them. Left out are SkipLayerNormalization and BiasGelu, slower
+on a CPU than their parts, and Attention, which holds the weights and so cannot have them in int8 together with a mask.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from onnxscript.rewriter.ort_fusions.mha_scale import fuse_mha_scale
 from onnxscript.rewriter.ort_fusions.sdpa import fuse_sdpa
 
 
-def fuse_attention(model: ir.Model) -> int:
-    """Fuse attention in place; returns how many layers' were.
+def fuse_attention(model: ir.Model) -> tuple[ir.Model, int]:
+    """A copy with attention fused and how many layers' were; ``model`` itself and 0 if not all of it could be.
 
-    The rules match shapes and constants, not meaning: the caller checks that the model still computes the same.
+    The rules match shapes and constants, not meaning: the caller checks that the copy still computes the same.
     """
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    ShapeInferencePass()(model)
-    optimize(model)
-    fuse_sdpa(model, apply_shape_inference=True)
-    fused: int = fuse_mha1(model) + fuse_mha2(model)
-    fuse_mha_scale(model)
-    # What was found to be an attention but could not become a MultiHeadAttention is written out again here.
-    optimize(model)
-    return fused
+    fused = model.clone()
+    ShapeInferencePass()(fused)
+    optimize(fused)
+    found = fuse_sdpa(fused, apply_shape_inference=True)
+    count = fuse_mha1(fused) + fuse_mha2(fused)
+    fused_nodes = [node for node in fused.graph if node.op_type == "MultiHeadAttention"]
+    # GPT-2 flattens [batch, tokens, hidden] to two dimensions right behind it, which the rules (0.7) overlook.
+    flattened = any(node.outputs[0].shape is None or len(node.outputs[0].shape) != 3 for node in fused_nodes)
+    if count == 0 or count != found or flattened:
+        return model, 0
+    fuse_mha_scale(fused)
+    optimize(fused)
+    return fused, count
 
 
 def keep_skip_apart(model: ir.Model) -> None:

@@ -39,7 +39,7 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     module.config.use_cache = False
     model = _export(module, parent.manifest.signature)
     _clean(model)
-    fused = fuse_attention(model) if fuse else 0
+    model, fused = fuse_attention(model) if fuse else (model, 0)
     keep_skip_apart(model)
     bytes_ = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data" if bytes_ > LARGEST_FILE else None)

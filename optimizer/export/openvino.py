@@ -8,6 +8,7 @@ from typing import Any
 
 import openvino
 
+from optimizer import openvino_ir
 from optimizer.artifact import Artifact
 from optimizer.errors import StageError
 from optimizer.export import onnx
@@ -41,5 +42,4 @@ def _convert(source: Path, folder: Path) -> None:
             f"OpenVINO cannot read the ONNX model: {reason}. Expected ONNX operators that OpenVINO has. "
             "Leave the openvino stages out of the recipe for this model."
         ) from exc
-    # Not compressed to fp16: fp32 means fp32.
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    openvino_ir.save(model, folder)

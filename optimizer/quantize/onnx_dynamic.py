@@ -22,7 +22,7 @@ from optimizer.logits import Batch
 from optimizer.recipe import QuantizeConfig
 from optimizer.stage import RunContext
 
-SMALLEST_TABLE = 65_536
+SMALLEST_TABLE = 16_384
 """Bytes; embedding tables below this stay fp32: nothing to gain."""
 
 

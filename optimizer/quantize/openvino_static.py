@@ -7,6 +7,7 @@ from typing import Any
 
 import openvino
 
+from optimizer import openvino_ir
 from optimizer.artifact import Artifact
 from optimizer.errors import StageError
 from optimizer.logits import Batch
@@ -44,7 +45,7 @@ def write(
             f"NNCF cannot quantize {manifest.name!r}: {str(exc).strip()[:300]}. "
             "Use another quantization method for this model."
         ) from exc
-    openvino.save_model(quantized, context.folder / "model.xml", compress_to_fp16=False)
+    openvino_ir.save(quantized, context.folder)
     return "openvino", {
         "quantizer": f"nncf {nncf.__version__}",
         "inference_precision": "f32",

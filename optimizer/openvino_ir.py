@@ -1,0 +1,20 @@
+"""Saving a model as OpenVINO IR, so that equal models give equal files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+
+
+def save(model: openvino.Model, folder: Path) -> None:
+    """Write ``model.xml`` and ``model.bin``, not compressed to fp16: fp32 means fp32.
+
+    Nodes without a name of their own are named by a counter of the process (``Constant_22273``), so that a resumed run
+    would write other files; here all but the inputs are named by their place. Tensors, which are what a runtime asks
+    for, keep their names.
+    """
+    for position, node in enumerate(model.get_ordered_ops()):
+        if node.get_type_name() != "Parameter":
+            node.set_friendly_name(f"{node.get_type_name()}_{position}")
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from optimizer import export, logits, quantize
+from optimizer.artifact import Artifact, Signature
+from optimizer.errors import ParityError, StageError
+from optimizer.export import onnx as export_onnx
+from optimizer.recipe import ExportConfig, QuantizeConfig
+from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
+
+ONNX = ExportConfig(name="onnx-fp32", stage="export", format="onnx")
+OPENVINO = ExportConfig(name="openvino-fp32", stage="export", format="openvino")
+INT8 = QuantizeConfig(name="onnx-int8", stage="quantize", method="onnx-dynamic-int8")
+
+FUSED = ("bert", "distilbert", "roberta", "xlm-roberta", "albert", "electra")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return write_tiny_model(tmp_path_factory.mktemp("bert") / "baseline", "bert")
+
+
+@pytest.fixture(scope="module")
+def bert_onnx(bert: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return export.run(bert, ONNX, make_context(tmp_path_factory.mktemp("bert") / "onnx"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_every_architecture_keeps_parity_in_both_formats_and_can_be_quantized(model_type: str, tmp_path: Path) -> None:
+    parent = write_tiny_model(tmp_path / "baseline", model_type)
+    exported = export.run(parent, ONNX, make_context(tmp_path / "onnx"))
+    figures = exported.manifest.metrics["parity"]
+    assert figures["max_difference"] < 1e-4
+    assert figures["comparisons"] >= 28
+    assert exported.manifest.details["fused_attention"] == (2 if model_type in FUSED else 0)
+    assert "fusion_failed" not in exported.manifest.metrics
+    int8 = quantize.run(exported, INT8, make_context(tmp_path / "int8"))
+    assert int8.size_bytes < 0.75 * exported.size_bytes
+    assert int8.manifest.metrics["logits"]["mean_difference"] < 0.1 * int8.manifest.metrics["logits"]["reference_std"]
+    if model_type == "fnet":
+        # OpenVINO (2026.4) computes another Fourier transform from ONNX's DFT than torch and ONNX Runtime do.
+        with pytest.raises(ParityError, match="28 of 28 comparisons"):
+            export.run(exported, OPENVINO, make_context(tmp_path / "openvino"))
+        # Padding tokens move FNet itself, which has no attention mask; only whole batches can be compared.
+        assert figures["padding_moves_reference"] > 0.01
+    else:
+        openvino = export.run(exported, OPENVINO, make_context(tmp_path / "openvino"))
+        assert openvino.manifest.metrics["parity"]["max_difference"] < 1e-4
+        assert figures["comparisons"] > 100
+        assert figures["padding_moves_reference"] < 1e-4
+
+
+def test_the_manifest_says_what_was_made_from_what(bert: Artifact, bert_onnx: Artifact) -> None:
+    loaded = Artifact.load(bert_onnx.folder, verify=True).manifest
+    assert (loaded.format, loaded.precision, loaded.random_weights) == ("onnx", "fp32", True)
+    assert loaded.signature == bert.manifest.signature
+    assert [entry["stage"] for entry in loaded.lineage] == ["finetune", "export"]
+    assert loaded.lineage[-1]["config"]["format"] == "onnx"
+    assert set(loaded.ships) == {"model.onnx", "tokenizer.json", "tokenizer_config.json"} == set(loaded.files)
+    assert loaded.metrics["parity"]["against"] == "baseline"
+
+
+def test_the_graph_names_its_dimensions_and_carries_nothing_of_this_machine(bert_onnx: Artifact) -> None:
+    path = bert_onnx.folder / "model.onnx"
+    model = onnx.load(path)
+    for value in model.graph.input:
+        assert [dimension.dim_param for dimension in value.type.tensor_type.shape.dim] == ["batch", "tokens"]
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.INT64
+    assert [output.name for output in model.graph.output] == ["logits"]
+    assert not model.metadata_props
+    content = path.read_bytes()
+    for leak in (b"site-packages", str(Path.home()).encode(), str(bert_onnx.folder.parent).encode()):
+        assert leak not in content
+
+
+def test_the_same_input_gives_the_same_files(bert: Artifact, bert_onnx: Artifact, tmp_path: Path) -> None:
+    again = export.run(bert, ONNX, make_context(tmp_path / "onnx"))
+    assert again.manifest.files == bert_onnx.manifest.files
+    assert again.digest == bert_onnx.digest
+    first, second = (export.run(bert_onnx, OPENVINO, make_context(tmp_path / name)) for name in ("one", "two"))
+    assert first.manifest.files == second.manifest.files
+
+
+def test_openvino_straight_from_pytorch_goes_by_way_of_onnx(
+    bert: Artifact, bert_onnx: Artifact, tmp_path: Path
+) -> None:
+    direct = export.run(bert, OPENVINO, make_context(tmp_path / "direct"))
+    by_way = export.run(bert_onnx, OPENVINO, make_context(tmp_path / "by-way"))
+    assert direct.manifest.files == by_way.manifest.files
+    assert direct.manifest.details == {"inference_precision": "f32"}
+    assert sorted(path.name for path in direct.folder.iterdir()) == [
+        "manifest.json", "model.bin", "model.xml", "tokenizer.json", "tokenizer_config.json"
+    ]  # fmt: skip
+
+
+def test_bf16_is_told_to_the_runtime_and_bounded_more_loosely(bert_onnx: Artifact, tmp_path: Path) -> None:
+    config = ExportConfig(name="openvino-bf16", stage="export", format="openvino", precision="bf16")
+    artifact = export.run(bert_onnx, config, make_context(tmp_path / "bf16"))
+    assert artifact.manifest.precision == "bf16"
+    assert artifact.manifest.details["inference_precision"] == "bf16"
+    assert artifact.manifest.metrics["parity"]["tolerance"] > 1e-3
+
+
+def test_a_fusion_that_changes_the_result_is_left_out(
+    bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaging(model: ir.Model) -> tuple[ir.Model, int]:
+        weight = model.graph.initializers["classifier.weight"]
+        assert weight.const_value is not None
+        weight.const_value = ir.tensor(weight.const_value.numpy() + 0.5, name="classifier.weight")
+        return model, 2
+
+    monkeypatch.setattr(export_onnx, "fuse_attention", damaging)
+    said: list[str] = []
+    artifact = export.run(bert, ONNX, replace(make_context(tmp_path / "onnx"), say=said.append))
+    assert artifact.manifest.details["fused_attention"] == 0
+    assert artifact.manifest.metrics["parity"]["max_difference"] < 1e-4
+    assert "differs from its source" in artifact.manifest.metrics["fusion_failed"]
+    assert len(said) == 1
+    assert "without fused attention" in said[0]
+
+
+def test_large_models_keep_their_weights_beside_the_graph(
+    bert: Artifact, bert_onnx: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_onnx, "LARGEST_FILE", 10_000)
+    artifact = export.run(bert, ONNX, make_context(tmp_path / "onnx"))
+    assert "model.onnx.data" in artifact.manifest.ships
+    assert (artifact.folder / "model.onnx").stat().st_size < 30_000
+    assert artifact.size_bytes == pytest.approx(bert_onnx.size_bytes, rel=0.1)
+    int8 = quantize.run(artifact, INT8, make_context(tmp_path / "int8"))
+    assert "model.onnx.data" in int8.manifest.ships
+    assert int8.size_bytes < 0.75 * artifact.size_bytes
+
+
+def test_an_operator_without_an_onnx_form_is_a_clear_error() -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            square = input_ids.float()[:, :, None] * attention_mask.float()[:, None, :]
+            eigenvalues: torch.Tensor = torch.linalg.eigvals(square)
+            return eigenvalues.real
+
+    signature = Signature("single_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=16)
+    with pytest.raises(StageError, match=r"torch cannot export Odd to ONNX: .+\n?.*Choose another model\."):
+        export_onnx._export(Odd().eval(), signature)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (ONNX, "Expected a parent of format pytorch in fp32"),
+        (
+            ExportConfig(name="x", stage="export", format="onnx", precision="bf16"),
+            "Expected a parent of format pytorch",
+        ),
+    ],
+)
+def test_a_parent_of_the_wrong_format_is_refused(
+    config: ExportConfig, expected: str, bert_onnx: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=expected):
+        export.run(bert_onnx, config, make_context(tmp_path / "onnx"))
+    assert not list((tmp_path / "onnx").iterdir())
+
+
+def test_onnx_in_bf16_is_refused(bert: Artifact, tmp_path: Path) -> None:
+    config = ExportConfig(name="onnx-bf16", stage="export", format="onnx", precision="bf16")
+    with pytest.raises(StageError, match="Expected fp32"):
+        export.run(bert, config, make_context(tmp_path / "onnx"))
+
+
+def test_a_damaged_weight_in_an_exported_model_is_caught(
+    bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intact = export_onnx.write
+
+    def damaged(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
+        details = intact(parent, folder, config, fuse=fuse)
+        model = onnx.load(folder / "model.onnx")
+        weight = next(w for w in model.graph.initializer if w.name == "classifier.weight")
+        array = onnx.numpy_helper.to_array(weight).copy()
+        array[0] += 0.5
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+        onnx.save(model, folder / "model.onnx")
+        return details
+
+    monkeypatch.setitem(export.FORMATS, "onnx", damaged)
+    context = make_context(tmp_path / "onnx")
+    with pytest.raises(ParityError) as error:
+        export.run(bert, ONNX, context)
+    assert "differs from its source in 124 of 124 comparisons" in str(error.value)
+    assert not (context.folder / "manifest.json").exists()
+
+
+def test_texts_are_encoded_at_their_real_lengths_and_cut(bert_onnx: Artifact) -> None:
+    batches = logits.encode(bert_onnx.folder, bert_onnx.manifest.signature, ["w1 w2", "w5 " * 500])
+    assert [batch["input_ids"].shape for batch in batches] == [(1, 2), (1, 64)]
+    assert all(array.dtype == np.int64 for batch in batches for array in batch.values())
+    assert set(batches[0]) == set(bert_onnx.manifest.signature.inputs)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from optimizer import logits, parity
+from optimizer.artifact import Artifact, Signature
+from optimizer.errors import ParityError
+from optimizer.logits import Batch
+
+SIGNATURE = Signature("multi_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=512, pad_token_id=7)
+
+
+def model(batch: Batch) -> NDArray[np.float32]:
+    """Mean and largest of the tokens that count, over 10."""
+    mask = batch["attention_mask"]
+    masked = batch["input_ids"] * mask
+    got: NDArray[np.float32] = np.stack([masked.sum(1) / mask.sum(1), masked.max(1)], axis=1).astype(np.float32)
+    got /= 10
+    return got
+
+
+def test_lattice_reaches_both_extremes_but_not_at_once() -> None:
+    shapes = [(len(lengths), max(lengths)) for lengths in parity.lattice(512)]
+    assert {1, 64} <= {batch for batch, _ in shapes}
+    assert {1, 512} <= {tokens for _, tokens in shapes}
+    assert max(batch * tokens for batch, tokens in shapes) <= 64 * 32
+    assert any(len(set(lengths)) > 10 for lengths in parity.lattice(512))
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 128, 512])
+def test_lattice_keeps_to_the_longest_input(longest: int) -> None:
+    lengths = [length for row in parity.lattice(longest) for length in row]
+    assert (min(lengths), max(lengths)) == (1, longest)
+
+
+def test_tokens_are_padded_on_the_right_and_are_no_padding_elsewhere() -> None:
+    batch = parity.tokens((5, 1, 3), SIGNATURE, 30, np.random.default_rng(0))
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
+    assert ((batch["input_ids"] == 7) == (batch["attention_mask"] == 0)).all()
+    assert batch["input_ids"].max() < 30
+
+
+def test_equal_models_pass_and_give_figures() -> None:
+    figures = parity.check(model, model, SIGNATURE, vocabulary=30)
+    assert figures["max_difference"] == 0
+    assert figures["comparisons"] > 100
+    assert figures["padding_moves_reference"] == 0
+
+
+def test_all_mismatches_are_gathered_before_it_raises() -> None:
+    def exported(batch: Batch) -> NDArray[np.float32]:
+        got = model(batch)
+        if batch["input_ids"].shape == (1, 1):
+            got[0, 0] = np.nan
+        if batch["input_ids"].shape == (1, 512):
+            got[0, 1] += 0.25
+        if len(got) == 64:
+            raise RuntimeError("out of luck")
+        return got
+
+    with pytest.raises(ParityError) as error:
+        parity.check(model, exported, SIGNATURE, vocabulary=30)
+    message = str(error.value)
+    # NaN at 1 x 1; 0.25 at 1 x 512; nothing for the three batches of 64, one of which is compared row by row too.
+    assert "in 69 of" in message
+    assert "largest difference of a logit inf" in message
+    assert message.count("\n") == 1 + parity.SHOWN + 1 + 1
+    assert "and 57 more" in message
+
+
+def test_a_single_mismatch_is_shown_with_its_shape_and_size() -> None:
+    def exported(batch: Batch) -> NDArray[np.float32]:
+        return model(batch) + np.float32(0.01 * (batch["input_ids"].shape == (1, 127)))
+
+    with pytest.raises(
+        ParityError, match=r"in 1 of \d+ comparisons \(fp32\); largest difference of a logit 0\.01, "
+    ) as error:
+        parity.check(model, exported, SIGNATURE, vocabulary=30)
+    assert "      1     127  batch                 0.01" in str(error.value)
+
+
+def test_an_export_that_ignores_the_mask_is_caught() -> None:
+    def exported(batch: Batch) -> NDArray[np.float32]:
+        return model({**batch, "attention_mask": np.ones_like(batch["attention_mask"])})
+
+    with pytest.raises(ParityError, match="row 4 of 5"):
+        parity.check(model, exported, replace_longest(3), vocabulary=30)
+
+
+def replace_longest(longest: int) -> Signature:
+    return Signature("multi_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=longest, pad_token_id=7)
+
+
+def test_rows_are_not_compared_alone_where_padding_moves_the_reference() -> None:
+    def padded_mean(batch: Batch) -> NDArray[np.float32]:
+        return np.asarray(batch["input_ids"].mean(1, keepdims=True), dtype=np.float32)
+
+    figures = parity.check(padded_mean, padded_mean, SIGNATURE, vocabulary=30)
+    assert figures["padding_moves_reference"] > 1
+    assert figures["comparisons"] < parity.check(model, model, SIGNATURE, vocabulary=30)["comparisons"]
+
+
+def test_bf16_is_bounded_more_loosely_than_fp32() -> None:
+    def rounded(batch: Batch) -> NDArray[np.float32]:
+        return model(batch) * np.float32(1 + 2**-8)
+
+    assert parity.check(model, rounded, SIGNATURE, vocabulary=30, precision="bf16")["max_difference"] > 1e-4
+    with pytest.raises(ParityError, match="fp32"):
+        parity.check(model, rounded, SIGNATURE, vocabulary=30)
+
+
+def test_a_damaged_onnx_weight_is_caught(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_artifact.folder, damaged)
+    content = onnx.load(damaged / "model.onnx")
+    weight = next(w for w in content.graph.initializer if w.name == "head")
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array[0, 0] += 0.01
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, "head"))
+    onnx.save(content, damaged / "model.onnx")
+    signature, vocabulary = tiny_artifact.manifest.signature, logits.vocabulary(damaged)
+    intact = logits.of(tiny_artifact.folder, tiny_artifact.manifest, threads=1)
+    # Not exactly equal: this model's rows, padded or not, are summed in different orders.
+    assert parity.check(intact, intact, signature, vocabulary=vocabulary)["max_difference"] < 1e-5
+    with pytest.raises(ParityError, match="differs from its source"):
+        parity.check(intact, logits.of(damaged, tiny_artifact.manifest, threads=1), signature, vocabulary=vocabulary)
