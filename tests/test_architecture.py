@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +133,28 @@ def test_files_and_functions_are_short(path: Path) -> None:
     assert lines <= MAX_FILE_LINES, "split it by what its parts do"
     long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno}
     assert {name: length for name, length in long.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+def test_every_foreign_import_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = project["dependencies"] + [line for lines in project["optional-dependencies"].values() for line in lines]
+    names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in declared}
+    providers = importlib.metadata.packages_distributions()
+    roots = {name.split(".")[0] for path in SOURCES for name in imports(path)}
+    # Triton gives its own module to the Python models that it runs.
+    foreign = roots - sys.stdlib_module_names - {*PACKAGES, "triton_python_backend_utils"}
+    backend = {path.stem for path in (ROOT / "serving/backend").glob("*.py")}
+    undeclared = [
+        root
+        for root in sorted(foreign - backend)
+        if not names & {canonical(name) for name in providers.get(root, [root])}
+    ]
+    assert undeclared == []
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_no_file_is_named_for_being_shared() -> None:
