@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from typing import Any
 
 import openvino
@@ -34,12 +36,15 @@ def write(
 
     try:
         source = parent.folder / ("model.onnx" if manifest.format == "onnx" else "model.xml")
-        quantized = nncf.quantize(
-            openvino.convert_model(source) if manifest.format == "onnx" else openvino.Core().read_model(source),
-            nncf.Dataset(batches),
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(batches),
-        )
+        model = openvino.convert_model(source) if manifest.format == "onnx" else openvino.Core().read_model(source)
+        # Its progress bars go to stderr: stdout may be read by a script.
+        with contextlib.redirect_stdout(sys.stderr):
+            quantized = nncf.quantize(
+                model,
+                nncf.Dataset(batches),
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(batches),
+            )
     except (RuntimeError, nncf.errors.ValidationError, nncf.errors.UnsupportedModelError) as exc:
         raise StageError(
             f"NNCF cannot quantize {manifest.name!r}: {str(exc).strip()[:300]}. "
