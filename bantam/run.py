@@ -133,10 +133,9 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
         _write_recipe(run)
         artifacts = pipeline.run(run.recipe, run.data, run.checkpoint, run.folder, device=run.request.device, say=say)
         context = RunContext(run.folder, run.folder, "", run.data, run.checkpoint, run.request.device, say)
-        measured = {stage.name for stage in run.recipe.stages if stage.measure}
-        for name in measured & artifacts.keys():
-            run.scored[name] = score(artifacts[name], run.data, context, run.recipe.serving)
-        run.scored = {name: run.scored[name] for name in artifacts if name in measured}
+        for stage in run.recipe.stages:
+            if stage.measure:
+                run.scored[stage.name] = score(artifacts[stage.name], run.data, context, run.recipe.serving)
         candidates = run.folder / "candidates"
         try:
             with pipeline.disk_full_explained(run.folder):

@@ -54,7 +54,8 @@ def test_catalog_decoder_needs_no_hub(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(random_init, "CONFIGS", tmp_path / "configs")
     monkeypatch.setattr(random_init, "BF16_ABOVE", 1000)
     checkpoint = resolve("tinyllama", random_init=True, say=quiet)
-    assert checkpoint.source == "random weights in the architecture of TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T, stand-in tokenizer"
+    architecture = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
+    assert checkpoint.source == f"random weights in the architecture of {architecture}, stand-in tokenizer"
     assert checkpoint.training["learning_rate"] == 2e-5
     assert {w.dtype for w in load_file(checkpoint.folder / "model.safetensors").values()} == {torch.bfloat16}
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
