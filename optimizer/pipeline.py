@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -55,9 +54,7 @@ def run(
         )
 
         def make(target: RunContext, config: Any = config, parent: Artifact | None = parent) -> Artifact:
-            with _patient_threads():
-                stage = import_module(STAGES[config.stage])
-            artifact: Artifact = stage.run(parent, config, target)
+            artifact: Artifact = import_module(STAGES[config.stage]).run(parent, config, target)
             return artifact
 
         artifacts[config.name] = kept_or_made(config.name, context, make)
@@ -88,24 +85,6 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
                 folder.rmdir()
     context.say(f"{name:<24} made in {time.monotonic() - started:.0f} s")
     return Artifact.load(final)
-
-
-@contextlib.contextmanager
-def _patient_threads() -> Iterator[None]:
-    """Import PyTorch such that its idle threads sleep instead of spinning, unless the user chose otherwise.
-
-    With another program on the machine, spinning threads wait for ones that do not run: on 2 cores beside one busy
-    process, 30 steps of fine-tuning took 69 s spinning and 15 s sleeping. OpenMP reads this when it is loaded, and only
-    then; the processes that measure latency are not to inherit it.
-    """
-    if "OMP_WAIT_POLICY" in os.environ:
-        yield
-        return
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    try:
-        yield
-    finally:
-        del os.environ["OMP_WAIT_POLICY"]
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ class FinetuneConfig(StageConfig):
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
     max_length: int = Field(512, ge=8)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Of the encoder; the checkpoint's own if absent. 0 suits one pass over the data, and is faster on a CPU."""
     freeze_embeddings: bool = True
     """Leave the word embeddings as they are: half of MiniLM's parameters, and half of a step's time on a CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

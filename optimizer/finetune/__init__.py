@@ -104,6 +104,10 @@ def _load(context: RunContext, config: FinetuneConfig) -> tuple[PreTrainedTokeni
             "Expected a folder that AutoModelForSequenceClassification.from_pretrained reads."
         ) from exc
     _give_pad_token(tokenizer, model)
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = config.dropout
     if config.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     return tokenizer, model

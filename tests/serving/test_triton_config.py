@@ -27,12 +27,11 @@ def test_text_reads_back_as_what_was_asked_for() -> None:
     assert (parameters["task"], parameters["micro_batch"], parameters["threads"]) == ("multi_label", "4", "2")
 
 
-def test_load_is_shed_by_a_timeout_and_not_by_a_short_queue() -> None:
-    batching = parse_pbtxt(TritonConfig(**BASE).to_pbtxt()).dynamic_batching
-    assert batching.max_queue_delay_microseconds == 0
-    assert batching.default_queue_policy.default_timeout_microseconds == 5_000_000
-    assert batching.default_queue_policy.timeout_action == 0  # REJECT
-    assert batching.default_queue_policy.max_queue_size == 0  # unlimited
+def test_requests_are_batched_without_a_delay_and_without_a_policy_that_makes_the_batcher_miss_them() -> None:
+    message = parse_pbtxt(TritonConfig(**BASE).to_pbtxt())
+    assert message.HasField("dynamic_batching")
+    assert message.dynamic_batching.max_queue_delay_microseconds == 0
+    assert not message.dynamic_batching.HasField("default_queue_policy")
 
 
 def test_the_same_config_is_the_same_text() -> None:
