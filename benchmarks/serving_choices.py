@@ -1,6 +1,6 @@
 """Why Bantam serves the way it does: ONNX Runtime's spinning and Triton's queue time-out, measured side by side.
 
-``python -m benchmarks.serving_choices build/minilm-goemotions-ekman-int8-quick/onnx-int8`` publishes an exported variant
+``python -m benchmarks.serving_choices build/minilm-goemotions-ekman-int8-quick/onnx-int8`` publishes that variant
 once for each choice, each in a server of its own, and asks them in interleaved rounds with one client, next to the
 same engine in process. It prints medians and tails over all rounds.
 """

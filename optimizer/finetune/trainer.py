@@ -37,12 +37,7 @@ class GroupedByLength(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        rows = get_length_grouped_indices(self.lengths, self.batch, generator=generator)
-        # Transformers sorts each group of 50 batches by length; labels depend on length, so the batches are mixed
-        # again. The last one may be smaller and stays last.
-        batches = [rows[start : start + self.batch] for start in range(0, len(rows), self.batch)]
-        order = [*torch.randperm(len(batches) - 1, generator=generator).tolist(), len(batches) - 1]
-        return iter([row for number in order for row in batches[number]])
+        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
 
     def __len__(self) -> int:
         return len(self.lengths)
