@@ -50,12 +50,12 @@ class Engine:
         self._tokenizer.enable_truncation(self._max_length)
         openvino = manifest["format"] == "openvino"
         self._bucket = BUCKET if openvino else 1
-        # ONNX Runtime's DynamicQuantizeLinear takes one scale for a whole batch, padding included, so a text's scores
-        # would depend on its neighbours (by up to 0.06 on MiniLM). Alone, it has the same scores always; and singles in
-        # parallel over the cores reach the throughput of batches. OpenVINO's scales are fixed: batches change nothing.
-        # Without an attention mask (FNet), padding itself changes what a model computes.
-        depends_on_neighbours = not openvino and manifest["precision"] == "int8"
-        alone = depends_on_neighbours or "attention_mask" not in self._inputs
+        # Below fp32, a text's scores would depend on its neighbours: ONNX Runtime's DynamicQuantizeLinear takes one
+        # scale for a whole batch, padding included (0.06 on MiniLM); OpenVINO's scales are fixed, but its int8 kernels
+        # round otherwise for other shapes (0.002). Alone, a text has the same scores always; and with ONNX Runtime,
+        # singles in parallel over the cores reach the throughput of batches. Without an attention mask (FNet), padding
+        # itself changes what a model computes.
+        alone = manifest["precision"] != "fp32" or "attention_mask" not in self._inputs
         self._micro_batch = 1 if alone else micro_batch
         self._run = _open(folder, manifest, self.threads)
         # One thread of ours per core keeps ONNX Runtime busy; OpenVINO in latency mode has one stream, and queues.

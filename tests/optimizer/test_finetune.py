@@ -25,9 +25,11 @@ from tests.plugins import tiny
 CONFIG = FinetuneConfig(
     stage="finetune",
     name="baseline",
-    epochs=4,
+    epochs=10,
+    patience=20,
     batch_size=16,
-    learning_rate=5e-3,
+    learning_rate=2e-3,
+    dropout=0.02,
     freeze_embeddings=False,
     precision="fp32",
 )
@@ -130,7 +132,7 @@ def test_single_label_uses_softmax(tmp_path: Path, checkpoint: Checkpoint) -> No
     rows = [f"{word} {filler},{mood}" for mood, words in tiny.MOODS.items() for word in words for filler in tiny.FILLER]
     path.write_text("text,label\n" + "\n".join(rows))
     data = load_dataset(str(path))
-    artifact = train(tmp_path, data, checkpoint)
+    artifact = train(tmp_path, data, checkpoint, CONFIG.model_copy(update={"epochs": 20.0}))
     scores = Reference(artifact.folder).scores(data.splits["test"].texts)
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert quality(scores, data.splits["test"].targets, None)["accuracy"] > 0.9

@@ -66,7 +66,7 @@ def write_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def write_data(path: Path, rows: int = 600, *, seed: int = 0) -> Path:
+def write_data(path: Path, rows: int = 1000, *, seed: int = 0) -> Path:
     """A CSV with columns text and labels, one or two moods a row, separated by ``|``."""
     rng = random.Random(seed)
     lines = ["text,labels"]
@@ -86,9 +86,11 @@ max_drop_points = 5.0
 [[stages]]
 stage = "finetune"
 name = "baseline"
-epochs = 4
+epochs = 10
+patience = 20
 batch_size = 16
-learning_rate = 5e-3
+learning_rate = 2e-3
+dropout = 0.02
 freeze_embeddings = false
 
 [[stages]]
