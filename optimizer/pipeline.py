@@ -120,12 +120,17 @@ def disk_full_explained(target: Path) -> Iterator[None]:
         ) from exc
 
 
+# What libraries without error codes say: safetensors and protobuf pass the system's words on; PyTorch's own file writer
+# only sees that it wrote less than it should.
+DISK_FULL_WORDS = ("No space left on device", "inline_container.cc")
+
+
 def _is_disk_full(exc: BaseException | None) -> bool:
-    """ENOSPC, also behind a library's own exception (safetensors and protobuf wrap it)."""
+    """ENOSPC, also behind a library's own exception."""
     while exc is not None:
         if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if "No space left on device" in str(exc):
+        if any(words in str(exc) for words in DISK_FULL_WORDS):
             return True
         exc = exc.__cause__ or exc.__context__
     return False
