@@ -157,7 +157,9 @@ def _write_version(artifact: Artifact, staging: Path, content: str, link: bool) 
     for file in BACKEND_FILES:
         shutil.copyfile(BACKEND / file, staging / file)
     (staging / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
-    seal(staging, replace(artifact.manifest, details={**artifact.manifest.details, "content": content}))
+    # Without the metrics: seconds and the like would make equal models differ.
+    details = {**artifact.manifest.details, "content": content}
+    seal(staging, replace(artifact.manifest, metrics={}, details=details))
     for path in staging.rglob("*"):
         _sync(path)
     _sync(staging)
