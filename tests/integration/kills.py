@@ -119,10 +119,9 @@ def main() -> None:
             sys.exit((folder / "whole/stderr.txt").read_text())
         whole, reference = time.monotonic() - started, published(folder / "whole")
         print(f"a whole run takes {whole:.0f} s and publishes {len(reference)} files")
-        failures = 0
-        for number, moment in enumerate(
-            sorted(random.Random(options.seed).uniform(0, whole) for _ in range(options.times))
-        ):
+        failures, rng = 0, random.Random(options.seed)
+        moments = sorted(rng.uniform(0, whole) for _ in range(options.times))
+        for number, moment in enumerate(moments):
             found = kill_and_run_again(command, folder / f"kill-{number}", moment)
             good = found.exit_code == 0 and found.published == reference and not found.left
             failures += not good
