@@ -55,7 +55,6 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
     details = FORMATS[config.format](parent, context.folder, config, fuse=fuse)
     written = time.monotonic()
     origin = parent.manifest
-    entry = {"name": config.name, "stage": config.stage, "key": context.key, "config": config.model_dump(mode="json")}
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
@@ -64,7 +63,7 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
         precision=config.precision,
         signature=origin.signature,
         ships=(*(name for name in FILES[config.format] if (context.folder / name).exists()), *TOKENIZER),
-        lineage=(*origin.lineage, entry),
+        lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,
     )

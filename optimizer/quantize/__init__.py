@@ -44,7 +44,6 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
     for name in TOKENIZER:
         shutil.copyfile(parent.folder / name, context.folder / name)
     seconds = round(time.monotonic() - started, 1)
-    entry = {"name": config.name, "stage": config.stage, "key": context.key, "config": config.model_dump(mode="json")}
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
@@ -53,7 +52,7 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         precision="int8",
         signature=origin.signature,
         ships=(*(name for name in FILES[format] if (context.folder / name).exists()), *TOKENIZER),
-        lineage=(*origin.lineage, entry),
+        lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,
     )
