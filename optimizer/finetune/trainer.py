@@ -38,8 +38,8 @@ class GroupedByLength(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
         rows = get_length_grouped_indices(self.lengths, self.batch, generator=generator)
-        # Transformers sorts each group of 50 batches by length, and labels depend on length: mixed, 750 steps reach a
-        # dev macro-F1 of 0.485 on GoEmotions, sorted 0.457. The last batch may be smaller and stays last.
+        # Transformers sorts each group of 50 batches by length, and labels depend on length: mixed, the quick
+        # profile reaches a dev macro-F1 of 0.524 on GoEmotions, sorted 0.484. A smaller last batch stays last.
         batches = [rows[start : start + self.batch] for start in range(0, len(rows), self.batch)]
         order = [*torch.randperm(len(batches) - 1, generator=generator).tolist(), len(batches) - 1]
         return iter([row for number in order for row in batches[number]])
