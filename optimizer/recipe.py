@@ -1,5 +1,7 @@
 """Recipes: which stages make which variants. Typed, frozen, read from TOML; unknown keys are refused.
 
+What a stage may say is in :mod:`optimizer.config`.
+
 A recipe is a list of named stages, each made from its parent, so that it can branch::
 
     [[stages]]
@@ -21,77 +23,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from optimizer.config import AnyStage, Config, TrainingConfig
 from optimizer.errors import RecipeError
 
 RECIPES = Path(__file__).with_name("recipes")
 PROFILES = ("quick", "full")
-
-
-class Config(BaseModel):
-    """Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StageConfig(Config):
-    """What all stages share."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    parent: str | None = None
-    measure: bool = True
-    """False: a step on the way, not a row in the report."""
-
-
-class FinetuneConfig(StageConfig):
-    """Train a classification head and the encoder on the train split."""
-
-    stage: Literal["finetune"]
-    rows: int | None = Field(None, ge=1)
-    """A random part of the train split, this many rows; all if absent."""
-    epochs: float = Field(2.0, gt=0)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    max_length: int = Field(512, ge=8)
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Of the encoder; the checkpoint's own if absent. 0 suits one pass over the data, and is faster on a CPU."""
-    freeze_embeddings: bool = True
-    """Leave the word embeddings as they are: half of MiniLM's parameters, and half of a step's time on a CPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast where the CPU or GPU computes it natively."""
-    evaluations_per_epoch: int = Field(2, ge=1)
-    patience: int = Field(2, ge=1)
-    """Stop after this many evaluations on dev without a better macro-F1."""
-    dev_rows: int | None = Field(None, ge=1)
-    """Rows of dev used while training; all if absent."""
-    seed: int = 0
-
-
-class ExportConfig(StageConfig):
-    """PyTorch to ONNX, or ONNX to OpenVINO IR: the same computation in another format, checked for parity."""
-
-    stage: Literal["export"]
-    format: Literal["onnx", "openvino"]
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """OpenVINO only: what the CPU computes in. bf16 is a variant of its own, about 1e-3 away from fp32."""
-
-
-class QuantizeConfig(StageConfig):
-    """Weights, or weights and activations, in fewer bits."""
-
-    stage: Literal["quantize"]
-    method: Literal["onnx-dynamic-int8", "openvino-static-int8"]
-    calibration_rows: int = Field(300, ge=1)
-    """Static methods: how many training texts, at their real lengths."""
-    seed: int = 0
-
-
-AnyStage = Annotated[FinetuneConfig | ExportConfig | QuantizeConfig, Field(discriminator="stage")]
 
 
 class MeasureConfig(Config):
@@ -135,8 +75,9 @@ class Recipe(Config):
         for stage in self.stages:
             if stage.name in seen:
                 raise ValueError(f"two stages are named {stage.name!r}")
-            if stage.parent is not None and stage.parent not in seen:
-                raise ValueError(f"stage {stage.name!r} has parent {stage.parent!r}, which no stage before it is named")
+            for source in stage.sources:
+                if source not in seen:
+                    raise ValueError(f"stage {stage.name!r} builds on {source!r}, which no stage before it is named")
             seen.add(stage.name)
         return self
 
@@ -144,7 +85,7 @@ class Recipe(Config):
         """This recipe with a model's own training defaults where the recipe itself says nothing."""
         stages = tuple(
             stage.model_copy(update={k: v for k, v in training.items() if k not in stage.model_fields_set})
-            if isinstance(stage, FinetuneConfig)
+            if isinstance(stage, TrainingConfig) and stage.model is None
             else stage
             for stage in self.stages
         )

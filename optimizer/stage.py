@@ -10,8 +10,8 @@ from typing import Any
 
 from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
+from optimizer.config import AnyStage
 from optimizer.data import Dataset
-from optimizer.recipe import AnyStage
 
 
 @dataclass(frozen=True)

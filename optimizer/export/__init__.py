@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from optimizer import logits, parity
 from optimizer.artifact import Artifact, Manifest, seal
+from optimizer.config import ExportConfig
 from optimizer.errors import ParityError, StageError
 from optimizer.export import onnx, openvino
-from optimizer.recipe import ExportConfig
 from optimizer.stage import RunContext
 
 

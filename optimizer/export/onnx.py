@@ -18,9 +18,9 @@ from transformers import logging as transformers_logging
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
 from optimizer.artifact import Artifact, Signature
+from optimizer.config import ExportConfig
 from optimizer.errors import StageError
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
-from optimizer.recipe import ExportConfig
 
 LARGEST_FILE = 2_000_000_000
 """Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""

@@ -10,9 +10,9 @@ import openvino
 
 from optimizer import openvino_ir
 from optimizer.artifact import Artifact
+from optimizer.config import ExportConfig
 from optimizer.errors import StageError
 from optimizer.export import onnx
-from optimizer.recipe import ExportConfig
 
 INFERENCE_PRECISION = {"fp32": "f32", "bf16": "bf16"}
 

@@ -24,10 +24,10 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import set_seed
 
 from optimizer.artifact import Artifact, Manifest, Signature, seal
+from optimizer.config import FinetuneConfig
 from optimizer.data import Split
 from optimizer.errors import ModelError, StageError
 from optimizer.finetune.trainer import ProgressBar, RepeatableTrainer, arguments, dev_metrics, last_checkpoint
-from optimizer.recipe import FinetuneConfig
 from optimizer.stage import RunContext
 
 

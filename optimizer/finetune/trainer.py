@@ -20,8 +20,8 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from optimizer.config import FinetuneConfig
 from optimizer.evaluate import quality, tune_thresholds
-from optimizer.recipe import FinetuneConfig
 from optimizer.stage import RunContext
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from optimizer import logits
 from optimizer.artifact import Artifact, Manifest, seal
+from optimizer.config import QuantizeConfig
 from optimizer.errors import StageError
 from optimizer.quantize import onnx_dynamic, openvino_static
-from optimizer.recipe import QuantizeConfig
 from optimizer.stage import RunContext
 
 METHODS: dict[str, Callable[[Artifact, QuantizeConfig, RunContext, list[logits.Batch]], tuple[str, dict[str, Any]]]] = {

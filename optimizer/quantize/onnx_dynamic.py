@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from optimizer.artifact import Artifact
+from optimizer.config import QuantizeConfig
 from optimizer.errors import StageError
 from optimizer.logits import Batch
-from optimizer.recipe import QuantizeConfig
 from optimizer.stage import RunContext
 
 SMALLEST_TABLE = 16_384

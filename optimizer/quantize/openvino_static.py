@@ -11,9 +11,9 @@ import openvino
 
 from optimizer import openvino_ir
 from optimizer.artifact import Artifact
+from optimizer.config import QuantizeConfig
 from optimizer.errors import StageError
 from optimizer.logits import Batch
-from optimizer.recipe import QuantizeConfig
 from optimizer.stage import RunContext
 
 

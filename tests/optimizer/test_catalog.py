@@ -7,8 +7,8 @@ import re
 import pytest
 
 from optimizer.catalog import CATALOG
+from optimizer.config import FinetuneConfig
 from optimizer.load.random_init import CONFIGS
-from optimizer.recipe import FinetuneConfig
 
 PARAMETERS = {
     # Of the base models, head left out, as their authors and the hub count them.

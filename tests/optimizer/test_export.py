@@ -12,9 +12,9 @@ import torch
 
 from optimizer import export, logits, quantize
 from optimizer.artifact import Artifact, Signature
+from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.errors import ParityError, StageError
 from optimizer.export import onnx as export_onnx
-from optimizer.recipe import ExportConfig, QuantizeConfig
 from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
 
 ONNX = ExportConfig(name="onnx-fp32", stage="export", format="onnx")

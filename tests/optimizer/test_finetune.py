@@ -13,11 +13,11 @@ import torch
 from optimizer import finetune
 from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
+from optimizer.config import FinetuneConfig
 from optimizer.data import Dataset, load_dataset
 from optimizer.errors import ModelError, StageError
 from optimizer.evaluate import quality, tune_thresholds
 from optimizer.finetune import trainer
-from optimizer.recipe import FinetuneConfig
 from optimizer.reference import Reference
 from optimizer.stage import RunContext
 from tests.plugins import tiny

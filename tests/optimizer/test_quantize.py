@@ -10,9 +10,9 @@ import pytest
 
 from optimizer import export, logits, quantize
 from optimizer.artifact import Artifact
+from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.errors import StageError
 from optimizer.quantize.onnx_dynamic import quantize_embeddings, symmetric_rows
-from optimizer.recipe import ExportConfig, QuantizeConfig
 from optimizer.stage import RunContext
 from tests.optimizer.tiny_models import make_context, write_tiny_model
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from optimizer.config import FinetuneConfig
 from optimizer.errors import RecipeError
-from optimizer.recipe import PROFILES, FinetuneConfig, known_recipes, load_recipe
+from optimizer.recipe import PROFILES, known_recipes, load_recipe
 
 RECIPE = """
 description = "a test"

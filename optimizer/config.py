@@ -1,0 +1,205 @@
+"""Typed, frozen settings of every stage: what a ``[[stages]]`` table of a recipe may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Config(BaseModel):
+    """Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageConfig(Config):
+    """What all stages share."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    parent: str | None = None
+    measure: bool = True
+    """False: a step on the way, not a row in the report."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the stages whose artifacts this one reads, the parent first."""
+        return (self.parent,) if self.parent else ()
+
+
+class TrainingConfig(StageConfig):
+    """How a model is trained: AdamW, warm-up and linear decay, batches of like lengths, early stopping on dev."""
+
+    model: str | None = None
+    """Start from this checkpoint (a short name, hub id or folder) instead of the run's."""
+    rows: int | None = Field(None, ge=1)
+    """A random part of the train split, this many rows; all if absent."""
+    epochs: float = Field(2.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    max_length: int = Field(512, ge=8)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Of the encoder; the checkpoint's own if absent. 0 suits one pass over the data, and is faster on a CPU."""
+    freeze_embeddings: bool = True
+    """Leave the word embeddings as they are: half of MiniLM's parameters, and half of a step's time on a CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast where the CPU or GPU computes it natively."""
+    evaluations_per_epoch: int = Field(2, ge=1)
+    patience: int = Field(2, ge=1)
+    """Stop after this many evaluations on dev without a better macro-F1."""
+    dev_rows: int | None = Field(None, ge=1)
+    """Rows of dev used while training; all if absent."""
+    seed: int = 0
+
+
+class FinetuneConfig(TrainingConfig):
+    """Train a classification head and the encoder on the train split."""
+
+    stage: Literal["finetune"]
+
+
+class LossWeights(Config):
+    """How much each loss of a distillation counts; 0 leaves it out. The functions are in optimizer/distill/losses.py."""
+
+    hard: float = Field(0.0, ge=0)
+    """The data set's own labels."""
+    soft: float = Field(1.0, ge=0)
+    """The teacher's probabilities at ``temperature``."""
+    hidden: float = Field(0.0, ge=0)
+    """Hidden states after each mapped layer, through a learned projection if the widths differ (TinyBERT)."""
+    cosine: float = Field(0.0, ge=0)
+    """Direction of the same hidden states (DistilBERT); needs equal widths."""
+    attention: float = Field(0.0, ge=0)
+    """Attention scores of each mapped layer (TinyBERT)."""
+    attention_transfer: float = Field(0.0, ge=0)
+    """Attention distributions of the last mapped layer (MiniLM)."""
+    value_relation: float = Field(0.0, ge=0)
+    """Relations between the values of the last mapped layer (MiniLM)."""
+    relations: float = Field(0.0, ge=0)
+    """Query, key and value relations of the last mapped layer (MiniLMv2); head counts may differ."""
+
+    @property
+    def of_layers(self) -> tuple[str, ...]:
+        """Names of the losses in use that compare tokens, not just logits: teacher and student share a tokenizer."""
+        return tuple(name for name in type(self).model_fields if name not in ("hard", "soft") and getattr(self, name))
+
+    @model_validator(mode="after")
+    def _some(self) -> LossWeights:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("all loss weights are 0: give at least one, such as soft = 1.0")
+        return self
+
+
+class Augmentation(Config):
+    """More texts for a student: copies of the train split with tokens masked or replaced, labelled by the teacher."""
+
+    copies: int = Field(1, ge=1)
+    """Changed copies of each row."""
+    mask: float = Field(0.1, ge=0, le=1)
+    """Share of the tokens that become the mask token."""
+    replace: float = Field(0.0, ge=0, le=1)
+    """Share of the tokens that become another token of the data set, drawn by frequency."""
+
+
+class DistillConfig(TrainingConfig):
+    """Train a student to give what its teachers give. The parent is what the student is made from."""
+
+    stage: Literal["distill"]
+    parent: str
+    teachers: tuple[str, ...] = ()
+    """Names of stages; several are averaged (probabilities). The parent if absent."""
+    layers: int | tuple[int, ...] | None = None
+    """Which layers of the parent the student keeps: indices from 0, or how many, chosen by ``choose``. All if absent."""
+    choose: Literal["even", "first", "last", "importance"] = "even"
+    """With ``layers`` as a number: evenly spaced from the first to the last, or the most influential (ShortGPT)."""
+    heads: int | None = Field(None, ge=1)
+    """Attention heads in each layer, the largest by magnitude; fewer than the parent has."""
+    neurons: int | None = Field(None, ge=1)
+    """Feed-forward neurons in each layer."""
+    hidden: int | None = Field(None, ge=1)
+    """Width of the residual stream; where the head size is fixed by it, heads times head size."""
+    losses: LossWeights = LossWeights()
+    temperature: float = Field(1.0, gt=0)
+    layer_map: tuple[tuple[int, int], ...] | None = None
+    """Pairs of a student's layer and the teacher's layer that it imitates, from 0; evenly spread if absent."""
+    relation_heads: int = Field(12, ge=1)
+    """For ``relations``: into how many heads queries, keys and values are cut."""
+    unlabelled: str | None = None
+    """A text file (.txt: one text a line) or table (CSV, TSV, JSONL, Parquet) of more texts, which the teacher labels."""
+    augmentation: Augmentation | None = None
+    sparsity: float | None = Field(None, gt=0, lt=1)
+    """Grow the share of zero weights to this while training (cubic schedule); see also stage prune."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The parent, then the teachers."""
+        return tuple(dict.fromkeys((self.parent, *self.teachers)))
+
+    @model_validator(mode="after")
+    def _student_from_one_place(self) -> DistillConfig:
+        if self.model and (self.layers or self.heads or self.neurons or self.hidden):
+            raise ValueError(
+                f"the student is {self.model!r} as it is, and layers, heads, neurons and hidden cut one out of the "
+                "parent: give either model or these"
+            )
+        return self
+
+
+class PruneConfig(StageConfig):
+    """Remove parts of a model for real, or set single weights to zero."""
+
+    stage: Literal["prune"]
+    parent: str
+    method: Literal["width", "layers", "vocabulary", "magnitude", "2:4"]
+    """width: attention heads and feed-forward neurons; magnitude and 2:4 only set weights to zero."""
+    target: Literal["flops", "latency"] = "flops"
+    """width: what ``ratio`` is a share of; latency is looked up in a table measured on this machine."""
+    ratio: float = Field(0.5, gt=0, lt=1)
+    """width: what remains of the parent's FLOPs or latency; magnitude: the share of weights that remains."""
+    importance: Literal["magnitude", "taylor", "fisher"] = "fisher"
+    """width: how heads, neurons and hidden dimensions are ranked."""
+    tune: bool = True
+    """width: rescale what remains by least squares, layer by layer, where the hidden size stays."""
+    keep_hidden: bool = False
+    """width: leave the hidden size, and with it the heads of architectures that tie the two, as they are."""
+    layers: int | tuple[int, ...] | None = None
+    """layers: indices that stay, or how many, chosen by their influence."""
+    tokens: int = Field(24, ge=1)
+    """width: text length in tokens for which FLOPs and latency are counted."""
+    calibration_rows: int = Field(1024, ge=1)
+    """Training texts that importance is computed from."""
+    corpora: tuple[str, ...] = ()
+    """vocabulary: files with more texts whose tokens stay, beside train and dev."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _layers_named(self) -> PruneConfig:
+        if (self.method == "layers") != (self.layers is not None):
+            raise ValueError('layers goes with method = "layers", and only with it')
+        return self
+
+
+class ExportConfig(StageConfig):
+    """PyTorch to ONNX, or ONNX to OpenVINO IR: the same computation in another format, checked for parity."""
+
+    stage: Literal["export"]
+    format: Literal["onnx", "openvino"]
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """OpenVINO only: what the CPU computes in. bf16 is a variant of its own, about 1e-3 away from fp32."""
+
+
+class QuantizeConfig(StageConfig):
+    """Weights, or weights and activations, in fewer bits."""
+
+    stage: Literal["quantize"]
+    method: Literal["onnx-dynamic-int8", "openvino-static-int8"]
+    calibration_rows: int = Field(300, ge=1)
+    """Static methods: how many training texts, at their real lengths."""
+    seed: int = 0
+
+
+AnyStage = Annotated[
+    FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig, Field(discriminator="stage")
+]
