@@ -151,7 +151,7 @@ def blocks_path(model: PreTrainedModel) -> str:
     if len(found) != 1:
         raise ModelError(
             f"A {model.config.model_type} model with {count} layers has {len(found) or 'no'} lists of so many blocks. "
-            "Expected exactly one: layers with weights of their own, and no decoder beside an encoder. Use another model."
+            "Expected exactly one: unshared layers, and no decoder beside an encoder. Use another model."
         )
     return found[0]
 
