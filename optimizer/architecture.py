@@ -47,6 +47,8 @@ class Anatomy:
     head_dim: int
     hidden: int
     neurons: int
+    tied: bool
+    """The config cannot say head_dim: hidden = heads * head_dim must hold, so heads and hidden size shrink together."""
 
     @property
     def group(self) -> int:
@@ -64,6 +66,7 @@ class _Paths:
     output: str
     up: tuple[str, ...]
     down: str
+    tied: bool = True
 
 
 _BERT = _Paths(
@@ -73,7 +76,10 @@ _BERT = _Paths(
     down="output.dense",
 )
 _LLAMA = _Paths(
-    *(f"self_attn.{part}_proj" for part in "qkvo"), up=("mlp.gate_proj", "mlp.up_proj"), down="mlp.down_proj"
+    *(f"self_attn.{part}_proj" for part in "qkvo"),
+    up=("mlp.gate_proj", "mlp.up_proj"),
+    down="mlp.down_proj",
+    tied=False,
 )
 _DISTILBERT = _Paths(*(f"attention.{part}_lin" for part in ("q", "k", "v", "out")), up=("ffn.lin1",), down="ffn.lin2")
 _MPNET = _Paths(*(f"attention.attn.{part}" for part in "qkvo"), up=("intermediate.dense",), down="output.dense")
@@ -125,6 +131,7 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         head_dim=head_dim,
         hidden=layers[0].query.in_features,
         neurons=layers[0].down.in_features,
+        tied=paths.tied,
     )
 
 
