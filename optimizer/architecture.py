@@ -70,19 +70,38 @@ class _Paths:
 
 
 _BERT = _Paths(
-    *(f"attention.self.{part}" for part in ("query", "key", "value")),
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
     output="attention.output.dense",
     up=("intermediate.dense",),
     down="output.dense",
 )
+_DISTILBERT = _Paths(
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    output="attention.out_lin",
+    up=("ffn.lin1",),
+    down="ffn.lin2",
+)
+_MPNET = _Paths(
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    output="attention.attn.o",
+    up=("intermediate.dense",),
+    down="output.dense",
+)
 _LLAMA = _Paths(
-    *(f"self_attn.{part}_proj" for part in "qkvo"),
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    output="self_attn.o_proj",
     up=("mlp.gate_proj", "mlp.up_proj"),
     down="mlp.down_proj",
     tied=False,
 )
-_DISTILBERT = _Paths(*(f"attention.{part}_lin" for part in ("q", "k", "v", "out")), up=("ffn.lin1",), down="ffn.lin2")
-_MPNET = _Paths(*(f"attention.attn.{part}" for part in "qkvo"), up=("intermediate.dense",), down="output.dense")
 
 _FAMILIES = {
     "bert": _BERT,
@@ -154,7 +173,8 @@ def blocks(model: PreTrainedModel) -> tuple[nn.Module, ...]:
 def blocks_path(model: PreTrainedModel) -> str:
     """Dotted name of the list of blocks, such as ``bert.encoder.layer``. Raises like :func:`blocks`."""
     count = model.config.num_hidden_layers
-    found = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+    modules: list[tuple[str, nn.Module]] = list(model.named_modules())
+    found = [name for name, part in modules if isinstance(part, nn.ModuleList) and len(part) == count]
     if len(found) != 1:
         raise ModelError(
             f"A {model.config.model_type} model with {count} layers has {len(found) or 'no'} lists of so many blocks. "
