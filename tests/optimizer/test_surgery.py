@@ -32,8 +32,10 @@ HEADS, HIDDEN, NEURONS, LAYERS, HEAD_DIM = 4, 32, 64, 4, 8
 
 def make(model_type: str, **changes: Any) -> PreTrainedModel:
     """Of four layers; the weights are large enough for logits to vary, biases and norms are not all zero or one."""
-    layers = {name: LAYERS for name in ("num_hidden_layers", "n_layers", "n_layer") if name in CONFIGS[model_type]}
-    sizes: dict[str, Any] = {**CONFIGS[model_type], **layers, **changes}
+    layers: dict[str, Any] = {
+        name: LAYERS for name in ("num_hidden_layers", "n_layers", "n_layer") if name in CONFIGS[model_type]
+    }
+    sizes = {**CONFIGS[model_type], **layers, **changes}
     config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY, num_labels=len(LABELS), **sizes)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
