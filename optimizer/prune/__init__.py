@@ -1,0 +1,34 @@
+"""Remove parts of a model for real (heads, neurons, layers, tokens), or set single weights to zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optimizer.artifact import Artifact
+from optimizer.config import PruneConfig
+from optimizer.errors import StageError
+from optimizer.prune import layers, sparse, structured, vocabulary
+from optimizer.stage import RunContext
+
+METHODS: dict[str, Callable[[Artifact, PruneConfig, RunContext], Artifact]] = {
+    "width": structured.run,
+    "layers": layers.run,
+    "vocabulary": vocabulary.run,
+    "magnitude": sparse.run,
+    "2:4": sparse.run,
+}
+"""Method -> what writes the pruned Hugging Face folder into ``context.folder``."""
+
+
+def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
+    """Prune ``parent`` by ``config.method``; nothing is trained here: a recipe recovers what is lost by a distillation.
+
+    Raises :class:`StageError` if the parent is no PyTorch model in fp32, and what the method raises.
+    """
+    origin = parent.manifest
+    if origin.format != "pytorch" or origin.precision != "fp32":
+        raise StageError(
+            f"Stage {config.name!r} prunes {origin.name!r}, which is {origin.format} {origin.precision}. "
+            "Expected a parent of format pytorch in fp32: prune before exporting and quantizing."
+        )
+    return METHODS[config.method](parent, config, context)

@@ -1,0 +1,97 @@
+"""Fewer heads and feed-forward neurons, and a smaller hidden size where heads are tied to it: smaller matrices."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from optimizer.architecture import anatomy
+from optimizer.artifact import Artifact
+from optimizer.config import PruneConfig
+from optimizer.prune.importance import Batch, Gradients, fisher, gradients, taylor
+from optimizer.prune.lookup import latency
+from optimizer.prune.search import Cost, Space, select
+from optimizer.prune.tuning import tune
+from optimizer.stage import RunContext
+from optimizer.surgery import keep_width
+from optimizer.surgery.importance import Importance, by_magnitude
+from optimizer.training.classifier import draw, encode, load_artifact, write
+
+BATCH = 32
+TUNING_BATCHES = 8
+"""256 texts: some 5,000 tokens times the hidden size are equations enough for some thousand scales a layer."""
+
+
+def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
+    """Cut ``parent`` to ``config.ratio`` of its FLOPs or latency, where it costs the least importance.
+
+    The manifest's details have the sizes of a layer (``heads``, ``neurons``, ``hidden``), ``flops_ratio`` and how many
+    parts were ``tuned``; its metrics have ``latency_ratio``, if latency was the target. Raises :class:`ModelError` for
+    an architecture that cannot be taken apart, :class:`StageError` for a target that cannot be reached.
+    """
+    started = time.monotonic()
+    tokenizer, model = load_artifact(parent.folder)
+    model.to(context.device)  # type: ignore[arg-type]  # a string is a device to PyTorch
+    space = Space(anatomy(model), keep_hidden=config.keep_hidden)
+    costs: dict[str, Cost] = {"flops": space.flops(config.tokens)}
+    if config.target == "latency":
+        costs["latency"] = latency(space, tokens=config.tokens, threads=context.threads, folder=context.shared)
+    batches = calibration(tokenizer, model, parent, config, context)
+    importance, found = measure(model, batches, config.importance)
+    chosen = select(
+        space,
+        importance,
+        costs[config.target],
+        config.ratio,
+        gradients=found,
+        same_heads=hasattr(model.config, "relative_attention_num_buckets"),
+    )
+    size = chosen.size
+    pruned = keep_width(model, heads=chosen.heads, neurons=chosen.neurons, hidden=chosen.hidden)
+    tunable = config.tune and size.hidden == space.full.hidden
+    tuned = tune(pruned, model, batches[:TUNING_BATCHES]) if tunable else 0
+    ratios = {f"{name}_ratio": round(cost(size) / cost(space.full), 4) for name, cost in costs.items()}
+    details: dict[str, Any] = {"heads": size.heads, "neurons": size.neurons, "hidden": size.hidden, "tuned": tuned}
+    context.say(
+        f"{config.name}: {size.heads} of {space.full.heads} heads, {size.neurons} of {space.full.neurons} neurons, "
+        f"{size.hidden} of {space.full.hidden} hidden dimensions; {ratios['flops_ratio']:.0%} of the FLOPs"
+    )
+    return write(
+        pruned,
+        tokenizer,
+        config,
+        context,
+        longest=parent.manifest.signature.max_length,
+        parent=parent,
+        details={**details, "importance": config.importance, "flops_ratio": ratios.pop("flops_ratio")},
+        metrics={"prune_s": round(time.monotonic() - started, 1), **ratios},
+        random_weights=parent.manifest.random_weights,
+    )
+
+
+def calibration(
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    parent: Artifact,
+    config: PruneConfig,
+    context: RunContext,
+) -> list[Batch]:
+    """``config.calibration_rows`` labelled training texts in batches of like lengths, the batches in random order."""
+    split = draw(context.data.splits["train"], config.calibration_rows, config.seed)
+    rows = encode(tokenizer, model, split, parent.manifest.signature.max_length)
+    rows.sort(key=lambda row: len(row["input_ids"]))
+    collate = DataCollatorWithPadding(tokenizer)
+    batches = [collate(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+    random.Random(config.seed).shuffle(batches)
+    return [{name: tensor.to(model.device) for name, tensor in batch.items()} for batch in batches]
+
+
+def measure(model: PreTrainedModel, batches: list[Batch], method: str) -> tuple[Importance, Gradients | None]:
+    """Importance by ``method``; for fisher also the gradients, from which the choice inside a layer is rearranged."""
+    if method == "magnitude":
+        return by_magnitude(model), None
+    found = gradients(model, batches)
+    return (fisher(found), found) if method == "fisher" else (taylor(found), None)
