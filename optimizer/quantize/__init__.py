@@ -14,14 +14,16 @@ from optimizer import logits
 from optimizer.artifact import Artifact, Manifest, seal
 from optimizer.config import QuantizeConfig
 from optimizer.errors import StageError
-from optimizer.quantize import onnx_dynamic, openvino_static
+from optimizer.quantize import onnx_4bit, onnx_dynamic, openvino_static
 from optimizer.stage import RunContext
 
 METHODS: dict[str, Callable[[Artifact, QuantizeConfig, RunContext, list[logits.Batch]], tuple[str, dict[str, Any]]]] = {
     "onnx-dynamic-int8": onnx_dynamic.write,
     "openvino-static-int8": openvino_static.write,
+    "onnx-int4": onnx_4bit.write,
 }
-"""Method -> what writes the quantized model into ``context.folder``; returns its format and the manifest's details."""
+"""Method -> what writes the quantized model into ``context.folder``; returns its format and the manifest's details.
+Names end with the precision."""
 
 FILES = {"onnx": ("model.onnx", "model.onnx.data"), "openvino": ("model.xml", "model.bin")}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -49,7 +51,7 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         stage=config.stage,
         key=context.key,
         format=format,
-        precision="int8",
+        precision=config.method.rpartition("-")[2],
         signature=origin.signature,
         ships=(*(name for name in FILES[format] if (context.folder / name).exists()), *TOKENIZER),
         lineage=context.lineage(config, parent),

@@ -18,12 +18,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from optimizer.artifact import Artifact
 from optimizer.config import QuantizeConfig
-from optimizer.errors import StageError
 from optimizer.logits import Batch
+from optimizer.quantize.onnx_4bit import pack_embeddings
+from optimizer.quantize.onnx_graph import embedding_lookups, load
 from optimizer.stage import RunContext
-
-SMALLEST_TABLE = 16_384
-"""Bytes; embedding tables below this stay fp32: nothing to gain."""
 
 
 def write(
@@ -34,15 +32,9 @@ def write(
     Weights keep all 8 bits: with VNNI nothing saturates; a CPU without it needs ``session.x64quantprecision``.
     Raises :class:`StageError` if the parent is not ONNX in fp32.
     """
-    if parent.manifest.format != "onnx" or parent.manifest.precision != "fp32":
-        raise StageError(
-            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.format} "
-            f"{parent.manifest.precision}. Expected a parent of format onnx in fp32."
-        )
-    model = onnx.load(parent.folder / "model.onnx")
-    # Shapes of the fp32 graph: the quantizer transposes weights and trips over what was said about them.
-    del model.graph.value_info[:]
-    tables = quantize_embeddings(model.graph)
+    model = load(parent, config)
+    bits = config.embedding_bits
+    tables = quantize_embeddings(model.graph) if bits == 8 else pack_embeddings(model, config.block_size)
     large = (parent.folder / "model.onnx.data").exists()
     path = context.folder / "model.onnx"
     with _temporary_files_in(context.scratch), _quiet():
@@ -56,7 +48,7 @@ def write(
             # Operators of com.microsoft have no shape inference in onnx; all that they give here is float.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
-    return "onnx", {"quantizer": f"onnxruntime {onnxruntime.__version__}", "int8_embeddings": tables}
+    return "onnx", {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables}
 
 
 def quantize_embeddings(graph: onnx.GraphProto) -> int:
@@ -65,13 +57,7 @@ def quantize_embeddings(graph: onnx.GraphProto) -> int:
     ONNX Runtime's own quantizer takes one scale for the whole table, which costs twice the error of a row.
     """
     weights = {weight.name: weight for weight in graph.initializer}
-    lookups = [
-        node
-        for node in graph.node
-        if node.op_type == "Gather" and node.input[0] in weights and _is_table(weights[node.input[0]], node)
-    ]
-    used_elsewhere = {name for node in graph.node if node not in lookups for name in node.input}
-    lookups = [node for node in lookups if node.input[0] not in used_elsewhere]
+    lookups = embedding_lookups(graph)
     for name in dict.fromkeys(node.input[0] for node in lookups):
         rows, scales = symmetric_rows(numpy_helper.to_array(weights[name]))
         graph.initializer.remove(weights[name])
@@ -90,12 +76,6 @@ def symmetric_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     """``table ~ rows * scales``: int8 ``[n, d]`` in -127..127 and float32 ``[n, 1]``, scale = max |row| / 127."""
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
     return np.clip(np.rint(table / scales), -127, 127).astype(np.int8), scales
-
-
-def _is_table(weight: onnx.TensorProto, node: onnx.NodeProto) -> bool:
-    by_rows = all(attribute.i == 0 for attribute in node.attribute if attribute.name == "axis")
-    bytes_ = 4 * int(np.prod(weight.dims))
-    return by_rows and len(weight.dims) == 2 and weight.data_type == TensorProto.FLOAT and bytes_ >= SMALLEST_TABLE
 
 
 def _lookup(table: str, indices: str, output: str) -> list[onnx.NodeProto]:

@@ -1,0 +1,86 @@
+"""Weights in 4 bits for ONNX Runtime: blocks of each weight share a scale and a zero point (round to nearest)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization.onnx_model import ONNXModel
+
+from optimizer.artifact import Artifact
+from optimizer.config import QuantizeConfig
+from optimizer.logits import Batch
+from optimizer.quantize.onnx_graph import embedding_lookups, is_large, load
+from optimizer.stage import RunContext
+
+ACCURACY_LEVEL = {"fp32": 0, "int8": 4}
+"""Of MatMulNBits, an operator of com.microsoft: what it computes in."""
+
+
+def write(
+    parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[Batch]
+) -> tuple[str, dict[str, Any]]:
+    """Write ``model.onnx`` with matrix products and embeddings in 4 bits; needs no calibration.
+
+    Small weights, the classifier's among them, stay fp32. A text's scores do not depend on its neighbours in a batch:
+    products in int8 take a scale for each block of each token. Raises :class:`StageError` if the parent is not ONNX in
+    fp32.
+    """
+    model = load(parent, config)
+    ONNXModel(model).replace_gemm_with_matmul()
+    embeddings = pack_embeddings(model, config.block_size)
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and _has_large_weight(node, model.graph)]
+    _pack(model, products, config.block_size, ACCURACY_LEVEL[config.products])
+    large = (parent.folder / "model.onnx.data").exists()
+    ONNXModel(model).save_model_to_file(context.folder / "model.onnx", large)
+    return "onnx", {
+        "quantizer": f"onnxruntime {onnxruntime.__version__}",
+        "int4_products": len(products),
+        "int4_embeddings": embeddings,
+    }
+
+
+def pack_embeddings(model: onnx.ModelProto, block_size: int) -> int:
+    """Put each large table that is looked up by rows into 4 bits; returns how many there were."""
+    lookups = embedding_lookups(model.graph)
+    _pack(model, lookups, block_size, ACCURACY_LEVEL["fp32"])
+    return len(lookups)
+
+
+def _has_large_weight(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    return any(weight.name == node.input[1] and is_large(weight) for weight in graph.initializer)
+
+
+def _pack(model: onnx.ModelProto, nodes: list[onnx.NodeProto], block_size: int, accuracy_level: int) -> None:
+    """Replace these nodes, MatMul or Gather, by those that unpack weights of 4 bits."""
+    # The module sets the root logger up when it is imported, unless that has a handler already.
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    finally:
+        root.removeHandler(handler)
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    names = {node.name for node in nodes}
+    quantizer = MatMulNBitsQuantizer(
+        model,
+        # With "Gather" among the types it would also take lookups of shapes, and raise the opset without converting.
+        algo_config=DefaultWeightOnlyQuantConfig(
+            block_size=block_size, accuracy_level=accuracy_level, op_types_to_quantize=("MatMul",)
+        ),
+        nodes_to_include=sorted(names),
+        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in names],
+    )
+    with np.errstate(invalid="ignore"):  # a block of zeros, such as the padding token's: 0 / 0, which it looks for
+        quantizer.process()
+    model.ir_version = max(model.ir_version, 10)  # the first with int4
+    # A weight that several nodes share (ALBERT) was written for each of them.
+    seen: set[str] = set()
+    for weight in list(model.graph.initializer):
+        if weight.name in seen:
+            model.graph.initializer.remove(weight)
+        seen.add(weight.name)
