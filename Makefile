@@ -28,7 +28,7 @@ MAKEFLAGS += -j2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help optimize serve load-test report doctor setup test check clean
+.PHONY: help optimize study serve load-test report doctor setup test check clean
 
 help: ## List the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ help: ## List the targets and the variables
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
 	@$(BANTAM) optimize '$(MODEL)' --data '$(DATA)' --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
 	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(if $(NAME),--name '$(NAME)') $(ARGS)
+
+study: RECIPE = study
+study: optimize ## Measure what each step is worth: distilled, pruned, both; in fp32, int8 and 4 bits
 
 serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
 	@$(BANTAM) serve $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(ARGS)

@@ -70,8 +70,9 @@ def optimize(
 
     Run it again after a failure or a kill: what is finished is kept.
     """
-    from bantam.run import Request
+    from bantam.run import Request, take_part
     from bantam.run import optimize as run
+    from optimizer import ranks
 
     request = Request(
         model=model,
@@ -89,7 +90,10 @@ def optimize(
         repository=repository,
         command=shlex.join(["bantam", *sys.argv[1:]]),
     )
-    _show(*run(request, _say), as_json)
+    if ranks.is_main():
+        _show(*run(request, _say), as_json)
+    else:
+        take_part(request)
 
 
 @app.command(epilog="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")

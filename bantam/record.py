@@ -80,7 +80,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
             max_drop_points=run.recipe.max_drop_points, met=None if run.checkpoint.random_weights else chosen.met
         ),
         dropped=tuple(Dropped(name=name, reason=reason) for name, reason in chosen.dropped.items()),
-        notes=run.data.notes,
+        notes=(*run.data.notes, *sparsity_notes(run, records)),
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
@@ -116,13 +116,20 @@ def _variant(run: Run, name: str) -> Variant:
         format=manifest.format,
         precision=manifest.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
-        parameters=manifest.details.get("parameters"),
+        parameters=behind(run, name, "details", "parameters")[-1],
         peak_rss_mb=round(measured.peak_rss_mb, 1),
-        train_s=manifest.metrics.get("train_s"),
+        train_s=round(sum(behind(run, name, "metrics", "train_s")), 1),
         quality=None if manifest.random_weights else _quality(run, name),
         in_process=InProcess(**percentiles, texts_per_s=round(1e3 / float(measured.in_process_ms.mean()), 1)),
         served=_served(run, name, run.served[name]) if name in run.served else None,
     )
+
+
+def behind(run: Run, name: str, where: str, key: str) -> list[Any]:
+    """The values of a key of ``details`` or ``metrics`` in the artifacts that a variant was made from, oldest first."""
+    steps = (step["name"] for step in run.scored[name].artifact.manifest.lineage)
+    parts = [getattr(run.artifacts[step].manifest, where) for step in steps]
+    return [part[key] for part in parts if key in part]
 
 
 def _quality(run: Run, name: str) -> Quality:
@@ -164,6 +171,37 @@ def _served(run: Run, name: str, served: Served) -> ServedRecord:
     )
 
 
+def sparsity_notes(run: Run, records: list[Variant]) -> list[str]:
+    """What zeros in weights were worth: a variant with zeros next to the same one, in size and format, without."""
+    notes = []
+    zeros = {record.name: behind(run, record.name, "details", "sparsity")[-1:] for record in records}
+    for sparse in (record for record in records if zeros[record.name]):
+        share = 1 - zeros[sparse.name][0]["ratio"]
+        kind = (sparse.format, sparse.precision, sparse.parameters)
+        dense = [r for r in records if (r.format, r.precision, r.parameters) == kind and not zeros[r.name]]
+        own = _p50(sparse)
+        for other in dense[:1]:
+            gain = "faster than" if own < SPARSE_GAIN * _p50(other) else "NOT faster than"
+            notes.append(
+                f"{sparse.name}: {share:.0%} of its blocks' weights are zero; it is {gain} {other.name}, the same "
+                f"without zeros ({own:.2f} against {_p50(other):.2f} ms)."
+            )
+        if not dense:
+            notes.append(f"{sparse.name}: {share:.0%} of its blocks' weights are zero; no dense twin was measured.")
+    return notes
+
+
+SPARSE_GAIN = 0.97
+"""Two variants that do the same work differ by less than this from run to run."""
+
+
+def _p50(record: Variant) -> float:
+    """What a user will feel is the served time; the baseline has none, so it is compared in process."""
+    timed = record.served or record.in_process
+    assert timed  # noqa: S101 every variant is timed in process
+    return timed.p50_ms
+
+
 def _with_server_memory(run: Run, record: Variant, chosen: str) -> Variant:
     """The server of the published model alone is measured after the choice."""
     if record.name != chosen or record.served is None or run.server_peak_rss_mb is None:
@@ -173,15 +211,13 @@ def _with_server_memory(run: Run, record: Variant, chosen: str) -> Variant:
 
 
 def _candidate(run: Run, record: Variant) -> Candidate:
-    assert record.in_process  # noqa: S101 every variant is timed in process
     # Neither the baseline nor a model with random weights has a drop.
     drop = (record.quality and record.quality.drop_points) or 0.0
     _, high = (record.quality and record.quality.drop_ci95) or (0.0, 0.0)
     parents = {stage.name: stage.parent for stage in run.recipe.stages}
     return Candidate(
         name=record.name,
-        # What a user will feel is the served time; the baseline has none, so it is compared in process.
-        p50_ms=record.served.p50_ms if record.served else record.in_process.p50_ms,
+        p50_ms=_p50(record),
         drop_points=drop,
         drop_high=high,
         source=parents.get(record.name),

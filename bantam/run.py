@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from bantam import record
 from bantam.measure import Measured, draw_texts, measure
 from bantam.memory import MemoryWatch
 from bantam.score import Scored, score
-from optimizer import pipeline
+from optimizer import pipeline, ranks
+from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, load_dataset
 from optimizer.errors import StageError
@@ -79,7 +80,11 @@ class Run:
     recipe: Recipe
     data: Dataset
     checkpoint: Checkpoint
+    checkpoints: Mapping[str | None, Checkpoint]
+    """The same under None, and the others that stages of the recipe name."""
     folder: Path
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Of all stages, measured or not, by name."""
     scored: dict[str, Scored] = field(default_factory=dict)
     served: dict[str, Served] = field(default_factory=dict)
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -102,12 +107,13 @@ def prepare(request: Request, say: Say) -> Run:
         separator=request.separator,
     )
     checkpoint = resolve(request.model, random_init=request.random_init, say=say)
+    checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, say=say) for name in recipe.models}
     recipe = recipe.suited_to(checkpoint.training)
     for note in data.notes:
         say(note)
     if checkpoint.random_weights:
         say("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
-    return Run(request, recipe, data, checkpoint, request.build / run_name(request))
+    return Run(request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, request.build / run_name(request))
 
 
 def run_name(request: Request) -> str:
@@ -128,14 +134,26 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
     Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
     """
     started = time.monotonic()
-    run = prepare(request, say)
+    with ranks.main_first(request.device):
+        run = prepare(request, say)
     with pipeline.locked(run.folder), MemoryWatch() as memory:
         _write_recipe(run)
-        artifacts = pipeline.run(run.recipe, run.data, run.checkpoint, run.folder, device=run.request.device, say=say)
-        context = RunContext(run.folder, run.folder, "", run.data, run.checkpoint, run.request.device, say)
+        run.artifacts = pipeline.run(
+            run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, say=say
+        )
+        context = RunContext(
+            folder=run.folder,
+            scratch=run.folder,
+            key="",
+            data=run.data,
+            checkpoint=run.checkpoint,
+            shared=run.folder,
+            device=run.request.device,
+            say=say,
+        )
         for stage in run.recipe.stages:
             if stage.measure:
-                run.scored[stage.name] = score(artifacts[stage.name], run.data, context, run.recipe.serving)
+                run.scored[stage.name] = score(run.artifacts[stage.name], run.data, context, run.recipe.serving)
         candidates = run.folder / "candidates"
         try:
             with pipeline.disk_full_explained(run.folder):
@@ -149,6 +167,13 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
         report = record.report(run, records, choice)
         write_report(report, run.folder)
     return report, run.folder
+
+
+def take_part(request: Request) -> None:
+    """What a process of several does that is not the main one: it trains with the others, and writes nothing."""
+    with ranks.main_first(request.device):
+        run = prepare(request, lambda _: None)
+    pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=request.device, say=lambda _: None)
 
 
 def _measure_candidates(run: Run, candidates: Path, say: Say) -> None:

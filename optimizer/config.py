@@ -61,7 +61,7 @@ class FinetuneConfig(TrainingConfig):
 
 
 class LossWeights(Config):
-    """How much each loss of a distillation counts; 0 leaves it out. The functions are in optimizer/distill/losses.py."""
+    """How much each loss of a distillation counts; 0 leaves it out. See optimizer/distill/losses.py."""
 
     hard: float = Field(0.0, ge=0)
     """The data set's own labels."""
@@ -84,6 +84,11 @@ class LossWeights(Config):
     def of_layers(self) -> tuple[str, ...]:
         """Names of the losses in use that compare tokens, not just logits: teacher and student share a tokenizer."""
         return tuple(name for name in type(self).model_fields if name not in ("hard", "soft") and getattr(self, name))
+
+    @property
+    def of_attention(self) -> bool:
+        """Whether a loss in use looks at queries, keys or values."""
+        return bool({*self.of_layers} - {"hidden", "cosine"})
 
     @model_validator(mode="after")
     def _some(self) -> LossWeights:
@@ -111,7 +116,7 @@ class DistillConfig(TrainingConfig):
     teachers: tuple[str, ...] = ()
     """Names of stages; several are averaged (probabilities). The parent if absent."""
     layers: int | tuple[int, ...] | None = None
-    """Which layers of the parent the student keeps: indices from 0, or how many, chosen by ``choose``. All if absent."""
+    """Layers of the parent that the student keeps: indices from 0, or how many, chosen by ``choose``. All if absent."""
     choose: Literal["even", "first", "last", "importance"] = "even"
     """With ``layers`` as a number: evenly spaced from the first to the last, or the most influential (ShortGPT)."""
     heads: int | None = Field(None, ge=1)
@@ -127,7 +132,7 @@ class DistillConfig(TrainingConfig):
     relation_heads: int = Field(12, ge=1)
     """For ``relations``: into how many heads queries, keys and values are cut."""
     unlabelled: str | None = None
-    """A text file (.txt: one text a line) or table (CSV, TSV, JSONL, Parquet) of more texts, which the teacher labels."""
+    """A file of more texts, which the teacher labels: .txt (one a line), CSV, TSV, JSONL or Parquet."""
     augmentation: Augmentation | None = None
     sparsity: float | None = Field(None, gt=0, lt=1)
     """Grow the share of zero weights to this while training (cubic schedule); see also stage prune."""

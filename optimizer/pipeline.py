@@ -1,16 +1,19 @@
 """Runs a recipe's stages in order, each from its parent's artifact. The only place that knows the order.
 
-A stage whose result is there already is kept: its key is the hash of its config, its parent's content, the data, the
-checkpoint and the package's version. Whatever is not whole is made again; nothing half-written is ever used.
+A stage whose result is there already is kept: its key is the hash of its config, its sources' content, the data, the
+checkpoint and the package's version. One that another run has made is copied from there: recipes share a baseline.
+Whatever is not whole is made again; nothing half-written is ever used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,59 +21,88 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from optimizer import __version__
+from optimizer import __version__, ranks
 from optimizer.artifact import Artifact, cache_key, replacing, sweep
 from optimizer.catalog import Checkpoint
+from optimizer.config import TrainingConfig
 from optimizer.data import Dataset
 from optimizer.errors import ArtifactError, DiskFullError, StageError
 from optimizer.recipe import Recipe
 from optimizer.stage import RunContext
 
 # Named, not imported: a run in which every stage is kept needs no torch.
-STAGES = {"finetune": "optimizer.finetune", "export": "optimizer.export", "quantize": "optimizer.quantize"}
+STAGES = {name: f"optimizer.{name}" for name in ("finetune", "distill", "prune", "export", "quantize")}
+SHARED = ".shared"
 
 Say = Callable[[str], None]
 
 
 def run(
-    recipe: Recipe, data: Dataset, checkpoint: Checkpoint, folder: Path, *, device: str = "cpu", say: Say = print
+    recipe: Recipe,
+    data: Dataset,
+    checkpoints: Mapping[str | None, Checkpoint],
+    folder: Path,
+    *,
+    device: str = "cpu",
+    say: Say = print,
 ) -> dict[str, Artifact]:
     """Run or keep every stage of ``recipe``; returns the artifacts by stage name, in the recipe's order.
 
+    ``checkpoints`` holds the run's checkpoint under ``None``, and each other one that a stage names under that name.
     The caller holds :func:`locked` on ``folder``. Raises what the stages raise, :class:`DiskFullError` among them.
     """
     artifacts: dict[str, Artifact] = {}
     for config in recipe.stages:
-        parent = artifacts[config.parent] if config.parent else None
+        sources = {name: artifacts[name] for name in config.sources}
+        checkpoint = checkpoints[getattr(config, "model", None)]
         key = cache_key(
             config=config.model_dump(mode="json"),
-            parent=parent.digest if parent else checkpoint.digest,
+            sources={name: artifact.digest for name, artifact in sources.items()},
+            checkpoint=checkpoint.digest,
             data=data.digest,
             device=device,
             version=__version__,
         )
         context = RunContext(
-            folder=folder, scratch=folder, key=key, data=data, checkpoint=checkpoint, device=device, say=say
+            folder=folder,
+            scratch=folder,
+            key=key,
+            data=data,
+            checkpoint=checkpoint,
+            shared=folder / SHARED,
+            sources=sources,
+            device=device,
+            say=say,
         )
 
-        def make(target: RunContext, config: Any = config, parent: Artifact | None = parent) -> Artifact:
+        def make(target: RunContext, config: Any = config) -> Artifact:
+            parent = target.sources[config.parent] if config.parent else None
             artifact: Artifact = import_module(STAGES[config.stage]).run(parent, config, target)
             return artifact
 
-        artifacts[config.name] = kept_or_made(config.name, context, make)
+        if ranks.count() > 1 and isinstance(config, TrainingConfig):
+            artifacts[config.name] = _made_together(config.name, context, make)
+        else:
+            with ranks.main_first(device):
+                artifacts[config.name] = kept_or_made(config.name, context, make)
+    shutil.rmtree(folder / SHARED, ignore_errors=True)
     return artifacts
 
 
 def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Artifact]) -> Artifact:
     """The artifact ``context.folder/name`` if its key is ``context.key`` and it is whole; else what ``make`` writes."""
     final = context.folder / name
-    with contextlib.suppress(ArtifactError):
-        artifact = Artifact.load(final)
-        if artifact.manifest.key == context.key:
-            context.say(f"{name:<24} kept")
-            return artifact
+    if kept := _kept(final, context.key):
+        context.say(f"{name:<24} kept")
+        return kept
+    with contextlib.suppress(ArtifactError, FileNotFoundError):
+        for other in _made_elsewhere(name, context):
+            with disk_full_explained(final), replacing(final) as temporary:
+                shutil.copytree(other.folder, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
+            context.say(f"{name:<24} taken from {other.folder.parent.name}")
+            return Artifact.load(final)
     started = time.monotonic()
-    scratch = context.folder / ".resume" / f"{name}-{context.key[:16]}"
+    scratch = _scratch(name, context)
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         with disk_full_explained(final), replacing(final) as temporary:
@@ -85,6 +117,49 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
                 folder.rmdir()
     context.say(f"{name:<24} made in {time.monotonic() - started:.0f} s")
     return Artifact.load(final)
+
+
+def _kept(final: Path, key: str) -> Artifact | None:
+    with contextlib.suppress(ArtifactError):
+        artifact = Artifact.load(final)
+        return artifact if artifact.manifest.key == key else None
+    return None
+
+
+def _scratch(name: str, context: RunContext) -> Path:
+    return context.folder / ".resume" / f"{name}-{context.key[:16]}"
+
+
+def _made_together(name: str, context: RunContext, make: Callable[[RunContext], Artifact]) -> Artifact:
+    """A stage that trains, on several processes: all of them train, the main one writes what comes out."""
+    final = context.folder / name
+    ranks.wait(context.device)
+    there = _kept(final, context.key) or next(_made_elsewhere(name, context), None)
+    # Nobody starts to write before all have looked.
+    ranks.wait(context.device)
+    if ranks.is_main():
+        kept_or_made(name, context, make)
+    elif there is None:
+        with tempfile.TemporaryDirectory() as thrown_away:
+            make(replace(context, folder=Path(thrown_away), scratch=_scratch(name, context)))
+    ranks.wait(context.device)
+    return Artifact.load(final)
+
+
+def _made_elsewhere(name: str, context: RunContext) -> Iterator[Artifact]:
+    """The same artifact, by its key, in other runs of the same build folder."""
+    for folder in sorted(context.folder.parent.glob(f"*/{name}")):
+        with contextlib.suppress(ArtifactError):
+            if Artifact.load(folder).manifest.key == context.key:
+                yield Artifact.load(folder, verify=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Artifacts are never changed in place, so that two runs may share a file."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,12 @@ class Recipe(Config):
             seen.add(stage.name)
         return self
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Checkpoints that stages name beside the run's own."""
+        named = (stage.model for stage in self.stages if isinstance(stage, TrainingConfig))
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""
         stages = tuple(

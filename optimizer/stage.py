@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ class RunContext:
     """The stage's cache key, for its manifest."""
     data: Dataset
     checkpoint: Checkpoint
+    """What a model is trained from: the run's, or the one that the stage's config names."""
+    shared: Path
+    """Folder for what several stages use, such as a teacher's outputs; removed when the run's stages are all there."""
+    sources: Mapping[str, Artifact] = field(default_factory=dict)
+    """The artifacts that ``config.sources`` names, the parent's among them."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
     say: Callable[[str], None] = print

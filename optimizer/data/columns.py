@@ -47,12 +47,12 @@ def build_from_tables(
     """
     said = list(notes)
     first = next(iter(tables.values()))
-    text = _column(first, text_column, TEXT, "text")
-    label = _column(first, label_column, LABEL, "label")
+    text = find_column(first, text_column, TEXT, "text")
+    label = find_column(first, label_column, LABEL, "label")
     said.append(f"Text column {text!r}, label column {label!r}.")
     for table in tables.values():
-        _column(table, text, (), "text")
-        _column(table, label, (), "label")
+        find_column(table, text, (), "text")
+        find_column(table, label, (), "label")
     cells, task, how = _label_cells(tables, label, separator)
     said += how
     given: dict[str, Rows] = {}
@@ -69,7 +69,8 @@ def build_from_tables(
     return build(name, task, splits, labels=labels, licence=licence, source=source, notes=[*said, *made])
 
 
-def _column(table: Table, given: str | None, usual: Sequence[str], what: str) -> str:
+def find_column(table: Table, given: str | None, usual: Sequence[str], what: str) -> str:
+    """The column ``given``, or the first of the ``usual`` ones; raises :class:`DataError` if there is none."""
     if given is not None:
         if given in table.columns:
             return given

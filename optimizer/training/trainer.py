@@ -10,19 +10,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from optimizer.config import FinetuneConfig
+from optimizer import ranks
+from optimizer.config import TrainingConfig
 from optimizer.evaluate import quality, tune_thresholds
 from optimizer.stage import RunContext
+from optimizer.training.memory import Attempt
+from optimizer.training.progress import ProgressBar
 
 
 class GroupedByLength(Sampler[int]):
@@ -53,54 +63,55 @@ class RepeatableTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
-        effective = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        effective = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return GroupedByLength([len(row["input_ids"]) for row in rows], effective, self.args.seed)
 
 
-class ProgressBar(TrainerCallback):
-    """Steps done, time left, loss and dev macro-F1 on one line."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("  fine-tuning"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]}  dev macro-F1 {task.fields[dev]}"),
-            console=Console(stderr=True),
-        )
-        self.task: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the bar, at the step resumed from."""
-        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, loss="-", dev="-")
-        self.progress.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move the bar."""
-        self.progress.update(self.task, completed=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Show the newest loss and dev metric."""
-        shown = {"loss": "loss", "eval_macro_f1": "dev"}
-        fields: dict[str, Any] = {shown[k]: f"{v:.3f}" for k, v in (logs or {}).items() if k in shown}
-        self.progress.update(self.task, **fields)
-        if "dev" in fields and not self.progress.console.is_terminal:
-            # A log file shows no bar: a line for each evaluation instead.
-            self.progress.console.print(
-                f"  fine-tuning: step {state.global_step} of {state.max_steps}, dev macro-F1 {fields['dev']}"
-            )
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leave the last state on the screen."""
-        self.progress.stop()
+Kind = TypeVar("Kind", bound=RepeatableTrainer)
 
 
-def arguments(
-    config: FinetuneConfig, context: RunContext, rows: int, batch: int, accumulation: int
-) -> TrainingArguments:
-    """The Trainer's settings for ``rows`` rows in batches of ``batch``, of which ``accumulation`` make a step."""
-    steps_per_epoch = max(1, -(-rows // (batch * accumulation)))
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    dev: list[dict[str, Any]],
+    config: TrainingConfig,
+    context: RunContext,
+    attempt: Attempt,
+    *,
+    doing: str,
+    kind: type[Kind],
+    **more: Any,
+) -> Kind:
+    """Train ``model`` on encoded rows, from the last checkpoint in ``context.scratch`` on; keep its best weights.
+
+    ``doing`` names the work on the progress bar; ``more`` goes to the trainer of this ``kind``.
+    """
+    trainer = kind(
+        model=model,
+        args=arguments(config, context, len(rows), attempt),
+        train_dataset=rows,
+        eval_dataset=dev,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=dev_metrics,
+        callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing)],
+        processing_class=tokenizer,
+        **more,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
+    return trainer
+
+
+def trained(trainer: Trainer) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer; the Trainer's own types admit image models and processors."""
+    return cast(PreTrainedModel, trainer.model), cast(PreTrainedTokenizerBase, trainer.processing_class)
+
+
+def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: Attempt) -> TrainingArguments:
+    """The Trainer's settings for ``rows`` rows."""
+    batch, accumulation = attempt.batch, attempt.accumulation
+    steps_per_epoch = max(1, -(-rows // (batch * accumulation * ranks.count())))
     steps = max(1, round(steps_per_epoch * config.epochs))
     every = max(1, steps_per_epoch // config.evaluations_per_epoch)
     return TrainingArguments(
@@ -129,6 +140,8 @@ def arguments(
         disable_tqdm=True,
         seed=config.seed,
         dataloader_num_workers=0,
+        # Rows hold what the model takes, and what a trainer of ours adds for itself.
+        remove_unused_columns=False,
     )
 
 
@@ -161,3 +174,19 @@ def last_checkpoint(scratch: Path) -> str | None:
         whole.append(folder)
     newest = max(whole, key=lambda folder: int(folder.name.removeprefix("checkpoint-")), default=None)
     return str(newest) if newest else None
+
+
+def metrics(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    """What the manifest says of a training that took ``seconds``: rows, steps, the best dev metrics, the whole log."""
+    log = trainer.state.log_history
+    evaluations = [entry for entry in log if "eval_macro_f1" in entry]
+    best = max(evaluations, key=lambda entry: entry["eval_macro_f1"], default={})
+    return {
+        "train_s": round(seconds, 1),
+        "rows": len(trainer.train_dataset),  # type: ignore[arg-type]  # a list of ours
+        "steps": trainer.state.global_step,
+        "batch_size": trainer.args.per_device_train_batch_size,
+        "bf16": trainer.args.bf16,
+        "dev": {name.removeprefix("eval_"): value for name, value in best.items()},
+        "log": [entry for entry in log if "loss" in entry or "eval_macro_f1" in entry],
+    }

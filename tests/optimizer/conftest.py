@@ -1,4 +1,4 @@
-"""Fixtures for the optimizer's tests: a hub that cannot be reached, a cache of its own, a tiny checkpoint."""
+"""Fixtures for the optimizer's tests: a hub that cannot be reached, a cache of its own, tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import socket
 from pathlib import Path
 
 import pytest
+
+from optimizer.artifact import Artifact
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset
 
 TINY_BERT = {
     "model_type": "bert",
@@ -65,3 +69,28 @@ def architecture(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(TINY_BERT))
     return folder
+
+
+@pytest.fixture(scope="session")
+def moods(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A data set that a tiny model learns in seconds."""
+    from tests.optimizer.moods import load_moods
+
+    return load_moods(tmp_path_factory.mktemp("moods"))
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A tiny BERT of two layers."""
+    from tests.optimizer.moods import load_tiny
+
+    return load_tiny(tmp_path_factory.mktemp("untrained"))
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory, moods: Dataset, untrained: Checkpoint) -> Artifact:
+    """The tiny BERT, trained on moods."""
+    from optimizer import finetune
+    from tests.optimizer.moods import CONFIG, context_in
+
+    return finetune.run(None, CONFIG, context_in(tmp_path_factory.mktemp("fine-tuned"), moods, untrained))

@@ -16,65 +16,28 @@ from optimizer.catalog import Checkpoint
 from optimizer.config import FinetuneConfig
 from optimizer.data import Dataset, load_dataset
 from optimizer.errors import ModelError, StageError
-from optimizer.evaluate import quality, tune_thresholds
-from optimizer.finetune import trainer
+from optimizer.evaluate import quality
 from optimizer.reference import Reference
-from optimizer.stage import RunContext
+from optimizer.training import progress, trainer
+from tests.optimizer.moods import CONFIG, context_in, macro_f1
 from tests.plugins import tiny
-
-CONFIG = FinetuneConfig(
-    stage="finetune",
-    name="baseline",
-    epochs=10,
-    patience=20,
-    batch_size=16,
-    learning_rate=2e-3,
-    dropout=0.02,
-    freeze_embeddings=False,
-    precision="fp32",
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load_dataset(str(tiny.write_data(tmp_path_factory.mktemp("data") / "moods.csv")))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    folder = tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-    return Checkpoint("tiny", folder, "test", "local", "Apache-2.0", "digest")
 
 
 def train(folder: Path, data: Dataset, checkpoint: Checkpoint, config: FinetuneConfig = CONFIG) -> Artifact:
-    target, scratch = folder / "out", folder / "scratch"
-    for path in (target, scratch):
-        path.mkdir(parents=True, exist_ok=True)
-    context = RunContext(
-        folder=target, scratch=scratch, key="k", data=data, checkpoint=checkpoint, say=lambda line: None
-    )
-    return finetune.run(None, config, context)
+    return finetune.run(None, config, context_in(folder, data, checkpoint))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, data: Dataset, checkpoint: Checkpoint) -> Artifact:
-    return train(tmp_path_factory.mktemp("trained"), data, checkpoint)
-
-
-def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(trained: Artifact, data: Dataset) -> None:
-    reference = Reference(trained.folder)
-    dev, test = (reference.scores(data.splits[part].texts) for part in ("dev", "test"))
-    found = quality(test, data.splits["test"].targets, tune_thresholds(dev, data.splits["dev"].targets))
-    assert found["macro_f1"] > 0.9
-    assert reference.model.config.id2label == dict(enumerate(data.labels))
-    assert trained.manifest.signature.labels == data.labels
-    assert set(trained.manifest.ships) >= {"model.safetensors", "config.json", "tokenizer.json"}
+def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(fine_tuned: Artifact, moods: Dataset) -> None:
+    assert macro_f1(fine_tuned, moods) > 0.9
+    assert Reference(fine_tuned.folder).model.config.id2label == dict(enumerate(moods.labels))
+    assert fine_tuned.manifest.signature.labels == moods.labels
+    assert set(fine_tuned.manifest.ships) >= {"model.safetensors", "config.json", "tokenizer.json"}
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    tmp_path: Path, trained: Artifact, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, calls = trainer.ProgressBar.on_step_end, []
+    step, calls = progress.ProgressBar.on_step_end, []
 
     def die_late(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         calls.append(state.global_step)
@@ -82,24 +45,25 @@ def test_a_killed_run_goes_on_to_the_same_weights(
             raise KeyboardInterrupt
         step(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(trainer.ProgressBar, "on_step_end", die_late)
+    monkeypatch.setattr(progress.ProgressBar, "on_step_end", die_late)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, data, checkpoint)
+        train(tmp_path, moods, untrained)
     newest = max((tmp_path / "scratch").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     # As after a kill in the middle of a save: weights without the state that is written last.
     broken = newest.with_name("checkpoint-9999")
     shutil.copytree(newest, broken)
     (broken / "trainer_state.json").write_text("{")
     monkeypatch.undo()
-    resumed = train(tmp_path, data, checkpoint)
+    resumed = train(tmp_path, moods, untrained)
     assert (
-        resumed.manifest.files["model.safetensors"]["sha256"] == trained.manifest.files["model.safetensors"]["sha256"]
+        resumed.manifest.files["model.safetensors"]["sha256"]
+        == fine_tuned.manifest.files["model.safetensors"]["sha256"]
     )
     assert min(calls) == 1
 
 
 def test_out_of_memory_halves_the_batch_and_accumulates(
-    tmp_path: Path, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = trainer.RepeatableTrainer.training_step
 
@@ -110,36 +74,36 @@ def test_out_of_memory_halves_the_batch_and_accumulates(
 
     monkeypatch.setattr(trainer.RepeatableTrainer, "training_step", small_memory)
     config = CONFIG.model_copy(update={"epochs": 1.0})
-    artifact = train(tmp_path, data, checkpoint, config)
+    artifact = train(tmp_path, moods, untrained, config)
     assert artifact.manifest.metrics["batch_size"] == 4
     # The same number of steps: four small batches make one of the old size.
-    assert artifact.manifest.metrics["steps"] == -(-len(data.splits["train"].texts) // 16)
+    assert artifact.manifest.metrics["steps"] == -(-len(moods.splits["train"].texts) // 16)
 
 
 def test_memory_that_holds_no_single_text_is_a_clear_error(
-    tmp_path: Path, data: Dataset, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("none")
 
     monkeypatch.setattr(trainer.RepeatableTrainer, "training_step", no_memory)
     with pytest.raises(StageError, match=r"batch of one text.*lower max_length"):
-        train(tmp_path, data, checkpoint)
+        train(tmp_path, moods, untrained)
 
 
-def test_single_label_uses_softmax(tmp_path: Path, checkpoint: Checkpoint) -> None:
+def test_single_label_uses_softmax(tmp_path: Path, untrained: Checkpoint) -> None:
     path = tmp_path / "single.csv"
     rows = [f"{word} {filler},{mood}" for mood, words in tiny.MOODS.items() for word in words for filler in tiny.FILLER]
     path.write_text("text,label\n" + "\n".join(rows))
     data = load_dataset(str(path))
-    artifact = train(tmp_path, data, checkpoint, CONFIG.model_copy(update={"epochs": 20.0}))
+    artifact = train(tmp_path, data, untrained, CONFIG.model_copy(update={"epochs": 20.0}))
     scores = Reference(artifact.folder).scores(data.splits["test"].texts)
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert quality(scores, data.splits["test"].targets, None)["accuracy"] > 0.9
 
 
-def test_a_folder_that_is_no_model_is_a_clear_error(tmp_path: Path, data: Dataset) -> None:
+def test_a_folder_that_is_no_model_is_a_clear_error(tmp_path: Path, moods: Dataset) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nobody-knows"}')
     wrong = Checkpoint("wrong", tmp_path, "test", "local", "Apache-2.0", "digest")
     with pytest.raises(ModelError, match="wrong cannot be loaded as a classifier"):
-        train(tmp_path / "out", data, wrong)
+        train(tmp_path / "out", moods, wrong)

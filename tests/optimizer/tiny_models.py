@@ -134,4 +134,12 @@ def make_context(folder: Path, *, texts: int = 40) -> RunContext:
     scratch = folder.with_name(folder.name + "-scratch")
     for path in (folder, scratch):
         path.mkdir(parents=True)
-    return RunContext(folder=folder, scratch=scratch, key="1" * 64, data=data, checkpoint=checkpoint, threads=1)
+    return RunContext(
+        folder=folder,
+        scratch=scratch,
+        key="1" * 64,
+        data=data,
+        checkpoint=checkpoint,
+        shared=scratch.parent / "shared",
+        threads=1,
+    )

@@ -1,0 +1,93 @@
+"""Distil: train a small student to give what one or several teachers give."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers.trainer_utils import set_seed
+
+from optimizer.architecture import blocks
+from optimizer.artifact import Artifact
+from optimizer.config import DistillConfig
+from optimizer.distill.rows import training_rows
+from optimizer.distill.student import make_student
+from optimizer.distill.teachers import ask_teachers
+from optimizer.distill.trainer import ROW, DistillTrainer
+from optimizer.errors import StageError
+from optimizer.stage import RunContext
+from optimizer.training.classifier import draw, encode, set_up, write
+from optimizer.training.memory import Attempt, within_memory
+from optimizer.training.sparsity import sparsity_callbacks
+from optimizer.training.trainer import metrics, train, trained
+
+
+def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifact:
+    """Train a student made from ``parent`` on what the teachers say; keep the weights that were best on dev.
+
+    Raises :class:`StageError` if the student would be larger than its teacher, a layer does not exist, or a loss
+    compares tokens and the teacher splits texts into other ones; and what :func:`optimizer.finetune.run` raises.
+    """
+    started = time.monotonic()
+    teachers = [context.sources[name] for name in config.teachers] or [parent]
+    _check_formats([parent, *teachers], config)
+    details: dict[str, Any] = {}
+
+    def attempt_training(attempt: Attempt) -> DistillTrainer:
+        set_seed(config.seed)
+        (tokenizer, student), kept = make_student(parent, config, context)
+        _check_size(student.num_parameters(), teachers, config)
+        set_up(student, config)
+        rows, texts = training_rows(tokenizer, student, config, context)
+        teacher = ask_teachers(teachers, tokenizer, rows, texts, config, context, student_layers=len(blocks(student)))
+        details.update(teachers=[one.manifest.name for one in teachers], layers=kept, layer_map=teacher.layer_map)
+        zeros, sparsity = sparsity_callbacks(student, parent, config)
+        details.update(sparsity)
+        dev = draw(context.data.splits["dev"], config.dev_rows, config.seed)
+        return train(
+            student,
+            tokenizer,
+            [{**row, ROW: number} for number, row in enumerate(rows)],
+            encode(tokenizer, student, dev, config.max_length),
+            config,
+            context,
+            attempt,
+            doing="distilling",
+            kind=DistillTrainer,
+            zeros=zeros,
+            distill=config,
+            teacher=teacher,
+            task=context.data.task,
+        )
+
+    trainer = within_memory(attempt_training, config, context)
+    trainer.finish()
+    return write(
+        *trained(trainer),
+        config,
+        context,
+        longest=parent.manifest.signature.max_length,
+        parent=parent,
+        details=details,
+        metrics=metrics(trainer, time.monotonic() - started),
+        random_weights=parent.manifest.random_weights,
+    )
+
+
+def _check_formats(artifacts: list[Artifact], config: DistillConfig) -> None:
+    for artifact in artifacts:
+        if artifact.manifest.format != "pytorch":
+            raise StageError(
+                f"Stage {config.name!r} learns from {artifact.manifest.name!r}, which is {artifact.manifest.format} "
+                f"{artifact.manifest.precision}. Expected a fine-tuned, distilled or pruned model, before its export."
+            )
+
+
+def _check_size(parameters: int, teachers: list[Artifact], config: DistillConfig) -> None:
+    largest = max(teachers, key=lambda teacher: int(teacher.manifest.details["parameters"])).manifest
+    if parameters > int(largest.details["parameters"]):
+        raise StageError(
+            f"Stage {config.name!r}: the student has {parameters:,} parameters, its teacher {largest.name!r} only "
+            f"{largest.details['parameters']:,}. Expected a student no larger than its teacher: swap them, or cut the "
+            "student with layers, heads, neurons or hidden."
+        )

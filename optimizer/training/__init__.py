@@ -1,0 +1,1 @@
+"""How models are trained: shared by the stages that do it, finetune and distill."""

@@ -1,0 +1,155 @@
+"""Checkpoints as classifiers: reading them, giving them rows, writing them as artifacts."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import logging as transformers_logging
+
+from optimizer.artifact import Artifact, Manifest, Signature, seal
+from optimizer.catalog import Checkpoint
+from optimizer.config import AnyStage, TrainingConfig
+from optimizer.data import Dataset, Split
+from optimizer.errors import ModelError
+from optimizer.stage import RunContext
+
+
+def load_checkpoint(checkpoint: Checkpoint, data: Dataset) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """A checkpoint's tokenizer and model, fp32, with a head for the labels of ``data``, new if it has none that fits.
+
+    Raises :class:`ModelError` if it cannot be loaded as a classifier.
+    """
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.folder,
+                dtype=torch.float32,
+                num_labels=len(data.labels),
+                problem_type=f"{data.task}_classification",
+                id2label=dict(enumerate(data.labels)),
+                label2id={label: i for i, label in enumerate(data.labels)},
+                ignore_mismatched_sizes=True,
+            )
+    except (OSError, ValueError, KeyError) as exc:
+        raise ModelError(
+            f"{checkpoint.name} cannot be loaded as a classifier: {exc}\n"
+            "Expected a folder that AutoModelForSequenceClassification.from_pretrained reads."
+        ) from exc
+    # Decoders classify from the last token that is no padding: they need a padding token, and it to the right.
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model
+
+
+def load_artifact(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model, fp32, of an artifact of format ``pytorch``."""
+    with _quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    return AutoTokenizer.from_pretrained(folder), model
+
+
+def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
+    """Dropout and frozen parts as the config says."""
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = config.dropout
+    model.get_input_embeddings().requires_grad_(not config.freeze_embeddings)
+
+
+def draw(split: Split, rows: int | None, seed: int) -> Split:
+    """A random part of a split, in the split's order."""
+    if rows is None or rows >= len(split.texts):
+        return split
+    chosen = np.sort(np.random.default_rng(seed).choice(len(split.texts), rows, replace=False))
+    return Split(tuple(split.texts[i] for i in chosen), split.targets[chosen])
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, split: Split, longest: int
+) -> list[dict[str, Any]]:
+    """One row a text: the model's inputs at the text's real length, and ``labels``."""
+    encoded = tokenizer(list(split.texts), truncation=True, max_length=max_length(tokenizer, model, longest))
+    targets = split.targets.astype(np.float32) if split.targets.ndim == 2 else split.targets
+    inputs = [name for name in encoded if name in forward_inputs(model)]
+    return [
+        {**{name: encoded[name][i] for name in inputs}, "labels": targets[i].tolist()} for i in range(len(split.texts))
+    ]
+
+
+def max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, wanted: int) -> int:
+    """The recipe's longest input, or the longest that the model and (RoBERTa: two fewer) its tokenizer know."""
+    positions = getattr(model.config, "max_position_embeddings", None) or wanted
+    return int(min(wanted, positions, tokenizer.model_max_length))
+
+
+def forward_inputs(model: PreTrainedModel) -> set[str]:
+    """Names of the arguments of the model's forward method."""
+    return set(inspect.signature(model.forward).parameters)
+
+
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: AnyStage,
+    context: RunContext,
+    *,
+    longest: int,
+    parent: Artifact | None = None,
+    details: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    random_weights: bool = False,
+) -> Artifact:
+    """Write a Hugging Face folder with its manifest into ``context.folder``; inputs are cut at ``longest`` tokens."""
+    model.save_pretrained(context.folder)
+    fast: Any = tokenizer
+    fast.model_max_length = length = max_length(tokenizer, model, longest)
+    # The checkpoint's author may have padded all texts to one length; what is served must not.
+    fast.backend_tokenizer.no_padding()
+    fast.backend_tokenizer.no_truncation()
+    fast.save_pretrained(context.folder)
+    manifest = Manifest(
+        name=config.name,
+        stage=config.stage,
+        key=context.key,
+        format="pytorch",
+        precision="fp32",
+        signature=Signature(
+            task=context.data.task,
+            labels=context.data.labels,
+            inputs=tuple(name for name in fast.model_input_names if name in forward_inputs(model)),
+            max_length=length,
+            pad_token_id=fast.pad_token_id or 0,
+        ),
+        ships=tuple(sorted(path.name for path in context.folder.iterdir())),
+        lineage=context.lineage(config, parent),
+        metrics=metrics or {},
+        details={"parameters": model.num_parameters(), **(details or {})},
+        random_weights=random_weights,
+    )
+    return Artifact(context.folder, seal(context.folder, manifest))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, and without the warning that a classification head is new: that is expected."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,54 @@
+"""Training within the memory that there is."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from optimizer import ranks
+from optimizer.config import TrainingConfig
+from optimizer.errors import StageError
+from optimizer.stage import RunContext
+
+Trained = TypeVar("Trained")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How many texts are in memory at once, and how many such batches make one step."""
+
+    batch: int
+    accumulation: int = 1
+
+
+def within_memory(train: Callable[[Attempt], Trained], config: TrainingConfig, context: RunContext) -> Trained:
+    """Call ``train``; when memory runs out, halve the batch, accumulate two, and go on from the last checkpoint.
+
+    Raises :class:`StageError` if memory does not suffice even for a batch of one text.
+    """
+    # Several processes share the batch of the recipe, which so means the same on any number of them.
+    attempt = Attempt(max(1, config.batch_size // ranks.count()))
+    while True:
+        try:
+            return train(attempt)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as exc:
+            if not _is_out_of_memory(exc):
+                raise
+            if attempt.batch == 1:
+                raise StageError(
+                    "Out of memory with a batch of one text. Expected room for the model, its gradients and one text "
+                    f"of up to {config.max_length} tokens: lower max_length in the recipe, or take a smaller model."
+                ) from exc
+        attempt = Attempt(attempt.batch // 2, attempt.accumulation * 2)
+        context.say(f"out of memory: going on with batches of {attempt.batch}, {attempt.accumulation} accumulated")
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(exc: BaseException) -> bool:
+    """CUDA has its own exception; PyTorch's CPU allocator raises a plain RuntimeError, known by its text alone."""
+    return isinstance(exc, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(exc)
