@@ -21,8 +21,9 @@ from optimizer.prune.importance import Batch
 
 WILD = 10.0
 """A layer whose scales are not all within -10 and 10 is left as it is, as Kwon et al. do: it would not generalise."""
-DAMPING = 1e-3
-"""Of the least squares, as a share of the mean diagonal: pulls the scales towards 1."""
+DAMPING = 0.1
+"""Of the least squares, as a share of the mean diagonal: pulls the scales towards 1. With 0.001 they reach -8 and 8,
+and a MiniLM at half its FLOPs has 1.4 points less macro-F1 on 1,500 rows of GoEmotions' dev (November 2026)."""
 
 
 class _Reached(Exception):
