@@ -36,7 +36,7 @@ def open_runner(artifact: Artifact, *, threads: int | None, micro_batch: int) ->
     if artifact.manifest.format == "pytorch":
         from optimizer.reference import Reference
 
-        return Reference(artifact.folder, threads=threads)
+        return Reference.load(artifact.folder, threads=threads)
     from serving.backend.engine import Engine
 
     return Engine(artifact.folder, threads=threads, micro_batch=micro_batch)

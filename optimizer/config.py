@@ -177,6 +177,9 @@ class PruneConfig(StageConfig):
     """Training texts that importance is computed from."""
     corpora: tuple[str, ...] = ()
     """vocabulary: files with more texts whose tokens stay, beside train and dev."""
+    tolerance: float | None = Field(None, gt=0, lt=1)
+    """vocabulary: keep so many unseen tokens, frequent ones first, that at most this share of dev texts would change a
+    class if dev had not been seen; absent: keep none."""
     seed: int = 0
 
     @model_validator(mode="after")

@@ -56,7 +56,7 @@ def run(
         sources = {name: artifacts[name] for name in config.sources}
         checkpoint = checkpoints[getattr(config, "model", None)]
         key = cache_key(
-            config=config.model_dump(mode="json"),
+            config=config.model_dump(mode="json", exclude={"measure"}),
             sources={name: artifact.digest for name, artifact in sources.items()},
             checkpoint=checkpoint.digest,
             data=data.digest,

@@ -9,22 +9,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import logging as transformers_logging
 
-from optimizer.artifact import Artifact
+from optimizer.artifact import Artifact, Signature
 
 
 class Reference:
-    """Scores texts with the model and tokenizer of an artifact of format ``pytorch``."""
+    """Scores texts with a PyTorch model and its tokenizer."""
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, signature: Signature) -> None:
+        self.model, self.tokenizer, self.signature = model.eval(), tokenizer, signature
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int | None = None) -> Reference:
+        """The model and tokenizer of an artifact of format ``pytorch``, fp32."""
         transformers_logging.disable_progress_bar()
         if threads:
             torch.set_num_threads(threads)
-        self.signature = Artifact.load(folder).manifest.signature
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        return cls(model, AutoTokenizer.from_pretrained(folder), Artifact.load(folder).manifest.signature)
 
     def scores(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths."""

@@ -13,7 +13,8 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from optimizer.artifact import Artifact
 from optimizer.config import QuantizeConfig
 from optimizer.logits import Batch
-from optimizer.quantize.onnx_graph import embedding_lookups, is_large, load
+from optimizer.quantize.embeddings import quantize_embeddings
+from optimizer.quantize.onnx_graph import is_large, load
 from optimizer.stage import RunContext
 
 ACCURACY_LEVEL = {"fp32": 0, "int8": 4}
@@ -31,7 +32,7 @@ def write(
     """
     model = load(parent, config)
     ONNXModel(model).replace_gemm_with_matmul()
-    embeddings = pack_embeddings(model, config.block_size)
+    embeddings = quantize_embeddings(model.graph, 4, config.block_size)
     products = [node for node in model.graph.node if node.op_type == "MatMul" and _has_large_weight(node, model.graph)]
     _pack(model, products, config.block_size, ACCURACY_LEVEL[config.products])
     large = (parent.folder / "model.onnx.data").exists()
@@ -43,19 +44,12 @@ def write(
     }
 
 
-def pack_embeddings(model: onnx.ModelProto, block_size: int) -> int:
-    """Put each large table that is looked up by rows into 4 bits; returns how many there were."""
-    lookups = embedding_lookups(model.graph)
-    _pack(model, lookups, block_size, ACCURACY_LEVEL["fp32"])
-    return len(lookups)
-
-
 def _has_large_weight(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
     return any(weight.name == node.input[1] and is_large(weight) for weight in graph.initializer)
 
 
 def _pack(model: onnx.ModelProto, nodes: list[onnx.NodeProto], block_size: int, accuracy_level: int) -> None:
-    """Replace these nodes, MatMul or Gather, by those that unpack weights of 4 bits."""
+    """Replace these MatMul nodes by those that unpack weights of 4 bits."""
     # The module sets the root logger up when it is imported, unless that has a handler already.
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
@@ -68,7 +62,6 @@ def _pack(model: onnx.ModelProto, nodes: list[onnx.NodeProto], block_size: int, 
     names = {node.name for node in nodes}
     quantizer = MatMulNBitsQuantizer(
         model,
-        # With "Gather" among the types it would also take lookups of shapes, and raise the opset without converting.
         algo_config=DefaultWeightOnlyQuantConfig(
             block_size=block_size, accuracy_level=accuracy_level, op_types_to_quantize=("MatMul",)
         ),

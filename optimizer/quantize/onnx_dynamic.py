@@ -9,18 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnxruntime
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from optimizer.artifact import Artifact
 from optimizer.config import QuantizeConfig
 from optimizer.logits import Batch
-from optimizer.quantize.onnx_4bit import pack_embeddings
-from optimizer.quantize.onnx_graph import embedding_lookups, load
+from optimizer.quantize.embeddings import quantize_embeddings
+from optimizer.quantize.onnx_graph import load
 from optimizer.stage import RunContext
 
 
@@ -34,7 +31,7 @@ def write(
     """
     model = load(parent, config)
     bits = config.embedding_bits
-    tables = quantize_embeddings(model.graph) if bits == 8 else pack_embeddings(model, config.block_size)
+    tables = quantize_embeddings(model.graph, bits, config.block_size)
     large = (parent.folder / "model.onnx.data").exists()
     path = context.folder / "model.onnx"
     with _temporary_files_in(context.scratch), _quiet():
@@ -49,44 +46,6 @@ def write(
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
     return "onnx", {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables}
-
-
-def quantize_embeddings(graph: onnx.GraphProto) -> int:
-    """Make each large table that is gathered by rows int8, with one scale a row; returns how many there were.
-
-    ONNX Runtime's own quantizer takes one scale for the whole table, which costs twice the error of a row.
-    """
-    weights = {weight.name: weight for weight in graph.initializer}
-    lookups = embedding_lookups(graph)
-    for name in dict.fromkeys(node.input[0] for node in lookups):
-        rows, scales = symmetric_rows(numpy_helper.to_array(weights[name]))
-        graph.initializer.remove(weights[name])
-        graph.initializer.extend(
-            [numpy_helper.from_array(rows, f"{name}.int8"), numpy_helper.from_array(scales, f"{name}.scale")]
-        )
-    for node in lookups:
-        position = list(graph.node).index(node)
-        graph.node.remove(node)
-        for new in reversed(_lookup(node.input[0], node.input[1], node.output[0])):
-            graph.node.insert(position, new)
-    return len(lookups)
-
-
-def symmetric_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """``table ~ rows * scales``: int8 ``[n, d]`` in -127..127 and float32 ``[n, 1]``, scale = max |row| / 127."""
-    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.clip(np.rint(table / scales), -127, 127).astype(np.int8), scales
-
-
-def _lookup(table: str, indices: str, output: str) -> list[onnx.NodeProto]:
-    """``table[indices]`` from int8 rows and their scales."""
-    rows, scales = f"{output}.rows", f"{output}.scales"
-    return [
-        helper.make_node("Gather", [f"{table}.int8", indices], [rows], name=f"{output}.gather_rows"),
-        helper.make_node("Gather", [f"{table}.scale", indices], [scales], name=f"{output}.gather_scales"),
-        helper.make_node("Cast", [rows], [f"{rows}.float"], name=f"{output}.cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{rows}.float", scales], [output], name=f"{output}.scale_rows"),
-    ]
 
 
 @contextlib.contextmanager

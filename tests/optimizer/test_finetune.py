@@ -29,7 +29,7 @@ def train(folder: Path, data: Dataset, checkpoint: Checkpoint, config: FinetuneC
 
 def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(fine_tuned: Artifact, moods: Dataset) -> None:
     assert macro_f1(fine_tuned, moods) > 0.9
-    assert Reference(fine_tuned.folder).model.config.id2label == dict(enumerate(moods.labels))
+    assert Reference.load(fine_tuned.folder).model.config.id2label == dict(enumerate(moods.labels))
     assert fine_tuned.manifest.signature.labels == moods.labels
     assert set(fine_tuned.manifest.ships) >= {"model.safetensors", "config.json", "tokenizer.json"}
 
@@ -97,7 +97,7 @@ def test_single_label_uses_softmax(tmp_path: Path, untrained: Checkpoint) -> Non
     path.write_text("text,label\n" + "\n".join(rows))
     data = load_dataset(str(path))
     artifact = train(tmp_path, data, untrained, CONFIG.model_copy(update={"epochs": 20.0}))
-    scores = Reference(artifact.folder).scores(data.splits["test"].texts)
+    scores = Reference.load(artifact.folder).scores(data.splits["test"].texts)
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert quality(scores, data.splits["test"].targets, None)["accuracy"] > 0.9
 

@@ -12,7 +12,7 @@ from optimizer import export, logits, quantize
 from optimizer.artifact import Artifact
 from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.errors import StageError
-from optimizer.quantize.onnx_dynamic import quantize_embeddings, symmetric_rows
+from optimizer.quantize.embeddings import quantize_embeddings, symmetric_rows
 from optimizer.stage import RunContext
 from tests.optimizer.tiny_models import make_context, write_tiny_model
 
@@ -120,11 +120,11 @@ def test_rows_of_an_embedding_are_off_by_at_most_half_a_step() -> None:
 
 def test_only_large_tables_that_are_looked_up_by_rows_become_int8(make_artifact: Callable[..., Artifact]) -> None:
     graph = onnx.load(make_artifact().folder / "model.onnx").graph
-    assert quantize_embeddings(graph) == 0  # 20 words, 16 wide: nothing to gain
+    assert quantize_embeddings(graph, 8) == 0  # 20 words, 16 wide: nothing to gain
     table = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
     weight = next(w for w in graph.initializer if w.name == "embedding")
     weight.CopyFrom(onnx.numpy_helper.from_array(table, "embedding"))
-    assert quantize_embeddings(graph) == 1
+    assert quantize_embeddings(graph, 8) == 1
     kinds = {w.name: w.data_type for w in graph.initializer}
     assert kinds["embedding.int8"] == onnx.TensorProto.INT8
     assert "embedding" not in kinds
@@ -137,7 +137,7 @@ def test_an_embedding_that_is_also_a_weight_stays_as_it_is(make_artifact: Callab
         onnx.numpy_helper.from_array(table, "embedding")
     )
     graph.node.append(onnx.helper.make_node("Transpose", ["embedding"], ["tied"]))
-    assert quantize_embeddings(graph) == 0
+    assert quantize_embeddings(graph, 8) == 0
 
 
 def test_the_int8_graph_has_int8_products_and_lookups(bert_onnx: Artifact, tmp_path: Path) -> None:

@@ -97,3 +97,12 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
         load_recipe("int8", "slow")
     with pytest.raises(RecipeError, match=r"Unknown recipe .*none.toml"):
         load_recipe(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_small_is_made_of_stages_of_the_study(profile: str) -> None:
+    study, small = (
+        {stage.name: stage.model_dump(exclude={"measure"}) for stage in load_recipe(name, profile).stages}
+        for name in ("study", "small")
+    )
+    assert small == {name: study[name] for name in small}

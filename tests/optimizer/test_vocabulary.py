@@ -254,7 +254,7 @@ def test_a_tokenizer_of_another_kind_is_refused() -> None:
 def context(tmp_path: Path) -> RunContext:
     context = make_context(tmp_path / "pruned")
     splits = {"train": SEEN[:30], "dev": [*SEEN[30:], *UNSEEN[:10]], "test": UNSEEN[10:]}
-    targets = np.zeros((100, len(LABELS)), dtype=np.uint8)
+    targets = np.random.default_rng(0).integers(0, 2, (100, len(LABELS))).astype(np.uint8)
     made = {name: Split(tuple(texts), targets[: len(texts)]) for name, texts in splits.items()}
     return replace(context, data=replace(context.data, splits=made))
 
@@ -277,7 +277,7 @@ def test_the_stage_writes_an_artifact_that_says_what_went(parent: Artifact, cont
     assert details["parameters"] == model.num_parameters()
     assert details["texts"] == 50
     # Half of dev has words that train lacks.
-    assert 0 < details["dev_share_with_unseen_tokens"] <= 0.5
+    assert 0 < details["dev_share_changed"] <= 0.5
     assert pruned.manifest.signature.max_length == parent.manifest.signature.max_length
     assert pruned.manifest.signature.pad_token_id == new.pad_token_id
     assert [entry["stage"] for entry in pruned.manifest.lineage] == ["finetune", "prune"]
@@ -292,7 +292,19 @@ def test_texts_of_further_files_keep_their_tokens(parent: Artifact, context: Run
     pruned = vocabulary.run(parent, config, context)
     old, new = load_artifact(parent.folder)[0], load_artifact(pruned.folder)[0]
     assert tokens(new, UNSEEN) == tokens(old, UNSEEN)
-    assert pruned.manifest.details["dev_share_with_unseen_tokens"] == 0
+    assert pruned.manifest.details["dev_share_changed"] == 0
+
+
+def test_unseen_tokens_stay_until_few_classes_would_change(parent: Artifact, context: RunContext) -> None:
+    kept = {}
+    for tolerance in (None, 0.2, 0.01):
+        target = context.folder / str(tolerance)
+        target.mkdir()
+        config = PRUNE.model_copy(update={"tolerance": tolerance})
+        details = vocabulary.run(parent, config, replace(context, folder=target)).manifest.details
+        assert details["dev_share_changed"] <= (tolerance or 1)
+        kept[tolerance] = details["tokens"]["after"]
+    assert kept[None] < kept[0.2] < kept[0.01]
 
 
 def test_a_file_that_is_not_there_is_refused(parent: Artifact, context: RunContext) -> None:
