@@ -30,7 +30,8 @@ def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifac
     """
     started = time.monotonic()
     teachers = [context.sources[name] for name in config.teachers] or [parent]
-    _check_formats([parent, *teachers], config)
+    for artifact in (parent, *teachers):
+        _check_source(artifact, config, context)
     details: dict[str, Any] = {}
 
     def attempt_training(attempt: Attempt) -> DistillTrainer:
@@ -74,13 +75,19 @@ def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifac
     )
 
 
-def _check_formats(artifacts: list[Artifact], config: DistillConfig) -> None:
-    for artifact in artifacts:
-        if artifact.manifest.format != "pytorch":
-            raise StageError(
-                f"Stage {config.name!r} learns from {artifact.manifest.name!r}, which is {artifact.manifest.format} "
-                f"{artifact.manifest.precision}. Expected a fine-tuned, distilled or pruned model, before its export."
-            )
+def _check_source(artifact: Artifact, config: DistillConfig, context: RunContext) -> None:
+    manifest = artifact.manifest
+    if manifest.format != "pytorch":
+        raise StageError(
+            f"Stage {config.name!r} learns from {manifest.name!r}, which is {manifest.format} {manifest.precision}. "
+            "Expected a fine-tuned, distilled or pruned model, before its export."
+        )
+    if manifest.signature.labels != context.data.labels:
+        raise StageError(
+            f"Stage {config.name!r} learns from {manifest.name!r}, whose labels are "
+            f"{', '.join(manifest.signature.labels)}; the data set's are {', '.join(context.data.labels)}. "
+            "Expected the same labels in the same order: fine-tune the teacher on this data set."
+        )
 
 
 def _check_size(parameters: int, teachers: list[Artifact], config: DistillConfig) -> None:

@@ -47,8 +47,6 @@ class DistillTrainer(RepeatableTrainer):
         if self.projections:
             model.add_module(PROJECTIONS, self.projections)
         super().__init__(model=model, callbacks=[*callbacks, *zeros], **more)
-        # The losses are means over the rows of a batch: the Trainer divides them by the number of accumulated batches.
-        self.model_accepts_loss_kwargs = False
 
     def finish(self) -> None:
         """Take hooks and learned projections off the student: they have done their work."""

@@ -7,6 +7,8 @@ these standard operators take 28 and one in 8 bits 11; all of MiniLM in int8 tak
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -88,7 +90,7 @@ def _four_bits(table: str, values: NDArray[np.float32], block_size: int, dimensi
 def _lookup(table: str, parts: list[str], indices: str, output: str) -> list[onnx.NodeProto]:
     """Nodes that give ``table[indices]``, from the parts that the table was put into."""
 
-    def node(kind: str, inputs: list[str], *outputs: str, **attributes: int | str) -> onnx.NodeProto:
+    def node(kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, list(outputs), name=f"{outputs[0]}.{kind}", **attributes)
 
     rows, scales, *more = parts

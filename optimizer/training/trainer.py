@@ -61,6 +61,12 @@ class GroupedByLength(Sampler[int]):
 class RepeatableTrainer(Trainer):
     """The Trainer with a sampler that a resumed run can repeat (its own draws from the global generator)."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # The loss is a mean over the rows of a batch, and so are those of transformers' classifiers, which do not look
+        # at the number of items: without this, two processes or two accumulated batches would give twice the loss.
+        self.model_accepts_loss_kwargs = False
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
         effective = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
@@ -100,6 +106,8 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
+    # The main process removes the checkpoints, out of which the others may still be loading the best one.
+    ranks.wait(context.device)
     return trainer
 
 
@@ -140,6 +148,8 @@ def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: A
         disable_tqdm=True,
         seed=config.seed,
         dataloader_num_workers=0,
+        # All of them have gradients, those of a distillation's projections from outside of the model's forward.
+        ddp_find_unused_parameters=False,
         # Rows hold what the model takes, and what a trainer of ours adds for itself.
         remove_unused_columns=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,11 +229,18 @@ def other_tokens(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 def test_an_exported_teacher_is_refused(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
 ) -> None:
-    from dataclasses import replace
-
     exported = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, format="onnx", name="onnx-fp32"))
     with pytest.raises(StageError, match=r"learns from 'onnx-fp32', which is onnx fp32. Expected .* before its export"):
         distill.run(exported, CONFIG, context_in(tmp_path, moods, untrained))
+
+
+def test_a_teacher_with_other_labels_is_refused(
+    tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
+) -> None:
+    signature = replace(fine_tuned.manifest.signature, labels=("joy", "anger"))
+    other = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, signature=signature))
+    with pytest.raises(StageError, match=r"labels are joy, anger; the data set's are anger, fear, joy\. Expected"):
+        distill.run(other, CONFIG, context_in(tmp_path, moods, untrained))
 
 
 def test_no_loss_at_all_and_two_kinds_of_student_are_refused_by_the_recipe() -> None:

@@ -121,7 +121,8 @@ def test_rows_of_4_bits_are_off_by_at_most_half_a_step() -> None:
     table = (rng.normal(size=(100, 64)) * rng.uniform(0.01, 10, (100, 1))).astype(np.float32)
     table[3] = 0
     rows, scales = packed_rows(table, 32)
-    assert (rows.dtype, rows.shape, scales.shape) == (np.uint8, (100, 2, 16), (100, 2, 2))
+    assert rows.dtype == np.uint8
+    assert (rows.shape, scales.shape) == ((100, 2, 16), (100, 2, 2))
     step, low = np.split(scales.astype(np.float32), 2, axis=2)
     unpacked = np.concatenate([rows & 15, rows >> 4], axis=2) * step + low
     # float16 rounds the minimum by up to 2**-11 of it.

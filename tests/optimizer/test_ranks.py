@@ -52,7 +52,7 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
         assert (before["batch_size"], after["batch_size"]) == (16, 8)
         assert before["steps"] == after["steps"]
         curves = [[entry["loss"] for entry in metrics["log"] if "loss" in entry] for metrics in (before, after)]
-        assert len(curves[0]) > 3
+        assert len(curves[0]) >= 3
         np.testing.assert_allclose(curves[1], curves[0], rtol=5e-3)
         weights = [load_file(each[stage].folder / "model.safetensors") for each in (one, two)]
         for name, expected in weights[0].items():
