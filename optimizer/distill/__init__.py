@@ -35,31 +35,9 @@ def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifac
     details: dict[str, Any] = {}
 
     def attempt_training(attempt: Attempt) -> DistillTrainer:
-        set_seed(config.seed)
-        (tokenizer, student), kept = make_student(parent, config, context)
-        _check_size(student.num_parameters(), teachers, config)
-        set_up(student, config)
-        rows, texts = training_rows(tokenizer, student, config, context)
-        teacher = ask_teachers(teachers, tokenizer, rows, texts, config, context, student_layers=len(blocks(student)))
-        details.update(teachers=[one.manifest.name for one in teachers], layers=kept, layer_map=teacher.layer_map)
-        zeros, sparsity = sparsity_callbacks(student, parent, config)
-        details.update(sparsity)
-        dev = draw(context.data.splits["dev"], config.dev_rows, config.seed)
-        return train(
-            student,
-            tokenizer,
-            [{**row, ROW: number} for number, row in enumerate(rows)],
-            encode(tokenizer, student, dev, config.max_length),
-            config,
-            context,
-            attempt,
-            doing="distilling",
-            kind=DistillTrainer,
-            zeros=zeros,
-            distill=config,
-            teacher=teacher,
-            task=context.data.task,
-        )
+        trainer, found = _train(parent, teachers, config, context, attempt)
+        details.update(found)
+        return trainer
 
     trainer = within_memory(attempt_training, config, context)
     trainer.finish()
@@ -73,6 +51,37 @@ def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifac
         metrics=metrics(trainer, time.monotonic() - started),
         random_weights=parent.manifest.random_weights,
     )
+
+
+def _train(
+    parent: Artifact, teachers: list[Artifact], config: DistillConfig, context: RunContext, attempt: Attempt
+) -> tuple[DistillTrainer, dict[str, Any]]:
+    """The trainer when it has trained, and the manifest's details."""
+    set_seed(config.seed)
+    (tokenizer, student), kept = make_student(parent, config, context)
+    _check_size(student.num_parameters(), teachers, config)
+    set_up(student, config)
+    rows, texts = training_rows(tokenizer, student, config, context)
+    dev = draw(context.data.splits["dev"], config.dev_rows, config.seed)
+    teacher = ask_teachers(teachers, tokenizer, rows, texts, config, context, student_layers=len(blocks(student)))
+    zeros, sparsity = sparsity_callbacks(student, parent, config)
+    trainer = train(
+        student,
+        tokenizer,
+        [{**row, ROW: number} for number, row in enumerate(rows)],
+        encode(tokenizer, student, dev, config.max_length),
+        config,
+        context,
+        attempt,
+        doing="distilling",
+        kind=DistillTrainer,
+        zeros=zeros,
+        distill=config,
+        teacher=teacher,
+        task=context.data.task,
+    )
+    names = [one.manifest.name for one in teachers]
+    return trainer, {"teachers": names, "layers": kept, "layer_map": teacher.layer_map, **sparsity}
 
 
 def _check_source(artifact: Artifact, config: DistillConfig, context: RunContext) -> None:

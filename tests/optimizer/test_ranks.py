@@ -47,6 +47,10 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
     load_tiny(tmp_path / "one" / "tiny")
     shutil.copytree(tmp_path / "one", tmp_path / "two", dirs_exist_ok=True)
     one, two = train(tmp_path / "one", 1), train(tmp_path / "two", 2)
+    # From the very same teacher, which training to the last bit is not.
+    shutil.copytree(tmp_path / "one", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "run" / "distilled")
+    two["distilled"] = train(tmp_path / "again", 2)["distilled"]
     for stage in ("baseline", "distilled"):
         before, after = (each[stage].manifest.metrics for each in (one, two))
         assert (before["batch_size"], after["batch_size"]) == (16, 8)
