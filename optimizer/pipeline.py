@@ -59,6 +59,7 @@ def run(
             config=config.model_dump(mode="json", exclude={"measure"}),
             sources={name: artifact.digest for name, artifact in sources.items()},
             checkpoint=checkpoint.digest,
+            random_weights=checkpoint.random_weights,
             data=data.digest,
             device=device,
             version=__version__,

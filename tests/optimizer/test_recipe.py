@@ -69,11 +69,11 @@ def test_recipes_are_frozen() -> None:
         (RECIPE.replace("epochs", "epoch"), r"stages.0.finetune.epoch: Extra inputs are not permitted"),
         (
             RECIPE.replace('"export"', '"exprot"'),
-            r"does not match any of the expected tags: 'finetune', 'export', 'quantize'",
+            r"does not match any of the expected tags: 'finetune', 'distill', 'prune', 'export', 'quantize'",
         ),
         (
             RECIPE.replace('parent = "baseline"', 'parent = "nobody"'),
-            r"'onnx' has parent 'nobody', which no stage before it",
+            r"'onnx' builds on 'nobody', which no stage before it",
         ),
         (RECIPE + '[[stages]]\nstage = "finetune"\nname = "baseline"', r"two stages are named 'baseline'"),
         (
