@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from optimizer import __version__, ranks
 from optimizer.artifact import Artifact, cache_key, replacing, sweep
 from optimizer.catalog import Checkpoint
-from optimizer.config import TrainingConfig
+from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset
 from optimizer.errors import ArtifactError, DiskFullError, StageError
 from optimizer.recipe import Recipe
@@ -55,19 +55,10 @@ def run(
     for config in recipe.stages:
         sources = {name: artifacts[name] for name in config.sources}
         checkpoint = checkpoints[getattr(config, "model", None)]
-        key = cache_key(
-            config=config.model_dump(mode="json", exclude={"measure"}),
-            sources={name: artifact.digest for name, artifact in sources.items()},
-            checkpoint=checkpoint.digest,
-            random_weights=checkpoint.random_weights,
-            data=data.digest,
-            device=device,
-            version=__version__,
-        )
         context = RunContext(
             folder=folder,
             scratch=folder,
-            key=key,
+            key=_key(config, sources, checkpoint, data, device),
             data=data,
             checkpoint=checkpoint,
             shared=folder / SHARED,
@@ -88,6 +79,19 @@ def run(
                 artifacts[config.name] = kept_or_made(config.name, context, make)
     shutil.rmtree(folder / SHARED, ignore_errors=True)
     return artifacts
+
+
+def _key(config: AnyStage, sources: Mapping[str, Artifact], checkpoint: Checkpoint, data: Dataset, device: str) -> str:
+    """What identifies a stage's result; whether it is measured changes nothing about it."""
+    return cache_key(
+        config=config.model_dump(mode="json", exclude={"measure"}),
+        sources={name: artifact.digest for name, artifact in sources.items()},
+        checkpoint=checkpoint.digest,
+        random_weights=checkpoint.random_weights,
+        data=data.digest,
+        device=device,
+        version=__version__,
+    )
 
 
 def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Artifact]) -> Artifact:
