@@ -96,6 +96,10 @@ def optimize(
         take_part(request)
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @app.command(epilog="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
 def serve(
     models: options.Published = None,
@@ -108,8 +112,9 @@ def serve(
     """Serve published models until Ctrl-C or SIGTERM."""
     from serving.server import Server
 
-    # A service manager ends us with SIGTERM: stop the server, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A service manager ends us with SIGTERM: stop the server, as on Ctrl-C. Not by SIGINT, which is ignored in what a
+    # script starts in the background.
+    signal.signal(signal.SIGTERM, _interrupt)
     with Server(repository, models=models or None, host=host, grpc_port=grpc_port, http_port=http_port) as server:
         grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
         if as_json:

@@ -114,8 +114,10 @@ def test_the_client_gets_the_labels_of_the_texts(toy: Toy) -> None:
 
 def test_bantam_serve_and_load_test(toy: Toy) -> None:
     command = [sys.executable, "-m", "bantam", "serve", "tiny", "--grpc-port", "0", "--http-port", "0", "--json"]
+    # As a script starts it in the background: without SIGINT.
+    in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     with subprocess.Popen(
-        command,
+        in_background,
         cwd=toy.folder,
         env={**os.environ, "PYTHONPATH": str(kills.ROOT)},
         stdout=subprocess.PIPE,
