@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,16 +69,6 @@ def architecture(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(TINY_BERT))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def same_threads() -> Iterator[None]:
-    """PyTorch's threads as they were: a test that sets them would change the last bits of what later ones train."""
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
-    yield
-    if torch and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -35,8 +35,10 @@ def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(fine_tuned: Artif
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Here and not by a fixture: another test may have set the number of threads since, and with it the last bits.
+    whole = train(tmp_path / "whole", moods, untrained)
     step, calls = progress.ProgressBar.on_step_end, []
 
     def die_late(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -47,14 +49,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
     monkeypatch.setattr(progress.ProgressBar, "on_step_end", die_late)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, moods, untrained)
-    newest = max((tmp_path / "scratch").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        train(tmp_path / "killed", moods, untrained)
+    newest = max((tmp_path / "killed" / "scratch").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     # As after a kill in the middle of a save: weights without the state that is written last.
     broken = newest.with_name("checkpoint-9999")
     shutil.copytree(newest, broken)
     (broken / "trainer_state.json").write_text("{")
     monkeypatch.undo()
-    resumed = train(tmp_path, moods, untrained)
+    resumed = train(tmp_path / "killed", moods, untrained)
     assert (
         resumed.manifest.files["model.safetensors"]["sha256"]
         == fine_tuned.manifest.files["model.safetensors"]["sha256"]
