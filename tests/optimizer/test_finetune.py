@@ -57,10 +57,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     (broken / "trainer_state.json").write_text("{")
     monkeypatch.undo()
     resumed = train(tmp_path / "killed", moods, untrained)
-    assert (
-        resumed.manifest.files["model.safetensors"]["sha256"]
-        == fine_tuned.manifest.files["model.safetensors"]["sha256"]
-    )
+    weights = "model.safetensors"
+    assert resumed.manifest.files[weights]["sha256"] == whole.manifest.files[weights]["sha256"]
     assert min(calls) == 1
 
 
