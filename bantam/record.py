@@ -120,7 +120,11 @@ def _variant(run: Run, name: str) -> Variant:
         peak_rss_mb=round(measured.peak_rss_mb, 1),
         train_s=round(sum(behind(run, name, "metrics", "train_s")), 1),
         quality=None if manifest.random_weights else _quality(run, name),
-        in_process=InProcess(**percentiles, texts_per_s=round(1e3 / float(measured.in_process_ms.mean()), 1)),
+        in_process=InProcess(
+            **percentiles,
+            texts_per_s=round(1e3 / float(measured.in_process_ms.mean()), 1),
+            intra_op_threads=run.scored[name].intra_op_threads,
+        ),
         served=_served(run, name, run.served[name]) if name in run.served else None,
     )
 

@@ -8,9 +8,12 @@ Whatever is not whole is made again; nothing half-written is ever used.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import gc
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -112,6 +115,7 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
     try:
         with disk_full_explained(final), replacing(final) as temporary:
             make(replace(context, folder=temporary, scratch=scratch))
+        _give_memory_back()
         # Also the checkpoints of other configurations of this stage: their turn has passed.
         for outdated in scratch.parent.glob(f"{name}-{'[0-9a-f]' * 16}"):
             shutil.rmtree(outdated)
@@ -122,6 +126,13 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
                 folder.rmdir()
     context.say(f"{name:<24} made in {time.monotonic() - started:.0f} s")
     return Artifact.load(final)
+
+
+def _give_memory_back() -> None:
+    """What a stage has freed goes back to the system: the C library would keep gigabytes of a training for later."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _kept(final: Path, key: str) -> Artifact | None:

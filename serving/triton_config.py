@@ -34,6 +34,7 @@ class TritonConfig(BaseModel):
     max_batch_size: int = Field(64, ge=1)
     micro_batch: int = Field(8, ge=1)
     threads: int | None = Field(None, ge=1)
+    intra_op_threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _one_threshold_per_label(self) -> TritonConfig:
@@ -54,8 +55,9 @@ class TritonConfig(BaseModel):
         }
         if self.thresholds is not None:
             values["thresholds"] = json.dumps(self.thresholds)
-        if self.threads is not None:
-            values["threads"] = str(self.threads)
+        for name in ("threads", "intra_op_threads"):
+            if (count := getattr(self, name)) is not None:
+                values[name] = str(count)
         return values
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ tokens start. ``progress.json`` says whose outputs these are and how many rows a
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -146,7 +147,18 @@ class TeacherOutputs:
         padded = np.zeros((len(starts), int(lengths.max()), array.shape[1]), dtype=np.float32)
         for values, start, length in zip(padded, starts, lengths, strict=True):
             values[:length] = array[start : start + length]
+        _let_go(array)
         return padded
+
+
+def _let_go(array: Array) -> None:
+    """Take the pages of a memory map out of this process; the system keeps them, as long as it has room.
+
+    Else a cache of some gigabytes would count as this process's memory, page by page, during the first epoch.
+    """
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def teacher_outputs(
@@ -272,6 +284,7 @@ class _Cache:
         """Make sure that all is on disk, then say so."""
         for array in self.arrays.values():
             array.flush()
+            _let_go(array)
         temporary = self.folder / f"{PROGRESS}.tmp"
         temporary.write_text(json.dumps({"key": self.key, "rows": done}), encoding="utf-8")
         temporary.replace(self.folder / PROGRESS)

@@ -1,4 +1,4 @@
-"""PyTorch to ONNX with torch.onnx (dynamo): dynamic batch and tokens, attention fused."""
+"""PyTorch to ONNX with torch.onnx (dynamo): dynamic batch and tokens, attention fused, unread tokens left out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirection
 from optimizer.artifact import Artifact, Signature
 from optimizer.config import ExportConfig
 from optimizer.errors import StageError
+from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
 
 LARGEST_FILE = 2_000_000_000
@@ -40,10 +41,11 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     model = _export(module, parent.manifest.signature)
     _clean(model)
     model, fused = fuse_attention(model) if fuse else (model, 0)
+    narrowed = compute_first_token_only(model) if fuse else 0
     keep_skip_apart(model)
     bytes_ = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data" if bytes_ > LARGEST_FILE else None)
-    return {"opset": model.opset_imports[""], "fused_attention": fused}
+    return {"opset": model.opset_imports[""], "fused_attention": fused, "first_token_only": narrowed}
 
 
 def _export(module: torch.nn.Module, signature: Signature) -> ir.Model:

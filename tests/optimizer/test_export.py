@@ -22,6 +22,8 @@ OPENVINO = ExportConfig(name="openvino-fp32", stage="export", format="openvino")
 INT8 = QuantizeConfig(name="onnx-int8", stage="quantize", method="onnx-dynamic-int8")
 
 FUSED = ("bert", "distilbert", "roberta", "xlm-roberta", "albert", "electra")
+FIRST_TOKEN = (*FUSED, "mpnet", "deberta-v2", "modernbert", "fnet")
+"""They classify by the first token, the others by the last."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ def test_every_architecture_keeps_parity_in_both_formats_and_can_be_quantized(mo
     assert figures["max_difference"] < 1e-4
     assert figures["comparisons"] >= 28
     assert exported.manifest.details["fused_attention"] == (2 if model_type in FUSED else 0)
+    assert (exported.manifest.details["first_token_only"] > 0) == (model_type in FIRST_TOKEN)
     assert "fusion_failed" not in exported.manifest.metrics
     int8 = quantize.run(exported, INT8, make_context(tmp_path / "int8"))
     assert int8.size_bytes < 0.75 * exported.size_bytes
@@ -207,3 +210,11 @@ def test_texts_are_encoded_at_their_real_lengths_and_cut(bert_onnx: Artifact) ->
     assert [batch["input_ids"].shape for batch in batches] == [(1, 2), (1, 64)]
     assert all(array.dtype == np.int64 for batch in batches for array in batch.values())
     assert set(batches[0]) == set(bert_onnx.manifest.signature.inputs)
+
+
+def test_the_last_layer_computes_the_first_token_only(bert_onnx: Artifact) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load(bert_onnx.folder / "model.onnx")).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
+    tokens = [shapes[node.output[0]][1] for node in graph.node if node.op_type == "Gelu"]
+    # Two layers: the feed-forward part of the first sees all tokens, that of the second one.
+    assert [dim.dim_param or dim.dim_value for dim in tokens] == ["tokens", 1]
