@@ -20,8 +20,7 @@ from optimizer.prune import lookup, structured
 from optimizer.prune.tuning import normal_equations, solve, tune
 from optimizer.surgery import keep_width
 from optimizer.training.classifier import load_artifact, write
-from tests.optimizer.tiny_classifier import write_tiny_classifier
-from tests.optimizer.tiny_models import make_context
+from tests.optimizer.tiny_models import make_context, write_tiny_classifier
 
 
 def config(method: str, **settings: Any) -> PruneConfig:

@@ -14,8 +14,7 @@ from optimizer.architecture import Anatomy, anatomy, blocks
 from optimizer.prune.importance import Batch, Gradients, fisher, gradients, masked, taylor
 from optimizer.surgery import keep_width
 from optimizer.surgery.importance import by_magnitude, of_blocks
-from tests.optimizer.tiny_classifier import write_tiny_classifier
-from tests.optimizer.tiny_models import LABELS, VOCABULARY
+from tests.optimizer.tiny_models import LABELS, VOCABULARY, write_tiny_classifier
 
 TEXTS = (9, 6, 2)
 

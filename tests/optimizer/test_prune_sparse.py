@@ -27,8 +27,7 @@ from optimizer.training.sparsity import (
     sparsity_callbacks,
     zero_smallest,
 )
-from tests.optimizer.tiny_classifier import write_tiny_classifier
-from tests.optimizer.tiny_models import make_context
+from tests.optimizer.tiny_models import make_context, write_tiny_classifier
 
 
 def sparse(tmp_path: Path, method: str, *, model_type: str = "bert", **settings: Any) -> tuple[Artifact, Artifact]:

@@ -103,6 +103,26 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
     return Artifact(folder, seal(folder, manifest))
 
 
+def write_tiny_classifier(folder: Path, model_type: str) -> Artifact:
+    """As write_tiny_model, with a tokenizer that AutoTokenizer loads.
+
+    Without a class of its own, AutoTokenizer would take the architecture's, which expects other files.
+    """
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+
+    artifact = write_tiny_model(folder, model_type)
+    backend = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        model_max_length=MAX_LENGTH,
+        model_input_names=list(artifact.manifest.signature.inputs),
+        unk_token="<unk>",
+        pad_token=backend.convert_ids_to_tokens(AutoConfig.from_pretrained(folder).pad_token_id),
+    )
+    tokenizer.save_pretrained(folder)
+    return Artifact(folder, seal(folder, artifact.manifest))
+
+
 def _write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from optimizer.artifact import Artifact
+from optimizer.config import PruneConfig
+from optimizer.data import Split
+from optimizer.errors import DataError, StageError
+from optimizer.prune import vocabulary
+from optimizer.stage import RunContext
+from optimizer.training.classifier import load_artifact
+from tests.optimizer.tiny_models import LABELS, make_context, write_tiny_model
+from tests.optimizer.tiny_tokenizers import (
+    SEEN,
+    UNSEEN,
+    classifier,
+    tokens,
+    word_piece,
+    wrapped,
+)
+
+PRUNE = PruneConfig(name="pruned", stage="prune", parent="baseline", method="vocabulary")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    context = make_context(tmp_path / "pruned")
+    splits = {"train": SEEN[:30], "dev": [*SEEN[30:], *UNSEEN[:10]], "test": UNSEEN[10:]}
+    targets = np.random.default_rng(0).integers(0, 2, (100, len(LABELS))).astype(np.uint8)
+    made = {name: Split(tuple(texts), targets[: len(texts)]) for name, texts in splits.items()}
+    return replace(context, data=replace(context.data, splits=made))
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Artifact:
+    artifact = write_tiny_model(tmp_path / "baseline", "bert")
+    before = wrapped(word_piece(), "token_type_ids")
+    classifier(before).save_pretrained(artifact.folder)
+    before.save_pretrained(artifact.folder)
+    return artifact
+
+
+def test_the_stage_writes_an_artifact_that_says_what_went(parent: Artifact, context: RunContext) -> None:
+    pruned = Artifact.load(vocabulary.run(parent, PRUNE, context).folder, verify=True)
+    old, _ = load_artifact(parent.folder)
+    new, model = load_artifact(pruned.folder)
+    details = pruned.manifest.details
+    assert details["tokens"] == {"before": len(old), "after": len(new)}
+    assert details["parameters"] == model.num_parameters()
+    assert details["texts"] == 50
+    # Half of dev has words that train lacks.
+    assert 0 < details["dev_share_changed"] <= 0.5
+    assert pruned.manifest.signature.max_length == parent.manifest.signature.max_length
+    assert pruned.manifest.signature.pad_token_id == new.pad_token_id
+    assert [entry["stage"] for entry in pruned.manifest.lineage] == ["finetune", "prune"]
+    assert pruned.manifest.random_weights
+    assert tokens(new, UNSEEN[:10]) == tokens(old, UNSEEN[:10])  # dev counts as well
+
+
+def test_texts_of_further_files_keep_their_tokens(parent: Artifact, context: RunContext, tmp_path: Path) -> None:
+    file = tmp_path / "more.txt"
+    file.write_text("\n".join(UNSEEN), encoding="utf-8")
+    config = PRUNE.model_copy(update={"corpora": (str(file),)})
+    pruned = vocabulary.run(parent, config, context)
+    old, new = load_artifact(parent.folder)[0], load_artifact(pruned.folder)[0]
+    assert tokens(new, UNSEEN) == tokens(old, UNSEEN)
+    assert pruned.manifest.details["dev_share_changed"] == 0
+
+
+def test_unseen_tokens_stay_until_few_classes_would_change(parent: Artifact, context: RunContext) -> None:
+    kept = {}
+    for tolerance in (None, 0.01):
+        target = context.folder / str(tolerance)
+        target.mkdir()
+        config = PRUNE.model_copy(update={"tolerance": tolerance})
+        details = vocabulary.run(parent, config, replace(context, folder=target)).manifest.details
+        assert details["dev_share_changed"] <= (tolerance or 1)
+        kept[tolerance] = details["tokens"]["after"]
+    assert kept[None] < kept[0.01]
+
+
+def test_a_file_that_is_not_there_is_refused(parent: Artifact, context: RunContext) -> None:
+    with pytest.raises(DataError, match=r"absent\.txt cannot be read"):
+        vocabulary.run(parent, PRUNE.model_copy(update={"corpora": ("absent.txt",)}), context)
+
+
+def test_a_text_that_would_be_cut_otherwise_stops_the_stage(parent: Artifact, context: RunContext) -> None:
+    """``12☃`` is unknown as a whole, because after ``12`` nothing fits; without ``12`` it is ``1`` and ``##2☃``."""
+    before = wrapped(word_piece())
+    state = json.loads(before.backend_tokenizer.to_str())
+    vocabulary_ = state["model"]["vocab"]
+    for token in ("1", "3", "12", "##2☃"):
+        vocabulary_.setdefault(token, len(vocabulary_))
+    before = wrapped(Tokenizer.from_str(json.dumps(state)), "token_type_ids")
+    classifier(before).save_pretrained(parent.folder)
+    before.save_pretrained(parent.folder)
+    train = context.data.splits["train"]
+    odd = Split(("32☃", "12☃", *train.texts), np.zeros((32, 3), dtype=np.uint8))
+    assert tokens(before, ["12☃"]) == [["<s>", "<unk>", "</s>"]]
+    data = replace(context.data, splits={**context.data.splits, "train": odd})
+    with pytest.raises(StageError, match="'12☃' is cut otherwise"):
+        vocabulary.run(parent, PRUNE, replace(context, data=data))
