@@ -1,7 +1,8 @@
 """How many threads should work on one text together? Measured, because the answer depends on model and machine.
 
-A second thread halves the work and costs a wake-up at each text: a 6-layer MiniLM in int8 gains a third of its time by
-it, a student of 3 half-sized layers loses two thirds on one and the same machine.
+More threads divide the matrix products and have to be woken and waited for at each of them. On 2 cores, two of them
+save MiniLM in int8 a quarter of its time, and a student of 3 half-sized layers a tenth; on many cores, small models
+want few.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from optimizer.recipe import ServingConfig
 from serving.backend.engine import usable_cores
 
 TEXTS = 50
-ROUNDS = 3
-PAUSE_S = 0.001
-"""Between two texts, as between two requests: in a tight loop threads never fall asleep, and their waking is free."""
+ROUNDS = 6
+"""The first of them warms up."""
 WORTH = 0.95
 """More threads must take at most this share of the time of fewer; they are cores that other requests do without."""
 
 
 def choose_threads(variant: Artifact, texts: Sequence[str], serving: ServingConfig) -> int | None:
-    """The number of intra-op threads with the lowest median latency of single texts; None where there is no choice.
+    """The number of intra-op threads with the lowest latency of single texts; None where there is no choice.
 
-    Tries 1, 2, 4 ... threads up to ``serving.threads``, interleaved. Only ONNX Runtime is asked: PyTorch is the
-    baseline as it is used, and OpenVINO's latency mode takes what it is given.
+    Tries 1, 2, 4 ... threads up to ``serving.threads``, interleaved, one text after the other without a pause: pauses
+    in which the cores fall asleep favour one thread far more than waiting for a server's next request does. Only ONNX
+    Runtime is asked: PyTorch is the baseline as it is used, and OpenVINO's latency mode takes what it is given.
     """
     most = serving.threads or usable_cores()
     if variant.manifest.format != "onnx" or most == 1:
         return None
     candidates = [1 << i for i in range(most.bit_length())]
-    texts = texts[:TEXTS]
+    medians: dict[int, list[float]] = {count: [] for count in candidates}
     with ExitStack() as stack:
         workers = {
             count: stack.enter_context(
@@ -42,19 +43,17 @@ def choose_threads(variant: Artifact, texts: Sequence[str], serving: ServingConf
             )
             for count in candidates
         }
-        # The first round warms up.
-        rounds = [
-            {count: worker.latencies_ms(texts, pause_s=PAUSE_S) for count, worker in workers.items()}
-            for _ in range(ROUNDS + 1)
-        ][1:]
-    medians = {count: float(np.median([latencies[count] for latencies in rounds])) for count in candidates}
-    return fewest_worth(medians)
+        for _ in range(ROUNDS):
+            for count, worker in workers.items():
+                medians[count].append(float(np.median(worker.latencies_ms(texts[:TEXTS]))))
+    # Of the best round: other work on the machine makes many threads slower than one, and passes.
+    return fewest_worth({count: min(times[1:]) for count, times in medians.items()})
 
 
-def fewest_worth(medians: dict[int, float]) -> int:
-    """The number of threads to take, by median latency (any unit) of each, in ascending order of threads."""
-    best, *more = medians
+def fewest_worth(latencies: dict[int, float]) -> int:
+    """The number of threads to take, by the latency (any unit) of each, in ascending order of threads."""
+    best, *more = latencies
     for count in more:
-        if medians[count] <= WORTH * medians[best]:
+        if latencies[count] <= WORTH * latencies[best]:
             best = count
     return best

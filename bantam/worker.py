@@ -81,12 +81,9 @@ class Worker:
         """Probabilities float32 ``[texts, labels]``."""
         return np.asarray(self._ask(_scores, list(texts)))
 
-    def latencies_ms(self, texts: Sequence[str], *, pause_s: float = 0.0) -> NDArray[np.float64]:
-        """Milliseconds that each text takes alone, from text to probabilities: float64 ``[texts]``.
-
-        ``pause_s``: seconds of rest before each.
-        """
-        return np.asarray(self._ask(_latencies_ms, list(texts), pause_s))
+    def latencies_ms(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Milliseconds that each text takes alone, from text to probabilities: float64 ``[texts]``."""
+        return np.asarray(self._ask(_latencies_ms, list(texts)))
 
     def peak_rss_mb(self) -> float:
         """The most memory (10^6 bytes, resident) that this process has had."""
@@ -130,11 +127,9 @@ def _scores(runner: Runner, texts: list[str]) -> NDArray[np.float32]:
     return runner.scores(texts)
 
 
-def _latencies_ms(runner: Runner, texts: list[str], pause_s: float) -> NDArray[np.float64]:
+def _latencies_ms(runner: Runner, texts: list[str]) -> NDArray[np.float64]:
     result = np.empty(len(texts))
     for i, text in enumerate(texts):
-        if pause_s:
-            time.sleep(pause_s)
         start = time.perf_counter()
         runner.scores([text])
         result[i] = time.perf_counter() - start
