@@ -27,14 +27,15 @@ WORTH = 0.95
 def choose_threads(variant: Artifact, texts: Sequence[str], serving: ServingConfig) -> int | None:
     """The number of intra-op threads with the lowest latency of single texts; None where there is no choice.
 
-    Tries 1, 2, 4 ... threads up to ``serving.threads``, interleaved, one text after the other without a pause: pauses
-    in which the cores fall asleep favour one thread far more than waiting for a server's next request does. Only ONNX
-    Runtime is asked: PyTorch is the baseline as it is used, and OpenVINO's latency mode takes what it is given.
+    Tries 1, 2, 4 ... and ``serving.threads`` (all cores if not given), interleaved, one text after the other without a
+    pause: pauses in which the cores fall asleep favour one thread far more than waiting for a server's next request
+    does. Only ONNX Runtime is asked: PyTorch is the baseline as it is used, and OpenVINO's latency mode takes what it
+    is given.
     """
     most = serving.threads or usable_cores()
     if variant.manifest.format != "onnx" or most == 1:
         return None
-    candidates = [1 << i for i in range(most.bit_length())]
+    candidates = sorted({most, *(1 << i for i in range(most.bit_length()))})
     medians: dict[int, list[float]] = {count: [] for count in candidates}
     with ExitStack() as stack:
         workers = {

@@ -1,4 +1,4 @@
-"""The table of docs/study.md, from the report of a run: ``python -m benchmarks.study_table build/<run>/report.json``."""
+"""The table of docs/study.md, from a run's report: ``python -m benchmarks.study_table build/<run>/report.json``."""
 
 from __future__ import annotations
 
