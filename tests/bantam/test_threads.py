@@ -34,4 +34,4 @@ def test_threads_of_one_text_do_not_change_its_scores(tiny_artifact: Artifact) -
     for count in (1, 2):
         with Worker(tiny_artifact, threads=2, intra_op_threads=count, micro_batch=8) as worker:
             scores.append(worker.scores(["love", "hate and fear"]))
-    np.testing.assert_allclose(*scores, atol=1e-6)
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
