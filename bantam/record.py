@@ -95,6 +95,10 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
             source=run.data.source,
             licence=run.data.licence,
             digest=run.data.digest,
+            hub_id=run.data.hub_id,
+            task=run.data.task,
+            language=run.data.language,
+            about=run.data.about,
             rows={name: len(split.texts) for name, split in run.data.splits.items()},
         ),
         model_source=ModelSource(
@@ -102,6 +106,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
             revision=run.checkpoint.revision,
             licence=run.checkpoint.licence,
             digest=run.checkpoint.digest,
+            hub_id=run.checkpoint.hub_id,
         ),
     )
 
