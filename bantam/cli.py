@@ -149,19 +149,20 @@ def load_test(
 
 
 @app.command(epilog="Examples:  bantam report   |   bantam report build/minilm-goemotions-ekman-int8-quick --json")
-def report(run: options.RunFolder = None, build: options.Build = BUILD, as_json: options.Json = False) -> None:
+def report(
+    run: options.RunFolder = None,
+    build: options.Build = BUILD,
+    whole: options.AllVariants = False,
+    as_json: options.Json = False,
+) -> None:
     """Print a run's report again, and write its report.html anew."""
-    from serving.report_file import REPORT_JSON, read_report, write_report
+    from serving.report_file import read_report, write_report
 
-    if run is None:
-        reports = sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
-        if not reports:
-            raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
-        run = reports[-1]
+    run = run or _newest(build)
     folder = run if run.is_dir() else run.parent
     found = read_report(run)
     write_report(found, folder)
-    _show(found, folder, as_json)
+    _show(found, folder, as_json, whole=whole)
 
 
 @app.command()
@@ -173,14 +174,24 @@ def doctor(as_json: options.Json = False) -> None:
     print(json.dumps([vars(check) for check in checks], indent=1) if as_json else as_text(checks))
 
 
-def _show(found: Report, folder: Path, as_json: bool) -> None:
+def _newest(build: Path) -> Path:
+    """The newest report in the folders of the runs."""
+    from serving.report_file import REPORT_JSON
+
+    reports = sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
+    return reports[-1]
+
+
+def _show(found: Report, folder: Path, as_json: bool, *, whole: bool = False) -> None:
     from serving.report_file import REPORT_HTML, to_json
     from serving.report_table import show
 
     if as_json:
         print(to_json(found), end="")
     else:
-        show(found, Console(), html=folder / REPORT_HTML)
+        show(found, Console(), html=folder / REPORT_HTML, whole=whole)
 
 
 def _say(line: str) -> None:
