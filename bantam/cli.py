@@ -165,6 +165,23 @@ def report(
     _show(found, folder, as_json, whole=whole)
 
 
+@app.command(epilog="Examples:  bantam card   |   bantam card build/minilm-goemotions-ekman-int8-quick")
+def card(run: options.RunFolder = None, build: options.Build = BUILD, as_json: options.Json = False) -> None:
+    """Write a run's model card for the Hugging Face hub: card/README.md in the run's folder."""
+    from serving.model_card import metadata, write_card
+    from serving.report_file import read_report
+
+    run = run or _newest(build)
+    found = read_report(run)
+    path = write_card(found, run if run.is_dir() else run.parent)
+    if as_json:
+        print(json.dumps({"path": str(path), "metadata": metadata(found).to_dict()}, indent=1))
+    else:
+        print(path)
+        _say("Read it, and say in it what only you know: what it is for, and where the texts come from. Then upload")
+        _say("it with the model: hf upload OWNER/NAME FOLDER")
+
+
 @app.command()
 def doctor(as_json: options.Json = False) -> None:
     """Say what is here, what is missing, and how to get it."""
