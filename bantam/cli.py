@@ -1,4 +1,4 @@
-"""The command line: ``bantam optimize | serve | load-test | report | doctor``. ``make`` calls it.
+"""The command line: ``bantam optimize | serve | load-test | report | card | compare | doctor``. ``make`` calls it.
 
 Exit codes: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C. Results go to standard output, progress to standard
 error.
@@ -180,6 +180,22 @@ def card(run: options.RunFolder = None, build: options.Build = BUILD, as_json: o
         print(path)
         _say("Read it, and say in it what only you know: what it is for, and where the texts come from. Then upload")
         _say("it with the model: hf upload OWNER/NAME FOLDER")
+
+
+@app.command(
+    epilog="Example:  bantam compare build/minilm-goemotions-ekman-int8-quick build/minilm-goemotions-ekman-small-quick"
+)
+def compare(a: options.RunA, b: options.RunB, as_json: options.Json = False) -> None:
+    """Show two runs side by side: what differs, what can be compared, and by how much it changed."""
+    from serving.report_compare import compare as side_by_side
+    from serving.report_compare_table import show
+    from serving.report_file import read_report
+
+    found = side_by_side(read_report(a), read_report(b))
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        show(found, Console(), (str(a), str(b)))
 
 
 @app.command()
