@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,29 +16,7 @@ from serving.report import Report, Variant
 from serving.report_file import read_report
 from serving.report_page import render, seconds
 from serving.report_ranking import on_front
-
-EXAMPLE = Path(__file__).parents[1] / "fixtures" / "example-report.json"
-"""Made-up figures."""
-
-
-def study(report: Report) -> Report:
-    """A report of many variants: six models, each in two formats, the later the faster."""
-    first = report.variant("onnx-fp32").model_dump()
-    made = []
-    for model, precision in itertools.product(range(6), ("fp32", "int8")):
-        stages = [
-            {"name": f"model-{model}", "stage": "distill"},
-            {"name": f"model-{model}-onnx", "stage": "export"},
-        ]
-        p50 = (1.7 if precision == "fp32" else 1.1) - 0.1 * model
-        timed = {"p50_ms": p50, "p95_ms": 2 * p50, "p99_ms": 3 * p50}
-        made.append(
-            first
-            | {"name": f"model-{model}-onnx-{precision}", "precision": precision, "stages": stages}
-            | {"in_process": timed, "served": {"protocol": "grpc", **timed}}
-        )
-    return changed(report, variants=[*(v.model_dump() for v in report.variants), *made])
-
+from tests.plugins.reports import EXAMPLE, study
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
