@@ -182,7 +182,7 @@ def test_no_rule_of_accessibility_is_broken(page: Page, theme: Any, width: int) 
 def test_the_page_follows_the_theme(page: Page) -> None:
     colors = {}
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=theme)
         style = page.evaluate(
             "() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color] }"
         )
