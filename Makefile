@@ -28,7 +28,7 @@ MAKEFLAGS += -j2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help optimize study serve load-test report doctor setup test check clean
+.PHONY: help optimize study serve load-test report card compare doctor setup test check clean
 
 help: ## List the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -59,8 +59,14 @@ serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
 load-test: $(READY) ## Measure latency and throughput of a model that make serve serves
 	@$(BANTAM) load-test '$(or $(NAME),$(notdir $(MODEL)))' --data '$(DATA)' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)
 
-report: $(READY) ## Print the report of a run again and write its report.html
+report: $(READY) ## Print the report of a run again and write its report.html; ARGS=--all for every variant
 	@$(BANTAM) report $(ARGS)
+
+card: $(READY) ## Write the model card of a run, for the Hugging Face hub: card/README.md in its folder
+	@$(BANTAM) card $(ARGS)
+
+compare: $(READY) ## Show two runs side by side: make compare ARGS="build/one build/other"
+	@$(BANTAM) compare $(ARGS)
 
 doctor: ## Say what is here, what is missing and how to get it; works before any set-up
 	@python=$(VENV)/bin/python; [ -x $$python ] || python='$(PYTHON)'; "$$python" -m bantam.doctor $(ARGS)

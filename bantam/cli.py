@@ -1,4 +1,4 @@
-"""The command line: ``bantam optimize | serve | load-test | report | doctor``. ``make`` calls it.
+"""The command line: ``bantam optimize | serve | load-test | report | card | compare | doctor``. ``make`` calls it.
 
 Exit codes: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C. Results go to standard output, progress to standard
 error.
@@ -149,19 +149,53 @@ def load_test(
 
 
 @app.command(epilog="Examples:  bantam report   |   bantam report build/minilm-goemotions-ekman-int8-quick --json")
-def report(run: options.RunFolder = None, build: options.Build = BUILD, as_json: options.Json = False) -> None:
+def report(
+    run: options.RunFolder = None,
+    build: options.Build = BUILD,
+    whole: options.AllVariants = False,
+    as_json: options.Json = False,
+) -> None:
     """Print a run's report again, and write its report.html anew."""
-    from serving.report_file import REPORT_JSON, read_report, write_report
+    from serving.report_file import read_report, write_report
 
-    if run is None:
-        reports = sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
-        if not reports:
-            raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
-        run = reports[-1]
+    run = run or _newest(build)
     folder = run if run.is_dir() else run.parent
     found = read_report(run)
     write_report(found, folder)
-    _show(found, folder, as_json)
+    _show(found, folder, as_json, whole=whole)
+
+
+@app.command(epilog="Examples:  bantam card   |   bantam card build/minilm-goemotions-ekman-int8-quick")
+def card(run: options.RunFolder = None, build: options.Build = BUILD, as_json: options.Json = False) -> None:
+    """Write a run's model card for the Hugging Face hub: card/README.md in the run's folder."""
+    from serving.model_card import metadata, write_card
+    from serving.report_file import read_report
+
+    run = run or _newest(build)
+    found = read_report(run)
+    path = write_card(found, run if run.is_dir() else run.parent)
+    if as_json:
+        print(json.dumps({"path": str(path), "metadata": metadata(found).to_dict()}, indent=1))
+    else:
+        print(path)
+        _say("Read it, and say in it what only you know: what it is for, and where the texts come from. Then upload")
+        _say("it with the model: hf upload OWNER/NAME FOLDER")
+
+
+@app.command(
+    epilog="Example:  bantam compare build/minilm-goemotions-ekman-int8-quick build/minilm-goemotions-ekman-small-quick"
+)
+def compare(a: options.RunA, b: options.RunB, as_json: options.Json = False) -> None:
+    """Show two runs side by side: what differs, what can be compared, and by how much it changed."""
+    from serving.report_compare import compare as side_by_side
+    from serving.report_compare_table import show
+    from serving.report_file import read_report
+
+    found = side_by_side(read_report(a), read_report(b))
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        show(found, Console(), (str(a), str(b)))
 
 
 @app.command()
@@ -173,14 +207,24 @@ def doctor(as_json: options.Json = False) -> None:
     print(json.dumps([vars(check) for check in checks], indent=1) if as_json else as_text(checks))
 
 
-def _show(found: Report, folder: Path, as_json: bool) -> None:
+def _newest(build: Path) -> Path:
+    """The newest report in the folders of the runs."""
+    from serving.report_file import REPORT_JSON
+
+    reports = sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
+    return reports[-1]
+
+
+def _show(found: Report, folder: Path, as_json: bool, *, whole: bool = False) -> None:
     from serving.report_file import REPORT_HTML, to_json
     from serving.report_table import show
 
     if as_json:
         print(to_json(found), end="")
     else:
-        show(found, Console(), html=folder / REPORT_HTML)
+        show(found, Console(), html=folder / REPORT_HTML, whole=whole)
 
 
 def _say(line: str) -> None:

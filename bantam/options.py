@@ -56,6 +56,9 @@ Rate = Annotated[
     float | None,
     Option(help="Requests per second of the fixed-rate test; half of what one client gets if left out.", min=0.1),
 ]
+AllVariants = Annotated[bool, Option("--all", help="All variants in the table, not only the fastest.")]
 RunFolder = Annotated[Path | None, Argument(help="A run's folder; the newest if left out.")]
+RunA = Annotated[Path, Argument(help="A run's folder or its report.json.", show_default=False)]
+RunB = Annotated[Path, Argument(help="The one to set beside it.", show_default=False)]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 Version = Annotated[bool, Option("--version", help="Print the version.")]

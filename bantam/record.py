@@ -32,6 +32,7 @@ from serving.report import (
 )
 from serving.report import Published as PublishedRecord
 from serving.report import Served as ServedRecord
+from serving.report_ranking import waiting_ms
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,6 +96,10 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
             source=run.data.source,
             licence=run.data.licence,
             digest=run.data.digest,
+            hub_id=run.data.hub_id,
+            task=run.data.task,
+            language=run.data.language,
+            about=run.data.about,
             rows={name: len(split.texts) for name, split in run.data.splits.items()},
         ),
         model_source=ModelSource(
@@ -102,6 +107,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
             revision=run.checkpoint.revision,
             licence=run.checkpoint.licence,
             digest=run.checkpoint.digest,
+            hub_id=run.checkpoint.hub_id,
         ),
     )
 
@@ -201,9 +207,9 @@ SPARSE_GAIN = 0.97
 
 def _p50(record: Variant) -> float:
     """What a user will feel is the served time; the baseline has none, so it is compared in process."""
-    timed = record.served or record.in_process
-    assert timed  # noqa: S101 every variant is timed in process
-    return timed.p50_ms
+    p50 = waiting_ms(record)
+    assert p50  # noqa: S101 every variant is timed in process
+    return p50
 
 
 def _with_server_memory(run: Run, record: Variant, chosen: str) -> Variant:

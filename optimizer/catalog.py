@@ -51,6 +51,8 @@ class Checkpoint:
     licence: str
     digest: str
     """SHA-256 over the files that make the model: equal for equal files, wherever they come from."""
+    hub_id: str | None = None
+    """The model on the hub whose weights these are; None for a local folder and for random weights."""
     random_weights: bool = False
     """True if the weights are random: sizes and times mean something, predictions do not."""
     training: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

@@ -46,7 +46,8 @@ def choose(candidates: Sequence[Candidate], baseline: Candidate, max_drop_points
     kept = [c for c in servable if c.name not in dropped]
     if kept:
         best = min(kept, key=lambda c: c.p50_ms)
-        return Choice(best.name, True, f"the fastest variant within {max_drop_points:g} points", dropped)
+        limit = f"{max_drop_points:g} point{'' if max_drop_points == 1 else 's'}"
+        return Choice(best.name, True, f"the fastest variant within {limit}", dropped)
     safest = min(servable, key=lambda c: (c.drop_points, c.p50_ms))
     met = safest.drop_points <= max_drop_points and safest.drop_high <= 2 * max_drop_points
     why = "no variant is faster and within the budget; this one loses least"

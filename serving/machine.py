@@ -28,6 +28,7 @@ INSTRUCTION_SETS = (
 """Linux's names of what int8 and bf16 inference gains from, x86-64 and Arm."""
 
 LIBRARIES = (
+    "bantam",
     *("torch", "transformers", "accelerate", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf"),
     *("tokenizers", "numpy", "tritonclient", "nvidia-pytriton"),
 )

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from serving.report import BASELINE, Latency, Report, Variant
+from serving.report_ranking import leading, model_of, on_front, pareto_front, trade_off
+from serving.report_text import kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,9 +31,13 @@ _STAND_INS = {name: f"#{0xABCD00 + n:06x}" for n, name in enumerate(VARIABLES)}
 """Matplotlib knows no CSS variables: it draws with these colours, which are then replaced."""
 
 
+MOST_SERIES = len(MARKERS)
+"""Variants that can each have a look of their own."""
+
+
 @dataclass(frozen=True)
 class Series:
-    """How one variant looks in all plots: told apart by shape and dashes as well as by colour."""
+    """How one variant looks: told apart by shape and dashes as well as by colour."""
 
     variant: Variant
     color: str
@@ -46,26 +52,29 @@ class Series:
 
 
 def series(report: Report) -> list[Series]:
-    """Baseline first, in grey; the chosen one in the page's accent colour; the others in the palette's order."""
-    others = 2
+    """At most :data:`MOST_SERIES`, those that lead, each with a look of its own.
+
+    The baseline in grey, the chosen one in the page's accent colour, the others in the palette's order.
+    """
+    others = iter(range(2, MOST_SERIES))
     result = []
-    for variant in report.ordered:
+    for variant in leading(report, MOST_SERIES):
         chosen = variant.name == report.chosen
-        slot = 1 if chosen else 0
-        if not chosen and variant.name != BASELINE:
-            slot, others = 2 + (others - 2) % (len(MARKERS) - 2), others + 1
-        color = _STAND_INS[f"series-{slot}"]
-        result.append(Series(variant, color, MARKERS[slot], DASHES[slot], chosen))
+        slot = 1 if chosen else 0 if variant.name == BASELINE else next(others)
+        result.append(Series(variant, _STAND_INS[f"series-{slot}"], MARKERS[slot], DASHES[slot], chosen))
     return result
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (latency, quality) points that no other one beats in both, from the fastest to the best."""
-    front: list[tuple[float, float]] = []
-    for latency, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or quality > front[-1][1]:
-            front.append((latency, quality))
-    return front
+def groups(report: Report) -> list[Series]:
+    """All variants, when there are too many for looks of their own: the model is the colour, the format the shape."""
+    models = list(dict.fromkeys(map(model_of, report.ordered)))
+    kinds = list(dict.fromkeys(map(kind, report.ordered)))
+    result = []
+    for variant in report.ordered:
+        color = _STAND_INS[f"series-{models.index(model_of(variant)) % len(MARKERS)}"]
+        marker = MARKERS[kinds.index(kind(variant)) % len(MARKERS)]
+        result.append(Series(variant, color, marker, "-", variant.name == report.chosen))
+    return result
 
 
 def tradeoff(report: Report) -> str | None:
@@ -74,52 +83,92 @@ def tradeoff(report: Report) -> str | None:
     None if fewer than two variants have both figures. An interval bar is the baseline's macro-F1 minus the ends of the
     interval of the drop.
     """
-    drawn = [(s, s.variant.in_process.p50_ms, s.variant.quality.macro_f1) for s in series(report)
-             if s.variant.in_process and s.variant.quality and s.variant.quality.macro_f1 is not None]  # fmt: skip
+    many = len(report.variants) > MOST_SERIES
+    drawn = [(s, *point) for s in (groups(report) if many else series(report)) if (point := trade_off(s.variant))]
     if len(drawn) < 2 or report.random_weights:
         return None
     with _figure(3.4) as figure:
         axes = figure.subplots()
-        front = pareto_front([(latency, f1) for _, latency, f1 in drawn])
-        axes.step(
-            *zip(*front, strict=True),
-            where="post",
-            color=_STAND_INS["muted"],
-            linewidth=1,
-            label="Pareto front",
-            zorder=1,
-        )
+        _front(axes, [(latency, f1) for _, latency, f1 in drawn])
         baseline = report.variant(BASELINE).quality
         base_f1 = baseline.macro_f1 if baseline else None
         if base_f1 is not None:
-            limit = base_f1 - report.budget.max_drop_points / 100
-            axes.axhline(
-                limit,
-                color=_STAND_INS["ink"],
-                linewidth=1,
-                linestyle=(0, (2, 3)),
-                label=f"budget: drop of {report.budget.max_drop_points:g}",
-                zorder=1,
-            )
+            _budget(axes, base_f1, report.budget.max_drop_points)
         for item, latency, f1 in drawn:
-            _point(axes, item, latency, f1, base_f1)
+            _interval(axes, item, latency, base_f1, faint=many and not item.chosen)
+            _point(axes, item, latency, f1, many=many)
         _latency_axis(axes, "in-process p50, ms (less is better)")
         axes.set_ylabel("macro-F1 (more is better)")
         axes.locator_params(axis="y", nbins=6)
         axes.yaxis.set_major_formatter("{x:.3f}")
         axes.margins(x=0.12, y=0.15)
-        _legend(figure, *_unique([axes]))
-        description = "; ".join(f"{s.variant.name}: {latency:g} ms, macro-F1 {f1:.3f}" for s, latency, f1 in drawn)
-        return _svg(figure, "tradeoff", "Macro-F1 against in-process latency", description)
+        handles, labels = _unique([axes])
+        if many:
+            _name_the_best(axes, report)
+            handles, labels = _keys(handles, labels, [item for item, _, _ in drawn])
+        _legend(figure, handles, labels)
+        return _svg(figure, "tradeoff", "Macro-F1 against in-process latency", _in_words(report, drawn))
 
 
-def _point(axes: Axes, item: Series, latency: float, f1: float, base_f1: float | None) -> None:
+def _in_words(report: Report, drawn: Sequence[tuple[Series, float, float]]) -> str:
+    """The plot's text alternative: every point, and which of them are on the front."""
+    front = on_front(report.variants)
+    return "; ".join(
+        f"{item.variant.name}: {latency:g} ms, macro-F1 {f1:.3f}"
+        + (", on the Pareto front" if item.variant.name in front else "")
+        for item, latency, f1 in drawn
+    )
+
+
+def _front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    front = pareto_front(points)
+    if len(front) == 1:  # what beats all others in both is a corner: lines to the right and down
+        (latency, f1), slowest = front[0], max(point[0] for point in points)
+        front = [(latency, min(point[1] for point in points)), (latency, f1), (slowest, f1)]
+    style: Any = {"color": _STAND_INS["muted"], "linewidth": 1, "label": "Pareto front", "zorder": 1}
+    axes.step(*zip(*front, strict=True), where="post", **style)
+
+
+def _budget(axes: Axes, base_f1: float, points: float) -> None:
+    style: Any = {"color": _STAND_INS["ink"], "linewidth": 1, "linestyle": (0, (2, 3)), "zorder": 1}
+    axes.axhline(base_f1 - points / 100, label=f"budget: drop of {points:g}", **style)
+
+
+def _interval(axes: Axes, item: Series, latency: float, base_f1: float | None, *, faint: bool) -> None:
     quality = item.variant.quality
     if base_f1 is not None and quality is not None and quality.drop_ci95 is not None:
         low, high = (base_f1 - end / 100 for end in reversed(quality.drop_ci95))
-        axes.vlines(latency, low, high, color=item.color, linewidth=item.width, zorder=2)
-    axes.plot([latency], [f1], item.marker, color=item.color, markersize=12 if item.chosen else 9, zorder=3,
-              markeredgecolor=_STAND_INS["surface"], linestyle="none", label=item.variant.name)  # fmt: skip
+        style: Any = {"linewidth": 0.8, "alpha": 0.35} if faint else {"linewidth": item.width}
+        axes.vlines(latency, low, high, color=item.color, zorder=2, **style)
+
+
+def _point(axes: Axes, item: Series, latency: float, f1: float, *, many: bool) -> None:
+    size, edge = (12, "ink" if many else "surface") if item.chosen else (7 if many else 9, "surface")
+    axes.plot([latency], [f1], item.marker, color=item.color, markersize=size, zorder=3 + item.chosen,
+              markeredgecolor=_STAND_INS[edge], linestyle="none", label=item.variant.name)  # fmt: skip
+
+
+def _name_the_best(axes: Axes, report: Report) -> None:
+    """Names at the points of the front and of the chosen variant, which a legend of models and formats lacks."""
+    for name in sorted(on_front(report.variants) | {report.chosen}):
+        point = trade_off(report.variant(name))
+        if point:
+            axes.annotate(name, point, xytext=(9, 9), textcoords="offset points", fontsize=9, zorder=5)
+
+
+def _keys(handles: list[Any], labels: list[str], items: Sequence[Series]) -> tuple[list[Any], list[str]]:
+    """The legend when looks are shared: the lines, a colour for each model, and a shape for each format."""
+    from matplotlib.lines import Line2D
+
+    names = {item.variant.name for item in items}
+    keys = {label: handle for handle, label in zip(handles, labels, strict=True) if label not in names}
+    for item in items:
+        line = Line2D([], [], color=item.color, linewidth=5, solid_capstyle="butt")
+        keys.setdefault(model_of(item.variant), line)
+    for item in items:
+        shape = Line2D([], [], color=_STAND_INS["muted"], marker=item.marker, linestyle="none", markersize=7)
+        keys.setdefault(kind(item.variant), shape)
+    return list(keys.values()), list(keys)
 
 
 def distribution(report: Report) -> str | None:

@@ -180,6 +180,13 @@ class DataSource(Record):
     source: str | None = None
     licence: str | None = None
     digest: str | None = None
+    hub_id: str | None = None
+    """The data set on the Hugging Face hub; absent for a user's own file."""
+    task: Literal["multi_label", "single_label"] | None = None
+    language: str | None = None
+    """ISO 639-1 code."""
+    about: str | None = None
+    """What the texts are, and whom they leave out."""
     rows: dict[str, Count] | None = None
     """Rows of each split."""
 
@@ -191,6 +198,8 @@ class ModelSource(Record):
     revision: str | None = None
     licence: str | None = None
     digest: str | None = None
+    hub_id: str | None = None
+    """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
 
 
 class Published(Record):

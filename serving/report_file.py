@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -32,16 +33,26 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     """
     from serving.report_page import render
 
-    files = {folder / REPORT_HTML: render(report), folder / REPORT_JSON: to_json(report)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            _replace(path, text)
-    except OSError as exc:
-        if exc.errno == errno.ENOSPC:
-            raise DiskFullError(f"{folder}: no space left for the report. Free some and run again.") from exc
-        raise UserError(f"{folder}: the report cannot be written there ({exc.strerror}). Make it writable.") from exc
+    write_files({folder / REPORT_HTML: render(report), folder / REPORT_JSON: to_json(report)})
     return folder / REPORT_JSON, folder / REPORT_HTML
+
+
+def write_files(files: Mapping[Path, str]) -> None:
+    """Write texts to their paths, each whole or not at all, in folders that are made if they are not there.
+
+    Raises :class:`DiskFullError` if there is no space left, :class:`UserError` if a folder cannot be written.
+    """
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, text)
+        except OSError as exc:
+            folder = path.parent
+            if exc.errno == errno.ENOSPC:
+                raise DiskFullError(f"{folder}: no space left for {path.name}. Free some and run again.") from exc
+            raise UserError(
+                f"{path.name} cannot be written there: {folder} ({exc.strerror}). Make it writable."
+            ) from exc
 
 
 def _replace(path: Path, text: str) -> None:

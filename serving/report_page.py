@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from serving import plots
 from serving.report import BASELINE, Quality, Report, Slice, StageStep, Variant
+from serving.report_ranking import on_front
 from serving.report_text import (
     COLUMNS,
     DASH,
@@ -82,7 +83,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update({name: _or_dash(show) for name, show in FILTERS.items()}, kind=kind, raw=_raw)
-    chosen, baseline = report.variant(report.chosen), report.variant(BASELINE)
+    chosen, baseline, found = report.variant(report.chosen), report.variant(BASELINE), steps(report)
     return environment.get_template("report.html.j2").render(
         report=report,
         chosen=chosen,
@@ -98,7 +99,10 @@ def render(report: Report) -> str:
         distribution=_svg(plots.distribution(report)),
         labels=labels(baseline.quality, chosen.quality),
         slices=slices(baseline.quality, chosen.quality),
-        steps=steps(report),
+        own_steps=[step for step in found if chosen in step[1]],
+        other_steps=[step for step in found if chosen not in step[1]],
+        front=set() if report.random_weights else on_front(report.variants),
+        many=len(report.variants) > plots.MOST_SERIES,
         created=_date(report.created),
         serve_command=serve_command(report),
         client_code=client_code(report),

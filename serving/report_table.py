@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from serving.report import Report
+from serving.report import Report, Variant
+from serving.report_ranking import leading
 from serving.report_text import (
     COLUMNS,
     LATENCY_GROUPS,
@@ -26,10 +28,15 @@ from serving.report_text import (
 
 MARK = "»"
 """In front of the chosen variant."""
+MOST_ROWS = 12
+"""Variants in the table, unless all are asked for: a study has some two dozen, and a screen has as many lines."""
 
 
-def show(report: Report, console: Console, *, html: Path | None = None) -> None:
-    """Print the report; ``html`` is the page to point at. On a narrow console the table comes in two parts."""
+def show(report: Report, console: Console, *, html: Path | None = None, whole: bool = False) -> None:
+    """Print the report; ``html`` is the page to point at. On a narrow console the table comes in two parts.
+
+    The table has at most :data:`MOST_ROWS` variants, the fastest, unless the ``whole`` one is asked for.
+    """
     if report.random_weights:
         console.print(Text(RANDOM_WEIGHTS, style="bold yellow"))
     first, *others = headline(report)
@@ -37,9 +44,12 @@ def show(report: Report, console: Console, *, html: Path | None = None) -> None:
     for line in others:
         console.print(Text(line, style="red" if report.budget.met is False and line is others[-1] else ""))
     console.print()
-    for part in _tables(report, console):
+    shown = report.ordered if whole else leading(report, MOST_ROWS)
+    for part in _tables(report, shown, console):
         console.print(part)
-    for line in _explanation(report):
+    if len(shown) < len(report.variants):
+        console.print(Text(_rest(report, len(shown), html)))
+    for line in _explanation(report, shown):
         console.print(Text(line, style="dim"))
     console.print()
     console.print(Text("Next", style="bold"))
@@ -51,24 +61,34 @@ def show(report: Report, console: Console, *, html: Path | None = None) -> None:
         console.print(Text(f"    {line}"))
 
 
-def _tables(report: Report, console: Console) -> list[Table]:
+def _tables(report: Report, shown: Sequence[Variant], console: Console) -> list[Table]:
     """One table if the console is wide enough, otherwise one of quality and cost and one of latency."""
-    whole = table(report, COLUMNS)
+    whole = table(report, shown, COLUMNS)
     unbounded = console.options.update(width=10_000)
     if Measurement.get(console, unbounded, whole).maximum <= console.width:
         return [whole]
     latency = tuple(column for column in COLUMNS if column.group in LATENCY_GROUPS)
-    return [table(report, tuple(column for column in COLUMNS if column not in latency)), table(report, latency)]
+    others = tuple(column for column in COLUMNS if column not in latency)
+    return [table(report, shown, others), table(report, shown, latency)]
 
 
-def table(report: Report, columns: Sequence[Column]) -> Table:
-    """One row a variant, the baseline first, the chosen one marked; a dash where nothing was measured."""
+def _rest(report: Report, shown: int, html: Path | None) -> str:
+    """What the table leaves out, and where it is."""
+    folder = f" {shlex.quote(str(html.parent))}" if html else ""
+    return (
+        f"{shown} of {len(report.variants)} variants: the baseline and the fastest. "
+        f"All of them: bantam report{folder} --all, or report.html."
+    )
+
+
+def table(report: Report, shown: Sequence[Variant], columns: Sequence[Column]) -> Table:
+    """One row for each variant that is ``shown``, the chosen one marked; a dash where nothing was measured."""
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     result.add_column("\n  Variant", overflow="fold")
     for column in columns:
         result.add_column(column.head, justify="right", overflow="fold")
     leavers = dropped(report)
-    for variant in report.ordered:
+    for variant in shown:
         is_chosen = variant.name == report.chosen
         style = "bold green" if is_chosen else "dim" if variant.name in leavers else ""
         cells = [Text(column.text(report, variant)) for column in columns]
@@ -76,13 +96,14 @@ def table(report: Report, columns: Sequence[Column]) -> Table:
     return result
 
 
-def _explanation(report: Report) -> list[str]:
+def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
     """What the reader of the table has to know, one line each."""
     machine = report.machine
     where = [machine.cpu, f"{machine.cores} cores" if machine.cores else None, machine.gpu, report.created]
     lines = [
         f"{MARK} chosen ({kind(report.variant(report.chosen))}). Drop: macro-F1 points lost, same rows as the baseline."
     ]
-    lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items()]
+    names = {variant.name for variant in shown}
+    lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]
     lines += [f"Note: {note}" for note in report.notes]
     return [*lines, "Measured with batch 1 on " + ", ".join(part for part in where if part)]

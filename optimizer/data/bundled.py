@@ -52,6 +52,12 @@ def _build_goemotions(name: str, labels: Any, mapping: dict[str, str]) -> Datase
         labels=tuple(labels),
         licence="Apache-2.0",
         source="GoEmotions (Demszky et al. 2020), bundled",
+        hub_id="google-research-datasets/go_emotions",
+        language="en",
+        about="Comments in English from Reddit, each labelled by three to five raters, who were native speakers of "
+        "English in India. Reddit's users lean towards young men, and its language can be toxic; the set's authors "
+        "removed part of the vulgar and offensive comments by word lists, and kept short ones only. Raters often "
+        "disagree on an emotion.",
     )
 
 
@@ -66,6 +72,10 @@ def _sms_spam(seed: int) -> Dataset:
         licence="free with copyright notice, no warranty (see optimizer/datasets/sms_spam/LICENSE.txt)",
         source="SMS Spam Collection v.1 (Almeida et al. 2011), bundled",
         notes=notes,
+        hub_id="ucirvine/sms_spam",
+        language="en",
+        about="Text messages in English from before 2012: the wanted ones mostly from students in Singapore, the spam "
+        "mostly from complaints on a British web site. Spam has changed since, and other people write otherwise.",
     )
 
 

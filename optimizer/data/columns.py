@@ -40,6 +40,7 @@ def build_from_tables(
     licence: str,
     source: str,
     notes: Iterable[str] = (),
+    hub_id: str | None = None,
 ) -> Dataset:
     """A data set from one table a split; one table called train may have a split column, or is split here.
 
@@ -66,7 +67,7 @@ def build_from_tables(
         raise DataError(f"{name} has the splits {', '.join(given)}, but no train split.")
     splits, made = fill_splits(given, seed=seed)
     labels = _in_order({found for rows in given.values() for row in rows.labels for found in row})
-    return build(name, task, splits, labels=labels, licence=licence, source=source, notes=[*said, *made])
+    return build(name, task, splits, labels=labels, licence=licence, source=source, notes=[*said, *made], hub_id=hub_id)
 
 
 def find_column(table: Table, given: str | None, usual: Sequence[str], what: str) -> str:

@@ -40,6 +40,12 @@ class Dataset:
     source: str
     notes: tuple[str, ...]
     """Lines for the user, such as how many texts are in two splits."""
+    hub_id: str | None = None
+    """Where the hub has it; None if it is not there, or not known to be."""
+    language: str | None = None
+    """ISO 639-1 code of the texts' language, if it is known."""
+    about: str | None = None
+    """What the texts are, where they come from, and whom they leave out; for who has to trust a model of them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ def build(
     licence: str,
     source: str,
     notes: Iterable[str] = (),
+    hub_id: str | None = None,
+    language: str | None = None,
+    about: str | None = None,
 ) -> Dataset:
     """Number the labels, check the splits, and find the texts that are in more than one.
 
@@ -82,6 +91,9 @@ def build(
         licence=licence,
         source=source,
         notes=(*notes, *_duplicates(splits)),
+        hub_id=hub_id,
+        language=language,
+        about=about,
     )
 
 

@@ -43,6 +43,7 @@ def load_hub(
         licence=str(first.info.license or "not stated"),
         source=f"hub: {name}",
         notes=notes,
+        hub_id=name.partition(":")[0],
     )
 
 

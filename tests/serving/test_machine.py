@@ -51,6 +51,7 @@ def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_versions_are_those_installed(tmp_path: Path) -> None:
     found = machine.versions()
     assert found["python"] == platform.python_version()
+    assert list(found)[:2] == ["python", "bantam"], "what made the report comes first"
     assert found["numpy"] == importlib.metadata.version("numpy")
     (tmp_path / "tokenizers-9.8.7.dist-info").mkdir()
     (tmp_path / "tokenizers-9.8.7.dist-info" / "METADATA").write_text(

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from optimizer.errors import ArtifactError, DiskFullError, UserError
 from serving import report as schema
-from serving.report import Budget, Report, percentile_fields, speedup
+from serving.report import Budget, InProcess, Report, percentile_fields, speedup
 from serving.report_file import read_report, to_json, write_report
-from serving.report_table import show
+from serving.report_table import MOST_ROWS, show
 from serving.report_text import COLUMNS, DASH, client_code, headline, milliseconds, points, serve_command, times
 
 EXAMPLE = Path(__file__).parents[1] / "fixtures" / "example-report.json"
@@ -42,9 +42,9 @@ def changed(report: Report, **changes: Any) -> Report:
     return Report.model_validate({**report.model_dump(), **changes})
 
 
-def printed(report: Report, width: int) -> str:
+def printed(report: Report, width: int, *, whole: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    show(report, console, html=Path("build/report.html"))
+    show(report, console, html=Path("build/report.html"), whole=whole)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -290,6 +290,24 @@ def test_the_terminal_says_what_was_dropped_and_what_to_do_next(report: Report) 
     assert "Dropped openvino-int8: it loses 1.18 points" in text
     assert text.index("make serve MODEL=minilm") < text.index("from serving import Classifier")
     assert "open build/report.html" in text
+
+
+def test_a_study_shows_its_fastest_and_says_where_the_rest_is(report: Report) -> None:
+    first = report.variant("onnx-fp32")
+    slow = {"served": None, "in_process": InProcess(p50_ms=50.0, p95_ms=60.0, p99_ms=70.0)}
+    extra = [first.model_copy(update={"name": f"slower-{n}", **slow}) for n in range(20)]
+    many = changed(report, variants=[v.model_dump() for v in (*extra, *report.variants)])
+    text = printed(many, 160)
+    names = {variant.name for variant in many.variants}
+    rows = [word for line in text.splitlines() for word in line[2:].split()[:1] if word in names and line[0] in "» "]
+    assert len(rows) == len(set(rows)) == MOST_ROWS
+    assert {variant.name for variant in report.variants} <= set(rows)
+    assert f"12 of {len(many.variants)} variants" in text
+    assert "bantam report build --all" in text
+    whole = printed(many, 160, whole=True)
+    assert all(variant.name in whole.split() for variant in many.variants)
+    assert "--all" not in whole
+    assert "--all" not in printed(report, 160)
 
 
 def test_texts_are_not_read_as_markup(report: Report) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from serving import plots
 from serving.report import Report, Variant
 from serving.report_file import read_report
 from serving.report_page import render, seconds
+from serving.report_ranking import on_front
+from tests.plugins.reports import EXAMPLE, study
 
-EXAMPLE = Path(__file__).parents[1] / "fixtures" / "example-report.json"
-"""Made-up figures."""
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -238,19 +237,49 @@ def test_plots_leave_matplotlibs_settings_alone(report: Report) -> None:
     )
 
 
-def test_pareto_front() -> None:
-    assert plots.pareto_front([(3, 0.6), (1, 0.5), (2, 0.4), (4, 0.6), (1, 0.45)]) == [(1, 0.5), (3, 0.6)]
-    assert plots.pareto_front([]) == []
-
-
-def test_many_variants_are_told_apart(report: Report) -> None:
-    first = report.variant("onnx-fp32")
-    extra = [first.model_copy(update={"name": f"variant-with-a-long-name-{n}"}) for n in range(12)]
-    drawn = plots.series(changed(report, variants=[v.model_dump() for v in (*report.variants, *extra)]))
-    looks = [(item.color, item.marker) for item in drawn]
-    assert len(set(looks)) == len(plots.MARKERS)
+def test_variants_are_told_apart(report: Report) -> None:
+    drawn = plots.series(study(report))
+    looks = [(item.color, item.marker, item.dashes) for item in drawn]
+    assert len(set(looks)) == len(looks) == plots.MOST_SERIES
     assert sum(item.chosen for item in drawn) == 1
-    assert looks.count(looks[0]) == 1, "nothing else looks like the baseline"
+    assert drawn[0].variant.name == "baseline"
+
+
+def test_a_study_is_drawn_by_model_and_format(report: Report) -> None:
+    many = study(report)
+    looks = {item.variant.name: (item.color, item.marker) for item in plots.groups(many)}
+    assert len(looks) == len(many.variants), "none is left out"
+    color, marker = looks["model-1-onnx-int8"]
+    assert looks["model-1-onnx-fp32"][0] == color
+    assert looks["model-2-onnx-int8"] == (looks["model-2-onnx-fp32"][0], marker)
+    assert looks["model-2-onnx-int8"][0] != color
+    svg = plots.tradeoff(many)
+    assert svg is not None
+    texts = re.findall(r"<text[^>]*>([^<]+)", svg)
+    assert {"model-1", "model-2", "ONNX int8", "ONNX fp32", "Pareto front", many.chosen} <= set(texts)
+    assert "model-1-onnx-fp32" not in texts, "a study's legend does not list every variant"
+    (description,) = re.findall(r"<desc[^>]*>([^<]+)", svg)
+    for variant in many.variants:
+        assert variant.in_process is not None
+        assert f"{variant.name}: {variant.in_process.p50_ms:g} ms" in description
+    front = set(re.findall(r"([\w-]+): [^;]+, on the Pareto front", description))
+    assert front == on_front(many.variants)
+
+
+def test_the_table_marks_the_front(report: Report, html: str) -> None:
+    rows = Page(html).tables[0][2:]
+    marked = {variant.name for row, variant in zip(rows, report.ordered, strict=True) if " front" in row[0][0]}
+    assert marked == on_front(report.variants)
+    assert marked
+    assert "badge edge" not in render(changed(report, random_weights=True))
+
+
+def test_the_lineage_of_the_chosen_variant_comes_first(report: Report, html: str) -> None:
+    own, others = Page(html).tables[3:5]
+    chosen = report.variant(report.chosen)
+    assert [row[0][0].split()[0] for row in own[1:]] == [step.name + step.stage for step in chosen.stages]
+    names = {step.name + step.stage for variant in report.variants for step in variant.stages}
+    assert {row[0][0].split()[0] for row in (*own[1:], *others[1:])} == names
 
 
 # --- Little was measured ----------------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+"""A report of made-up figures, and one of a whole study made from it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from serving.report import Report
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "example-report.json"
+
+
+def study(report: Report) -> Report:
+    """A report of many variants: six models, each in two formats, the later the faster."""
+    first = report.variant("onnx-fp32").model_dump()
+    made = []
+    for model, precision in itertools.product(range(6), ("fp32", "int8")):
+        stages = [
+            {"name": f"model-{model}", "stage": "distill"},
+            {"name": f"model-{model}-onnx", "stage": "export"},
+        ]
+        p50 = (1.7 if precision == "fp32" else 1.1) - 0.1 * model
+        timed = {"p50_ms": p50, "p95_ms": 2 * p50, "p99_ms": 3 * p50}
+        made.append(
+            first
+            | {"name": f"model-{model}-onnx-{precision}", "precision": precision, "stages": stages}
+            | {"in_process": timed, "served": {"protocol": "grpc", **timed}}
+        )
+    variants = [*(variant.model_dump() for variant in report.variants), *made]
+    return Report.model_validate({**report.model_dump(), "variants": variants})
