@@ -237,6 +237,8 @@ def main() -> NoReturn:
         app()
     except BantamError as exc:
         _fail(exc, str(exc), exc.exit_code)
+    except ModuleNotFoundError as exc:
+        _fail(exc, f"{exc}. This command needs more than the client: pip install '.[optimize]' in Bantam's folder.", 2)
     except Exception as exc:  # noqa: BLE001 the last place that can turn a defect of ours into something readable
         _fail(exc, f"{type(exc).__name__}: {exc}\nThis is a defect of Bantam. `bantam --debug ...` shows where.", 1)
     raise SystemExit(0)

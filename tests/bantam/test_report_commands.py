@@ -84,3 +84,12 @@ def test_all_variants_are_shown_if_asked_for(folder: Path) -> None:
     assert "bantam report build/other --all" in few
     assert "slow-19" not in few
     assert "slow-19" in whole
+
+
+def test_a_plain_install_is_told_what_it_lacks(folder: Path) -> None:
+    (folder / "matplotlib.py").write_text("raise ModuleNotFoundError(\"No module named 'matplotlib'\")\n")
+    done = bantam(folder, "report")
+    assert done.returncode == 2
+    assert "No module named 'matplotlib'" in done.stderr
+    assert "pip install '.[optimize]'" in done.stderr
+    assert "defect" not in done.stderr
