@@ -50,12 +50,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         workers = {
             name: stack.enter_context(
-                Worker(
-                    variant.artifact,
-                    threads=serving.threads,
-                    intra_op_threads=variant.intra_op_threads,
-                    micro_batch=serving.micro_batch,
-                )
+                Worker(variant.artifact, threads=serving.threads, micro_batch=serving.micro_batch)
             )
             for name, variant in variants.items()
         }

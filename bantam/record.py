@@ -129,7 +129,6 @@ def _variant(run: Run, name: str) -> Variant:
         in_process=InProcess(
             **percentiles,
             texts_per_s=round(1e3 / float(measured.in_process_ms.mean()), 1),
-            intra_op_threads=run.scored[name].intra_op_threads,
         ),
         served=_served(run, name, run.served[name]) if name in run.served else None,
     )

@@ -246,7 +246,6 @@ def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> 
         max_batch_size=serving.max_batch_size,
         micro_batch=serving.micro_batch,
         threads=serving.threads,
-        intra_op_threads=scored.intra_op_threads,
         link=link,
     )
 

@@ -1,4 +1,4 @@
-"""The scores of a variant on dev and test, computed in process and kept on disk; thresholds come from dev alone."""
+"""The scores of a variant on dev and test, computed in process and kept on disk; its thresholds come from dev alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.threads import choose_threads
 from bantam.worker import Worker
 from optimizer.artifact import Artifact, cache_key, seal
 from optimizer.data import Dataset
@@ -15,7 +14,6 @@ from optimizer.evaluate import tune_thresholds
 from optimizer.pipeline import kept_or_made
 from optimizer.recipe import ServingConfig
 from optimizer.stage import RunContext
-from serving.backend.engine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -27,22 +25,15 @@ class Scored:
     """Probabilities ``[rows, labels]``."""
     thresholds: tuple[float, ...] | None
     """Per label, tuned on dev; None for single-label tasks, where the best label wins."""
-    intra_op_threads: int | None = None
-    """Threads that work on one text together; None if that is the runtime's affair."""
 
 
 def score(variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
     """Score ``variant`` on dev and test, or keep the scores that are there for the same variant and data."""
     name = variant.manifest.name
-    key = cache_key(
-        variant=variant.digest, data=data.digest, serving=serving.model_dump(mode="json"), cores=usable_cores()
-    )
+    key = cache_key(variant=variant.digest, data=data.digest, serving=serving.model_dump(mode="json"))
 
     def make(target: RunContext) -> Artifact:
-        threads = choose_threads(variant, data.splits["dev"].texts, serving)
-        with Worker(
-            variant, threads=serving.threads, intra_op_threads=threads, micro_batch=serving.micro_batch
-        ) as worker:
+        with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:
             for split in ("dev", "test"):
                 np.save(target.folder / f"{split}.npy", worker.scores(data.splits[split].texts))
         thresholds = None
@@ -57,15 +48,10 @@ def score(variant: Artifact, data: Dataset, context: RunContext, serving: Servin
             ships=(),
             files={},
             metrics={},
-            details={"variant": name, "thresholds": thresholds, "intra_op_threads": threads},
+            details={"variant": name, "thresholds": thresholds},
         )
         return Artifact(target.folder, seal(target.folder, manifest))
 
     scores = kept_or_made(f"scores-{name}", replace(context, key=key), make)
-    details = scores.manifest.details
-    return Scored(
-        artifact=variant,
-        test=np.load(scores.folder / "test.npy"),
-        thresholds=tuple(details["thresholds"]) if details["thresholds"] else None,
-        intra_op_threads=details["intra_op_threads"],
-    )
+    thresholds = scores.manifest.details["thresholds"]
+    return Scored(variant, np.load(scores.folder / "test.npy"), tuple(thresholds) if thresholds else None)

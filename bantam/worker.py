@@ -31,7 +31,7 @@ class Runner(Protocol):
         """Probabilities float32 ``[texts, labels]``."""
 
 
-def open_runner(artifact: Artifact, *, threads: int | None, intra_op_threads: int | None, micro_batch: int) -> Runner:
+def open_runner(artifact: Artifact, *, threads: int | None, micro_batch: int) -> Runner:
     """Load a variant to run it in this process."""
     if artifact.manifest.format == "pytorch":
         from optimizer.reference import Reference
@@ -39,7 +39,7 @@ def open_runner(artifact: Artifact, *, threads: int | None, intra_op_threads: in
         return Reference.load(artifact.folder, threads=threads)
     from serving.backend.engine import Engine
 
-    return Engine(artifact.folder, threads=threads, intra_op_threads=intra_op_threads, micro_batch=micro_batch)
+    return Engine(artifact.folder, threads=threads, micro_batch=micro_batch)
 
 
 class Worker:
@@ -48,19 +48,13 @@ class Worker:
     Raises :class:`StageError` with the child's message if it fails or dies.
     """
 
-    def __init__(
-        self, artifact: Artifact, *, threads: int | None, micro_batch: int, intra_op_threads: int | None = None
-    ) -> None:
+    def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
         self.name = artifact.manifest.name
         # spawn, the only start method that all platforms and threaded parents have.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve,
-            args=(theirs, artifact.folder),
-            kwargs={"threads": threads, "intra_op_threads": intra_op_threads, "micro_batch": micro_batch},
-            name=f"bantam-{self.name}",
-            daemon=True,
+            target=_serve, args=(theirs, artifact.folder, threads, micro_batch), name=f"bantam-{self.name}", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -79,19 +73,19 @@ class Worker:
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
-        return np.asarray(self._ask(_scores, list(texts)))
+        return np.asarray(self._ask("scores", list(texts)))
 
     def latencies_ms(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Milliseconds that each text takes alone, from text to probabilities: float64 ``[texts]``."""
-        return np.asarray(self._ask(_latencies_ms, list(texts)))
+        return np.asarray(self._ask("latencies_ms", list(texts)))
 
     def peak_rss_mb(self) -> float:
         """The most memory (10^6 bytes, resident) that this process has had."""
-        return float(self._ask(_peak_rss_mb))
+        return float(self._ask("peak_rss_mb", []))
 
-    def _ask(self, job: Callable[..., Any], *arguments: Any) -> Any:
+    def _ask(self, job: str, texts: list[str]) -> Any:
         try:
-            self._connection.send((job.__name__, arguments))
+            self._connection.send((job, texts))
             ok, answer = self._connection.recv()
         except (EOFError, OSError) as exc:
             self._process.join(timeout=5)
@@ -104,27 +98,23 @@ class Worker:
         return answer
 
 
-def _serve(connection: Connection, folder: Path, **options: Any) -> None:
+def _serve(connection: Connection, folder: Path, threads: int | None, micro_batch: int) -> None:
     # Ctrl-C goes to the whole process group; the parent ends us by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     runner: Runner | None = None
     while True:
         try:
-            job, arguments = connection.recv()
+            job, texts = connection.recv()
         except EOFError:
             return
         try:
-            runner = runner or open_runner(Artifact.load(folder), **options)
-            connection.send((True, _JOBS[job](runner, *arguments)))
+            runner = runner or open_runner(Artifact.load(folder), threads=threads, micro_batch=micro_batch)
+            connection.send((True, _JOBS[job](runner, texts)))
         except BrokenPipeError:
             return
         except Exception as exc:  # noqa: BLE001 whatever it is, the parent is to know and to raise it
             connection.send((False, f"{type(exc).__name__}: {exc}"))
-
-
-def _scores(runner: Runner, texts: list[str]) -> NDArray[np.float32]:
-    return runner.scores(texts)
 
 
 def _latencies_ms(runner: Runner, texts: list[str]) -> NDArray[np.float64]:
@@ -136,8 +126,8 @@ def _latencies_ms(runner: Runner, texts: list[str]) -> NDArray[np.float64]:
     return result * 1e3
 
 
-def _peak_rss_mb(_runner: Runner) -> float:
-    return peak_rss_mb()
-
-
-_JOBS: dict[str, Callable[..., Any]] = {job.__name__: job for job in (_scores, _latencies_ms, _peak_rss_mb)}
+_JOBS: dict[str, Callable[[Runner, list[str]], Any]] = {
+    "scores": lambda runner, texts: runner.scores(texts),
+    "latencies_ms": _latencies_ms,
+    "peak_rss_mb": lambda runner, texts: peak_rss_mb(),
+}

@@ -110,8 +110,6 @@ class InProcess(Latency):
     """Measured inside one process, without a server."""
 
     texts_per_s: Positive | None = None
-    intra_op_threads: int | None = Field(None, ge=1)
-    """Threads that worked on one text together, if that was chosen by measuring; served as well."""
 
 
 class Served(Latency):

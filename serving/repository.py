@@ -55,7 +55,6 @@ def publish(
     max_batch_size: int = 64,
     micro_batch: int = 8,
     threads: int | None = None,
-    intra_op_threads: int | None = None,
     link: bool = False,
 ) -> Published:
     """Write ``artifact`` as the new version of model ``name``; does nothing if that content is published already.
@@ -76,7 +75,6 @@ def publish(
             max_batch_size=max_batch_size,
             micro_batch=micro_batch,
             threads=threads,
-            intra_op_threads=intra_op_threads,
         )
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())

@@ -34,7 +34,6 @@ class TritonConfig(BaseModel):
     max_batch_size: int = Field(64, ge=1)
     micro_batch: int = Field(8, ge=1)
     threads: int | None = Field(None, ge=1)
-    intra_op_threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _one_threshold_per_label(self) -> TritonConfig:
@@ -55,9 +54,8 @@ class TritonConfig(BaseModel):
         }
         if self.thresholds is not None:
             values["thresholds"] = json.dumps(self.thresholds)
-        for name in ("threads", "intra_op_threads"):
-            if (count := getattr(self, name)) is not None:
-                values[name] = str(count)
+        if self.threads is not None:
+            values["threads"] = str(self.threads)
         return values
 
     def as_dict(self) -> dict[str, Any]:

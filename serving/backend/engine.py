@@ -32,14 +32,11 @@ class Engine:
     """A text classifier in this process.
 
     ``folder`` holds ``manifest.json``, ``tokenizer.json`` and the model's files, as an export or quantize stage wrote
-    them. ``threads``: CPU threads in all, by default the cores that this process may use; ``intra_op_threads``: those
-    of them that work on one run together, by default all. ``micro_batch``: most texts in one run of the model. Raises
-    ``ValueError`` if the manifest's format is neither ``onnx`` nor ``openvino``.
+    them. ``threads``: CPU threads, by default the cores that this process may use. ``micro_batch``: most texts in one
+    run of the model. Raises ``ValueError`` if the manifest's format is neither ``onnx`` nor ``openvino``.
     """
 
-    def __init__(
-        self, folder: Path, *, threads: int | None = None, intra_op_threads: int | None = None, micro_batch: int = 8
-    ) -> None:
+    def __init__(self, folder: Path, *, threads: int | None = None, micro_batch: int = 8) -> None:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         signature = manifest["signature"]
         self.labels: tuple[str, ...] = tuple(signature["labels"])
@@ -60,7 +57,7 @@ class Engine:
         # itself changes what a model computes.
         alone = manifest["precision"] != "fp32" or "attention_mask" not in self._inputs
         self._micro_batch = 1 if alone else micro_batch
-        self._run = _open(folder, manifest, min(intra_op_threads or self.threads, self.threads))
+        self._run = _open(folder, manifest, self.threads)
         # One thread of ours per core keeps ONNX Runtime busy; OpenVINO in latency mode has one stream, and queues.
         self._pool = ThreadPoolExecutor(1 if openvino else self.threads, thread_name_prefix="micro-batch")
         self._warm()

@@ -30,10 +30,11 @@ class TritonPythonModel:
                 "(with 2, inputs silently arrive as zeros). Install 'numpy<2' in the serving environment."
             )
         parameters = json.loads(args["model_config"])["parameters"]
-        names = ("threads", "intra_op_threads", "micro_batch")
-        options = {name: int(parameters[name]["string_value"]) for name in names if name in parameters}
+        threads = int(parameters["threads"]["string_value"]) if "threads" in parameters else None
         folder = Path(args["model_repository"]) / args["model_version"]
-        self.engine = load_engine(folder).Engine(folder, **options)
+        self.engine = load_engine(folder).Engine(
+            folder, threads=threads, micro_batch=int(parameters["micro_batch"]["string_value"])
+        )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Score the texts of all requests that Triton merged as one batch; a bad request gets its own error."""

@@ -118,10 +118,6 @@ calibration_rows = 20
 texts = 20
 rounds = 1
 rate_seconds = 1.0
-
-[serving]
-# Of one or two, noise would decide which is faster at this size.
-threads = 1
 """
 
 

@@ -54,9 +54,7 @@ def test_same_content_writes_nothing(tiny_artifact: Artifact, tmp_path: Path) ->
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    "change", [{"thresholds": [0.4, 0.5, 0.5]}, {"threads": 1}, {"intra_op_threads": 1}, {"max_batch_size": 8}]
-)
+@pytest.mark.parametrize("change", [{"thresholds": [0.4, 0.5, 0.5]}, {"threads": 1}, {"max_batch_size": 8}])
 def test_other_options_are_a_new_version(tiny_artifact: Artifact, tmp_path: Path, change: dict[str, Any]) -> None:
     put(tiny_artifact, tmp_path)
     result = put(tiny_artifact, tmp_path, **change)

@@ -15,9 +15,7 @@ BASE: dict[str, Any] = {"name": "tiny", "version": 3, "task": "multi_label", "la
 
 
 def test_text_reads_back_as_what_was_asked_for() -> None:
-    config = TritonConfig(
-        **BASE, thresholds=(0.1, 0.5, 0.9), max_batch_size=16, micro_batch=4, threads=2, intra_op_threads=1
-    )
+    config = TritonConfig(**BASE, thresholds=(0.1, 0.5, 0.9), max_batch_size=16, micro_batch=4, threads=2)
     message = parse_pbtxt(config.to_pbtxt())
     assert (message.name, message.backend, message.max_batch_size) == ("tiny", "python", 16)
     assert list(message.version_policy.specific.versions) == [3]
@@ -27,7 +25,6 @@ def test_text_reads_back_as_what_was_asked_for() -> None:
     assert json.loads(parameters["labels"]) == list(BASE["labels"])
     assert json.loads(parameters["thresholds"]) == [0.1, 0.5, 0.9]
     assert (parameters["task"], parameters["micro_batch"], parameters["threads"]) == ("multi_label", "4", "2")
-    assert parameters["intra_op_threads"] == "1"
 
 
 def test_requests_are_batched_without_a_delay_and_without_a_policy_that_makes_the_batcher_miss_them() -> None:
