@@ -9,7 +9,7 @@ from rich.table import Table
 
 from optimizer.data import load_dataset
 from serving.client import Classifier
-from serving.loadtest import LoadResult, closed_loop, fixed_rate
+from serving.loadtest import LoadResult, closed_loop, open_loop
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
         closed = closed_loop(send, texts, seconds=seconds)
         rate = rate or max(1.0, closed.texts_per_s / 2)
         say(f"{rate:.0f} requests per second, {seconds:g} s")
-        fixed = fixed_rate(send, texts, rate=rate, seconds=seconds)
+        fixed = open_loop(send, texts, rate=rate, seconds=seconds)
     return {"one client": _figures(closed), f"{rate:.0f} requests/s": {"rate": rate, **_figures(fixed)}}
 
 
