@@ -74,13 +74,15 @@ def percentiles(
     """
     if not len(latencies_ms):
         return []
-    counted = histogram(latencies_ms)
-    found = counted.get_percentile_to_value_dict(list(percents))
+    counted = histogram(latencies_ms).get_percentile_to_value_dict(list(percents))
     ends = _intervals(latencies_ms, np.arange(len(latencies_ms)) if order is None else order, percents)
-    return [
-        Percentile(percent, found[percent] / 1e3, low, high, int(np.count_nonzero(latencies_ms > found[percent] / 1e3)))
-        for percent, (low, high) in zip(percents, ends, strict=True)
-    ]
+    found = []
+    for percent, (low, high) in zip(percents, ends, strict=True):
+        ms = counted[percent] / 1e3
+        beyond = int(np.count_nonzero(latencies_ms > ms))
+        # The histogram rounds up in the third digit, the interval does not: it contains what it belongs to.
+        found.append(Percentile(percent, ms, low and min(low, ms), high and max(high, ms), beyond))
+    return found
 
 
 def _intervals(
