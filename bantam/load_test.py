@@ -22,7 +22,7 @@ from serving.loadtest.kserve import ENDPOINTS, Endpoint, find_input
 from serving.loadtest.loop import Arrivals
 from serving.loadtest.processes import Clients, Closed, Open, Plan, Subject, client_processes
 from serving.loadtest.processes import Progress as State
-from serving.loadtest.report import LoadTestReport, Test, Texts, describe, describe_limit, warnings
+from serving.loadtest.report import LoadTestReport, Measurement, Texts, describe, describe_limit, warnings
 from serving.loadtest.result import LoadResult
 from serving.loadtest.search import CLIENTS, Slo, SloSearch, find_limit, first_rate
 from serving.machine import describe_machine, versions
@@ -109,7 +109,7 @@ class Tester:
     count: int | None
     say: Say
     console: Console
-    tests: list[Test] = field(default_factory=list)
+    tests: list[Measurement] = field(default_factory=list)
     """What :meth:`test` measured."""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 from serving.loadtest.files import Written
 from serving.loadtest.histogram import PERCENTS
 from serving.loadtest.page import interval, or_dash, rows
-from serving.loadtest.report import LoadTestReport, Test
+from serving.loadtest.report import LoadTestReport, Measurement
 
 
 def show(report: LoadTestReport, console: Console, written: Written | None) -> None:
@@ -54,17 +54,17 @@ def server(report: LoadTestReport) -> Table:
     return shown
 
 
-def _split(test: Test) -> str:
+def _split(test: Measurement) -> str:
     parts = (test.server.queue_ms, test.server.compute_input_ms, test.server.compute_infer_ms)
     return " ".join(or_dash(part) for part in (*parts, test.server.compute_output_ms))
 
 
-def _usage(test: Test) -> str:
+def _usage(test: Measurement) -> str:
     if test.server.cores is None:
         return or_dash(None)
     return f"{test.server.cores:.2f}, {test.server.peak_rss_mb or 0:,.0f}"
 
 
-def _client(test: Test) -> str:
+def _client(test: Measurement) -> str:
     several = f" x {test.processes}" if test.processes > 1 else ""
     return f"{test.client_cores:.2f}{several}, {or_dash(test.lag_p99_ms)}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from optimizer.errors import DiskFullError, UserError
 from serving.loadtest.histogram import PERCENTS
-from serving.loadtest.report import LoadTestReport, Test
+from serving.loadtest.report import LoadTestReport, Measurement
 
 
 class Written(NamedTuple):
@@ -65,7 +65,7 @@ def write(report: LoadTestReport, folder: Path) -> Written:
     return paths
 
 
-def _row(test: Test) -> dict[str, object]:
+def _row(test: Measurement) -> dict[str, object]:
     row: dict[str, object] = {
         "test": test.name,
         "rate": test.rate,

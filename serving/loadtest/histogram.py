@@ -80,8 +80,7 @@ def percentiles(
     for percent, (low, high) in zip(percents, ends, strict=True):
         ms = counted[percent] / 1e3
         beyond = int(np.count_nonzero(latencies_ms > ms))
-        # The histogram rounds up in the third digit, the interval does not: it contains what it belongs to.
-        found.append(Percentile(percent, ms, low and min(low, ms), high and max(high, ms), beyond))
+        found.append(Percentile(percent, ms, low, high, beyond))
     return found
 
 
@@ -91,7 +90,7 @@ def _intervals(
     requests = int(order.max()) + 1
     if requests < ENOUGH * BLOCKS:
         return [(None, None)] * len(percents)
-    values, cells = np.unique(_microseconds(latencies_ms), return_inverse=True)
+    values, cells = np.unique(cells(_microseconds(latencies_ms)), return_inverse=True)
     counts = np.zeros((BLOCKS, len(values)))
     np.add.at(counts, (order * BLOCKS // requests, cells), 1)
     draws = np.random.default_rng(0).multinomial(BLOCKS, [1 / BLOCKS] * BLOCKS, size=RESAMPLES)
@@ -103,6 +102,12 @@ def _intervals(
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(found, [tail, 100 - tail], axis=0) / 1e3
     return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def cells(microseconds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The upper ends of the HDR histogram's cells that the values are in: 11 bits each, which is three digits."""
+    shift = np.maximum(np.log2(microseconds).astype(np.int64) - 10, 0)
+    return (((microseconds >> shift) + 1) << shift) - 1
 
 
 def _microseconds(latencies_ms: Times) -> npt.NDArray[np.int64]:

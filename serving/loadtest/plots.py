@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serving.loadtest.histogram import PERCENTS, Times
-from serving.loadtest.report import LoadTestReport, Test
+from serving.loadtest.report import LoadTestReport, Measurement
 
 # The report's page and this one look alike, because their plots are drawn and coloured by the same functions.
 from serving.plots import _STAND_INS, DASHES, MARKERS, _figure, _latency_axis, _legend, _svg, _unique
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BINS = 60
 
 
-def over_time(test: Test) -> str | None:
+def over_time(test: Measurement) -> str | None:
     """Median, 99th percentile and longest latency of each moment of a test, against time; SVG, None without answers."""
     moments = [moment for moment in test.moments if moment.max_ms is not None]
     if len(moments) < 2:
@@ -46,7 +46,7 @@ def over_time(test: Test) -> str | None:
         return _svg(figure, "over-time", f"Latency over time, {test.name}", words)
 
 
-def distribution(tests: Sequence[Test]) -> str | None:
+def distribution(tests: Sequence[Measurement]) -> str | None:
     """Histograms of the latency on a logarithmic axis, one line a test; SVG, None without answers."""
     counted = [(test, *_cells(test)) for test in tests if test.latency]
     if not counted:
@@ -101,10 +101,11 @@ def against_rate(report: LoadTestReport) -> str | None:
         return _svg(figure, "against-rate", "Latency against the request rate", words)
 
 
-def _cells(test: Test) -> tuple[Times, Times]:
+def _cells(test: Measurement) -> tuple[Times, Times]:
     """Milliseconds and counts of the filled cells of a test's histogram."""
     found = [
-        (item.value_iterated_to / 1e3, item.count_at_this_value) for item in test.histogram().get_recorded_iterator()
+        (item.value_iterated_to / 1e3, item.count_at_value_iterated_to)
+        for item in test.histogram().get_recorded_iterator()
     ]
     values, counts = np.array(found, dtype=np.float64).T
     return values, counts
@@ -116,11 +117,11 @@ def _look(slot: int) -> dict[str, Any]:
     return {"color": _STAND_INS[f"series-{slot}"], "linestyle": DASHES[slot], "linewidth": 1.6}
 
 
-def _in_words(test: Test) -> str:
+def _in_words(test: Measurement) -> str:
     return ", ".join(f"p{percent:g} {_ms(test, percent):.3g} ms" for percent in PERCENTS if _ms(test, percent))
 
 
-def _ms(test: Test, percent: float) -> float | None:
+def _ms(test: Measurement, percent: float) -> float | None:
     found = test.quantile(percent)
     return found.ms if found else None
 

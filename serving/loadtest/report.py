@@ -20,7 +20,6 @@ from serving.loadtest.result import LATE_MS, LoadResult
 from serving.loadtest.search import SloSearch
 from serving.report import Count, Machine, Positive, Record, Share
 
-SCHEMA = 1
 DIFFERENT = 0.05
 """Two ways to count latency differ if one of their percentiles does by more than this share."""
 MOMENTS = 60
@@ -62,7 +61,7 @@ class Server(Record):
     peak_rss_mb: Positive | None = None
 
 
-class Test(Record):
+class Measurement(Record):
     """One test at one rate, or with one number of clients."""
 
     kind: Literal["open", "closed"]
@@ -143,12 +142,12 @@ class Texts(Record):
 class LoadTestReport(Record):
     """A whole load test."""
 
-    schema_: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_: Literal[1] = Field(1, alias="schema")
     model: str
     address: str
     protocol: str
     texts: Texts
-    tests: tuple[Test, ...]
+    tests: tuple[Measurement, ...]
     limit: Limit | None = None
     notes: tuple[str, ...] = ()
     machine: Machine | None = None
@@ -157,13 +156,13 @@ class LoadTestReport(Record):
     command: str | None = None
 
 
-def describe(result: LoadResult, arrivals: str | None, split: ServerSplit | None, usage: Usage | None) -> Test:
+def describe(result: LoadResult, arrivals: str | None, split: ServerSplit | None, usage: Usage | None) -> Measurement:
     """A test's record; ``arrivals`` of an open loop."""
     is_open = result.rate is not None
     latency = result.percentiles()
     other = result.naive_percentiles() if is_open else result.corrected_percentiles()
     other = other if _differ(latency, other) else []
-    return Test(
+    return Measurement(
         kind="open" if is_open else "closed",
         arrivals=arrivals if is_open else None,
         rate=result.rate,
@@ -202,7 +201,7 @@ def describe_limit(search: SloSearch) -> Limit:
     return Limit(slo=str(search.slo), rate=search.rate, failed_rate=search.failed_rate, steps=tuple(steps))
 
 
-def warnings(tests: Iterable[Test], limit: Limit | None) -> list[str]:
+def warnings(tests: Iterable[Measurement], limit: Limit | None) -> list[str]:
     """What a reader has to know before the figures are trusted."""
     found = []
     for test in tests:

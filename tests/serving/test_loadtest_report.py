@@ -16,7 +16,7 @@ from bantam.load_test_table import show
 from optimizer.errors import UserError
 from serving.loadtest.files import to_csv, to_json, write
 from serving.loadtest.page import render
-from serving.loadtest.report import LoadTestReport, Test, describe, warnings
+from serving.loadtest.report import LoadTestReport, describe, warnings
 from serving.loadtest.result import LoadResult
 from serving.loadtest.search import Slo, find_limit
 from tests.serving import load_test_sample
@@ -150,7 +150,7 @@ def test_the_terminal_shows_figures_warnings_and_where_the_page_is(report: LoadT
 
 
 def test_what_makes_figures_doubtful_is_said() -> None:
-    late: Test = describe(opened(lag=0.02), "poisson", None, None)
+    late = describe(opened(lag=0.02), "poisson", None, None)
     (bound, luck) = warnings([late], None)
     assert "the client was the bottleneck" in bound
     assert "p99.9" in luck
