@@ -90,9 +90,9 @@ def _intervals(
     requests = int(order.max()) + 1
     if requests < ENOUGH * BLOCKS:
         return [(None, None)] * len(percents)
-    values, cells = np.unique(cells(_microseconds(latencies_ms)), return_inverse=True)
+    values, places = np.unique(cells(_microseconds(latencies_ms)), return_inverse=True)
     counts = np.zeros((BLOCKS, len(values)))
-    np.add.at(counts, (order * BLOCKS // requests, cells), 1)
+    np.add.at(counts, (order * BLOCKS // requests, places), 1)
     draws = np.random.default_rng(0).multinomial(BLOCKS, [1 / BLOCKS] * BLOCKS, size=RESAMPLES)
     found = np.empty((RESAMPLES, len(percents)))
     for row, draw in zip(found, draws, strict=True):
