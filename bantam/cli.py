@@ -153,14 +153,13 @@ def load_test(
 ) -> None:
     """Measure any served KServe v2 model that takes text: a closed loop, a fixed rate, and with --slo its limit.
 
-    Latency counts from the moment at which a request was meant to be sent. Results are shown, and written as JSON, CSV
-    and a page.
+    Latency counts from the intended sending. The results are shown, and written as JSON, CSV and a page.
     """
     from bantam.load_test import Request, run
     from bantam.load_test_table import show
     from serving.loadtest.files import to_json, write
 
-    request = Request(
+    asked = Request(
         model=model,
         address=address,
         protocol=protocol.value,
@@ -178,12 +177,9 @@ def load_test(
         seed=seed,
         command=shlex.join(["bantam", *sys.argv[1:]]),
     )
-    found = run(request, _say, progress)
+    found = run(asked, _say, progress)
     written = write(found, output)
-    if as_json:
-        print(to_json(found), end="")
-    else:
-        show(found, Console(), written)
+    print(to_json(found), end="") if as_json else show(found, Console(), written)
 
 
 @app.command(epilog="Examples:  bantam report   |   bantam report build/minilm-goemotions-ekman-int8-quick --json")

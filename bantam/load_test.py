@@ -164,7 +164,7 @@ class Tester:
         more = min(2 * self._running, self._most)
         if not result.client_bound or more == self._running or (result.clients or more) < more:
             return False
-        self.say(f"  the client was the bottleneck: again with {more} processes")
+        self.say(f"  the client was too slow or too late: again with {more} processes")
         self._stack.close()
         self._running = more
         self._clients = self._start()

@@ -29,7 +29,10 @@ def show(report: LoadTestReport, console: Console, written: Written | None) -> N
 
 def latency(report: LoadTestReport) -> Table:
     """Percentiles of each test, each with its interval below; both ways to count where they differ."""
-    shown = Table("", *(f"p{percent:g}" for percent in PERCENTS), title="Latency in ms (95% interval)")
+    shown = Table(title="Latency in ms (95% interval)")
+    shown.add_column("", min_width=22)
+    for percent in PERCENTS:
+        shown.add_column(f"p{percent:g}")
     for name, way, found in rows(report):
         label = Text(name).append(f"\n{way}", style="dim")
         cells = [Text(or_dash(each.ms)).append(f"\n{interval(each)}", style="dim") for each in found]

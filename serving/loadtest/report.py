@@ -13,10 +13,10 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from pydantic import Field
 
-from serving.loadtest.histogram import ENOUGH, Percentile, Times
+from serving.loadtest.histogram import ENOUGH, PERCENTS, Percentile, Times
 from serving.loadtest.host import Usage
 from serving.loadtest.kserve import ServerSplit
-from serving.loadtest.result import LATE_MS, LoadResult
+from serving.loadtest.result import BUSY, LATE_MS, LoadResult
 from serving.loadtest.search import SloSearch
 from serving.report import Count, Machine, Positive, Record, Share
 
@@ -203,24 +203,29 @@ def describe_limit(search: SloSearch) -> Limit:
 
 def warnings(tests: Iterable[Measurement], limit: Limit | None) -> list[str]:
     """What a reader has to know before the figures are trusted."""
-    found = []
+    found, lucky = [], []
     for test in tests:
-        if test.client_bound:
+        if test.client_bound and test.client_cores >= BUSY:
             found.append(
-                f"{test.name}: the client was the bottleneck, not the server ({test.client_cores:.2f} cores in each of "
-                f"{test.processes} processes, 1 in 100 requests sent {test.lag_p99_ms:.1f} ms late or more). Use "
-                "--processes, a lower rate, or a machine with nothing else to do."
+                f"{test.name}: the client was the bottleneck, with {test.client_cores:.2f} cores in each of its "
+                f"{test.processes} processes. Take more --processes, or a lower rate."
             )
-        last = test.latency[-1] if test.latency else None
-        if last is None:
+        elif test.client_bound:
+            found.append(
+                f"{test.name}: 1 in 100 requests was sent {test.lag_p99_ms:.1f} ms late or more, which is part of its "
+                "latency. The client, its connections or its machine was too busy: take a lower rate, or more time alone."
+            )
+        if not test.latency:
             found.append(f"{test.name}: no request was answered.")
-        elif last.beyond < ENOUGH:
-            found.append(
-                f"{test.name}: only {last.beyond} requests were slower than p{last.percent:g}; that percentile is a "
-                "matter of luck. Test for longer."
-            )
+        elif test.latency[-1].beyond < ENOUGH:
+            lucky.append(test.name)
+    if lucky:
+        found.append(
+            f"{'; '.join(lucky)}: fewer than {ENOUGH} requests took longer than p{PERCENTS[-1]:g}, so it is a matter "
+            "of luck. Test for longer."
+        )
     if limit and any(step.client_bound and not step.met for step in limit.steps):
-        found.append(f"{limit.slo}: at a rate that failed, the client was the bottleneck; the server may bear more.")
+        found.append(f"{limit.slo}: at a rate that failed, the client was too slow; the server may bear more.")
     return found
 
 

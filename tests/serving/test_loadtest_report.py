@@ -152,5 +152,5 @@ def test_the_terminal_shows_figures_warnings_and_where_the_page_is(report: LoadT
 def test_what_makes_figures_doubtful_is_said() -> None:
     late = describe(opened(lag=0.02), "poisson", None, None)
     (bound, luck) = warnings([late], None)
-    assert "the client was the bottleneck" in bound
+    assert "sent 20.0 ms late or more" in bound
     assert "p99.9" in luck
