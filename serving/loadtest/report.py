@@ -213,7 +213,7 @@ def warnings(tests: Iterable[Measurement], limit: Limit | None) -> list[str]:
         elif test.client_bound:
             found.append(
                 f"{test.name}: 1 in 100 requests was sent {test.lag_p99_ms:.1f} ms late or more, which is part of its "
-                "latency. The client, its connections or its machine was too busy: take a lower rate, or more time alone."
+                "latency. The client, its connections or its machine was too busy: take a lower rate, or a free one."
             )
         if not test.latency:
             found.append(f"{test.name}: no request was answered.")
