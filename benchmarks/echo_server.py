@@ -1,4 +1,4 @@
-"""A gRPC server of the KServe v2 protocol that answers every inference with the same bytes, at about 20 us of CPU each.
+"""A gRPC server of the KServe v2 protocol that answers every inference with the same bytes.
 
 It is what a load tester's own cost can be measured against: a server that does as little as possible. It speaks just as
 much HTTP/2 (RFC 9113) as gRPC's client needs: it answers each finished stream, acknowledges settings and pings, gives

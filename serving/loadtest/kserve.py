@@ -1,7 +1,7 @@
 """Any server of the KServe v2 protocol whose model takes one text: what it is, and the cheapest way to ask it.
 
-Requests are put into bytes before the clock starts, and answers are not parsed, so that the tester itself takes about
-0.1 ms a request over gRPC. The model's input is found in its metadata.
+Requests are put into bytes before the clock starts, and answers are not parsed: the server is measured, not our codec
+(``benchmarks/load_test_client.py`` says what is left). The model's input is found in its metadata.
 """
 
 from __future__ import annotations
