@@ -37,6 +37,7 @@ app = typer.Typer(
 progress = Console(stderr=True, highlight=False)
 
 BUILD, REPOSITORY = Path("build"), Path("model_repo")
+LOAD_TEST = BUILD / "load-test"
 
 
 @app.callback(invoke_without_command=True)
@@ -125,27 +126,60 @@ def serve(
         server.wait()
 
 
-@app.command("load-test", epilog="Examples:  bantam load-test minilm   |   bantam load-test minilm --rate 200 --json")
+@app.command(
+    "load-test",
+    epilog="Examples:  bantam load-test minilm   |   bantam load-test minilm --slo p99=50ms   |   "
+    "bantam load-test minilm --rate 200 --seconds 60 --data reviews.csv   |   "
+    "bantam load-test sst2 --address models:8080 --protocol http --clients 8 --data texts.txt --words 64",
+)
 def load_test(
     model: options.ServedModel = "minilm",
     address: options.Address = "localhost:8001",
     protocol: options.Protocol = options.Protocol.grpc,
-    data: options.Data = "goemotions-ekman",
+    data: options.TestTexts = "goemotions-ekman",
+    words: options.Words = None,
     seconds: options.Seconds = 10.0,
+    clients: options.ClosedClients = 1,
     rate: options.Rate = None,
+    arrivals: options.Arrivals = options.Arrivals.poisson,
+    slo: options.SloText = None,
+    processes: options.Processes = "auto",
+    timeout: options.Timeout = 10.0,
+    warmup: options.Warmup = 20,
+    tensor: options.InputName = None,
+    seed: options.Seed = 0,
+    output: options.LoadTestFolder = LOAD_TEST,
     as_json: options.Json = False,
 ) -> None:
-    """Measure a served model: one client in a closed loop, then a fixed rate.
+    """Measure any served KServe v2 model that takes text: a closed loop, a fixed rate, and with --slo its limit.
 
-    The texts are those of the data set's test split, at their real lengths.
+    Latency counts from the intended sending. The results are shown, and written as JSON, CSV and a page.
     """
-    from bantam.load_test import run, table
+    from bantam.load_test import Request, run
+    from bantam.load_test_table import show
+    from serving.loadtest.files import to_json, write
 
-    results = run(model, address, protocol.value, data, seconds=seconds, rate=rate, say=_say)
-    if as_json:
-        print(json.dumps(results, indent=1))
-    else:
-        Console().print(table(results))
+    asked = Request(
+        model=model,
+        address=address,
+        protocol=protocol.value,
+        data=data,
+        words=words,
+        seconds=seconds,
+        clients=clients,
+        rate=rate,
+        arrivals=arrivals.value,
+        slo=slo,
+        processes=processes,
+        timeout=timeout,
+        warmup=warmup,
+        input=tensor,
+        seed=seed,
+        command=shlex.join(["bantam", *sys.argv[1:]]),
+    )
+    found = run(asked, _say, progress)
+    written = write(found, output)
+    print(to_json(found), end="") if as_json else show(found, Console(), written)
 
 
 @app.command(epilog="Examples:  bantam report   |   bantam report build/minilm-goemotions-ekman-int8-quick --json")

@@ -23,6 +23,13 @@ class Protocol(StrEnum):
     http = "http"
 
 
+class Arrivals(StrEnum):
+    """The gaps between requests of an open loop."""
+
+    poisson = "poisson"
+    constant = "constant"
+
+
 Model = Annotated[str, Argument(help="A short name (minilm, bert, distilbert, ...), a hub id or a folder.")]
 Data = Annotated[
     str,
@@ -51,11 +58,31 @@ HttpPort = Annotated[int, Option(help="Port for HTTP.", min=0, max=65535)]
 
 ServedModel = Annotated[str, Argument(help="Name of the served model.")]
 Address = Annotated[str, Option(help="host:port of the server: its gRPC port, or with --protocol http its HTTP port.")]
-Seconds = Annotated[float, Option(help="Length of each of the two tests.", min=1)]
+TestTexts = Annotated[
+    str,
+    Option(
+        "--data",
+        help="Texts to send: a data set (its test split), a .txt file with one a line, or a CSV, TSV or JSONL.",
+    ),
+]
+Words = Annotated[int | None, Option(help="Make all texts so many words long; their own length if left out.", min=1)]
+Seconds = Annotated[float, Option(help="Length of each test, and of each step of the search.", min=1)]
+ClosedClients = Annotated[int, Option("--clients", help="Closed loop: clients that each wait for an answer.", min=1)]
 Rate = Annotated[
     float | None,
-    Option(help="Requests per second of the fixed-rate test; half of what one client gets if left out.", min=0.1),
+    Option(help="Open loop: requests per second; half of what the closed loop gets if left out.", min=0.1),
 ]
+SloText = Annotated[
+    str | None, Option("--slo", help="Search for the highest rate that keeps this objective, such as p99=50ms.")
+]
+Processes = Annotated[str, Option(help="Processes that send: a number, or auto: more when one is the bottleneck.")]
+Timeout = Annotated[float, Option(help="Seconds after which a request has failed.", min=0.001)]
+Warmup = Annotated[int, Option(help="Requests of each process before the clock starts.", min=0)]
+InputName = Annotated[
+    str | None, Option("--input", help="Name of the model's text input, if its server does not describe it.")
+]
+Seed = Annotated[int, Option(help="Seed of the random gaps between requests.", min=0)]
+LoadTestFolder = Annotated[Path, Option("--output", help="Folder for load-test.json, .csv and .html.")]
 AllVariants = Annotated[bool, Option("--all", help="All variants in the table, not only the fastest.")]
 RunFolder = Annotated[Path | None, Argument(help="A run's folder; the newest if left out.")]
 RunA = Annotated[Path, Argument(help="A run's folder or its report.json.", show_default=False)]

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
-from urllib.parse import urlsplit
 
 from optimizer.errors import ClientError, InvalidInputError, UnavailableError, UserError
 from serving.grpc_transport import AsyncGrpcTransport, GrpcTransport
@@ -234,23 +233,14 @@ class AsyncClassifier:
 
 def _checked(address: str, model: str, protocol: str, timeout: float, retries: int, in_flight: int) -> Target:
     """The target, once all that a client was made with makes sense; :class:`UserError` says what does not."""
-    try:
-        parts = urlsplit(f"//{address}")
-        whole = bool(parts.hostname and parts.port) and parts.netloc == address and "@" not in address
-    except ValueError:  # a port that is no number, a broken IPv6 address
-        whole = False
-    if not whole:
-        raise UserError(f"Got address {address!r}, expected host:port without a scheme, such as 'localhost:8001'.")
     if protocol not in SYNC:
         raise UserError(f"Got protocol {protocol!r}, expected one of {', '.join(SYNC)}.")
-    if not model:
-        raise UserError("Got an empty model name, expected the name of a model on the server.")
     if timeout <= 0 or retries < 0 or in_flight < 1:
         raise UserError(
             f"Got timeout={timeout}, retries={retries}, in_flight={in_flight}; "
             "expected more than 0 s, 0 or more, 1 or more."
         )
-    return Target(address, model, timeout)
+    return Target.checked(address, model, timeout)
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:

@@ -106,18 +106,20 @@ class _Codec:
         try:
             yield
         except grpc.RpcError as exc:
-            raise self._translate(exc) from exc
+            raise translate(self._target, exc) from exc
 
-    def _translate(self, exc: grpc.RpcError) -> ClientError:
-        detail = exc.details() or exc.code().name
-        match exc.code():
-            case grpc.StatusCode.INVALID_ARGUMENT:
-                return self._target.refused(detail)
-            case grpc.StatusCode.NOT_FOUND:
-                return self._target.not_found(detail)
-            case grpc.StatusCode.UNAVAILABLE:
-                return self._target.unavailable(detail)
-            case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return self._target.late()
-            case code:
-                return self._target.failed(f"{code.name}, {detail}")
+
+def translate(target: Target, exc: grpc.RpcError) -> ClientError:
+    """The error that the status of a failed call stands for."""
+    detail = exc.details() or exc.code().name
+    match exc.code():
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return target.refused(detail)
+        case grpc.StatusCode.NOT_FOUND:
+            return target.not_found(detail)
+        case grpc.StatusCode.UNAVAILABLE:
+            return target.unavailable(detail)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return target.late()
+        case code:
+            return target.failed(f"{code.name}, {detail}")

@@ -29,21 +29,21 @@ class HttpTransport:
     """
 
     def __init__(self, target: Target) -> None:
-        self._codec = _Codec(target)
+        self._target, self._codec = target, _Codec(target)
         self._pool = httpcore2.ConnectionPool(max_connections=None, keepalive_expiry=IDLE_S)
 
     def config(self, timeout: float) -> ModelConfig:
         """Read the model's config."""
-        with self._codec.errors():
-            answer = self._pool.request("GET", self._codec.config_url, extensions=_limits(timeout))
+        with errors(self._target):
+            answer = self._pool.request("GET", self._codec.config_url, extensions=limits(timeout))
         return self._codec.config(answer)
 
     def infer(self, texts: Sequence[bytes], timeout: float) -> Scores:
         """Scores of at most the model's ``max_batch_size`` texts, in their order."""
         headers, body = self._codec.request(texts)
-        with self._codec.errors():
+        with errors(self._target):
             answer = self._pool.request(
-                "POST", self._codec.infer_url, headers=headers, content=body, extensions=_limits(timeout)
+                "POST", self._codec.infer_url, headers=headers, content=body, extensions=limits(timeout)
             )
         return self._codec.scores(answer, len(texts))
 
@@ -56,12 +56,12 @@ class AsyncHttpTransport:
     """The same on asyncio; the time-out bounds the whole request."""
 
     def __init__(self, target: Target) -> None:
-        self._codec = _Codec(target)
+        self._target, self._codec = target, _Codec(target)
         self._pool = httpcore2.AsyncConnectionPool(max_connections=None, keepalive_expiry=IDLE_S)
 
     async def config(self, timeout: float) -> ModelConfig:
         """Read the model's config."""
-        with self._codec.errors():
+        with errors(self._target):
             async with asyncio.timeout(timeout):
                 answer = await self._pool.request("GET", self._codec.config_url)
         return self._codec.config(answer)
@@ -69,7 +69,7 @@ class AsyncHttpTransport:
     async def infer(self, texts: Sequence[bytes], timeout: float) -> Scores:
         """Scores of at most the model's ``max_batch_size`` texts, in their order."""
         headers, body = self._codec.request(texts)
-        with self._codec.errors():
+        with errors(self._target):
             async with asyncio.timeout(timeout):
                 answer = await self._pool.request("POST", self._codec.infer_url, headers=headers, content=body)
         return self._codec.scores(answer, len(texts))
@@ -79,7 +79,8 @@ class AsyncHttpTransport:
         await self._pool.aclose()
 
 
-def _limits(timeout: float) -> dict[str, dict[str, float]]:
+def limits(timeout: float) -> dict[str, dict[str, float]]:
+    """httpcore2's form of a time-out in seconds for connecting, and for each wait."""
     return {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)}
 
 
@@ -93,7 +94,7 @@ class _Codec:
         self.infer_url = httpcore2.URL(f"{model}/infer")
 
     def config(self, answer: httpcore2.Response) -> ModelConfig:
-        self._check(answer)
+        check(self._target, answer)
         config = json.loads(answer.content)
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         return ModelConfig(config["max_batch_size"], parameters)
@@ -117,35 +118,38 @@ class _Codec:
         return headers, header + tensor
 
     def scores(self, answer: httpcore2.Response, texts: int) -> Scores:
-        self._check(answer)
+        check(self._target, answer)
         names = {name.lower(): value for name, value in answer.headers}
         length = int(names[HEADER_LENGTH.lower()])
         output = json.loads(answer.content[:length])["outputs"][0]
         return self._target.decode(answer.content[length:], output["shape"], output["datatype"], texts)
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpcore2.TimeoutException, TimeoutError) as exc:
-            raise self._target.late() from exc
-        except (httpcore2.NetworkError, httpcore2.ProtocolError) as exc:
-            # Also a pooled connection that the server has closed meanwhile; over gRPC all of these are UNAVAILABLE.
-            raise self._target.unavailable(str(exc) or type(exc).__name__) from exc
 
-    def _check(self, answer: httpcore2.Response) -> None:
-        """Raise the error that the status stands for."""
-        match answer.status:
-            case 200:
-                return
-            case 400:
-                raise self._target.refused(_detail(answer))
-            case 404:
-                raise self._target.not_found(_detail(answer))
-            case 503:
-                raise self._target.unavailable(_detail(answer))
-            case status:
-                raise self._target.failed(f"HTTP {status}, {_detail(answer)}")
+@contextmanager
+def errors(target: Target) -> Iterator[None]:
+    """Translate what httpcore2 raises."""
+    try:
+        yield
+    except (httpcore2.TimeoutException, TimeoutError) as exc:
+        raise target.late() from exc
+    except (httpcore2.NetworkError, httpcore2.ProtocolError) as exc:
+        # Also a pooled connection that the server has closed meanwhile; over gRPC all of these are UNAVAILABLE.
+        raise target.unavailable(str(exc) or type(exc).__name__) from exc
+
+
+def check(target: Target, answer: httpcore2.Response) -> None:
+    """Raise the error that the status stands for."""
+    match answer.status:
+        case 200:
+            return
+        case 400:
+            raise target.refused(_detail(answer))
+        case 404:
+            raise target.not_found(_detail(answer))
+        case 503:
+            raise target.unavailable(_detail(answer))
+        case status:
+            raise target.failed(f"HTTP {status}, {_detail(answer)}")
 
 
 def _detail(answer: httpcore2.Response) -> str:

@@ -27,7 +27,7 @@ WIDTH = 5.0
 MARKERS = ("o", "D", "s", "^", "v", "P", "X", "p")
 DASHES: tuple[Any, ...] = ("-", "-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 VARIABLES = ("ink", "muted", "grid", "surface", *(f"series-{n}" for n in range(len(MARKERS))))
-_STAND_INS = {name: f"#{0xABCD00 + n:06x}" for n, name in enumerate(VARIABLES)}
+STAND_INS = {name: f"#{0xABCD00 + n:06x}" for n, name in enumerate(VARIABLES)}
 """Matplotlib knows no CSS variables: it draws with these colours, which are then replaced."""
 
 
@@ -61,7 +61,7 @@ def series(report: Report) -> list[Series]:
     for variant in leading(report, MOST_SERIES):
         chosen = variant.name == report.chosen
         slot = 1 if chosen else 0 if variant.name == BASELINE else next(others)
-        result.append(Series(variant, _STAND_INS[f"series-{slot}"], MARKERS[slot], DASHES[slot], chosen))
+        result.append(Series(variant, STAND_INS[f"series-{slot}"], MARKERS[slot], DASHES[slot], chosen))
     return result
 
 
@@ -71,7 +71,7 @@ def groups(report: Report) -> list[Series]:
     kinds = list(dict.fromkeys(map(kind, report.ordered)))
     result = []
     for variant in report.ordered:
-        color = _STAND_INS[f"series-{models.index(model_of(variant)) % len(MARKERS)}"]
+        color = STAND_INS[f"series-{models.index(model_of(variant)) % len(MARKERS)}"]
         marker = MARKERS[kinds.index(kind(variant)) % len(MARKERS)]
         result.append(Series(variant, color, marker, "-", variant.name == report.chosen))
     return result
@@ -87,7 +87,7 @@ def tradeoff(report: Report) -> str | None:
     drawn = [(s, *point) for s in (groups(report) if many else series(report)) if (point := trade_off(s.variant))]
     if len(drawn) < 2 or report.random_weights:
         return None
-    with _figure(3.4) as figure:
+    with new_figure(3.4) as figure:
         axes = figure.subplots()
         _front(axes, [(latency, f1) for _, latency, f1 in drawn])
         baseline = report.variant(BASELINE).quality
@@ -97,17 +97,17 @@ def tradeoff(report: Report) -> str | None:
         for item, latency, f1 in drawn:
             _interval(axes, item, latency, base_f1, faint=many and not item.chosen)
             _point(axes, item, latency, f1, many=many)
-        _latency_axis(axes, "in-process p50, ms (less is better)")
+        latency_axis(axes, "in-process p50, ms (less is better)")
         axes.set_ylabel("macro-F1 (more is better)")
         axes.locator_params(axis="y", nbins=6)
         axes.yaxis.set_major_formatter("{x:.3f}")
         axes.margins(x=0.12, y=0.15)
-        handles, labels = _unique([axes])
+        handles, labels = unique([axes])
         if many:
             _name_the_best(axes, report)
             handles, labels = _keys(handles, labels, [item for item, _, _ in drawn])
-        _legend(figure, handles, labels)
-        return _svg(figure, "tradeoff", "Macro-F1 against in-process latency", _in_words(report, drawn))
+        legend(figure, handles, labels)
+        return svg(figure, "tradeoff", "Macro-F1 against in-process latency", _in_words(report, drawn))
 
 
 def _in_words(report: Report, drawn: Sequence[tuple[Series, float, float]]) -> str:
@@ -125,12 +125,12 @@ def _front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     if len(front) == 1:  # what beats all others in both is a corner: lines to the right and down
         (latency, f1), slowest = front[0], max(point[0] for point in points)
         front = [(latency, min(point[1] for point in points)), (latency, f1), (slowest, f1)]
-    style: Any = {"color": _STAND_INS["muted"], "linewidth": 1, "label": "Pareto front", "zorder": 1}
+    style: Any = {"color": STAND_INS["muted"], "linewidth": 1, "label": "Pareto front", "zorder": 1}
     axes.step(*zip(*front, strict=True), where="post", **style)
 
 
 def _budget(axes: Axes, base_f1: float, points: float) -> None:
-    style: Any = {"color": _STAND_INS["ink"], "linewidth": 1, "linestyle": (0, (2, 3)), "zorder": 1}
+    style: Any = {"color": STAND_INS["ink"], "linewidth": 1, "linestyle": (0, (2, 3)), "zorder": 1}
     axes.axhline(base_f1 - points / 100, label=f"budget: drop of {points:g}", **style)
 
 
@@ -145,7 +145,7 @@ def _interval(axes: Axes, item: Series, latency: float, base_f1: float | None, *
 def _point(axes: Axes, item: Series, latency: float, f1: float, *, many: bool) -> None:
     size, edge = (12, "ink" if many else "surface") if item.chosen else (7 if many else 9, "surface")
     axes.plot([latency], [f1], item.marker, color=item.color, markersize=size, zorder=3 + item.chosen,
-              markeredgecolor=_STAND_INS[edge], linestyle="none", label=item.variant.name)  # fmt: skip
+              markeredgecolor=STAND_INS[edge], linestyle="none", label=item.variant.name)  # fmt: skip
 
 
 def _name_the_best(axes: Axes, report: Report) -> None:
@@ -166,7 +166,7 @@ def _keys(handles: list[Any], labels: list[str], items: Sequence[Series]) -> tup
         line = Line2D([], [], color=item.color, linewidth=5, solid_capstyle="butt")
         keys.setdefault(model_of(item.variant), line)
     for item in items:
-        shape = Line2D([], [], color=_STAND_INS["muted"], marker=item.marker, linestyle="none", markersize=7)
+        shape = Line2D([], [], color=STAND_INS["muted"], marker=item.marker, linestyle="none", markersize=7)
         keys.setdefault(kind(item.variant), shape)
     return list(keys.values()), list(keys)
 
@@ -180,7 +180,7 @@ def distribution(report: Report) -> str | None:
     panels = [(title, lines) for title, lines in panels if lines]
     if not panels:
         return None
-    with _figure(3.4 if len(panels) > 1 else 2.4) as figure:
+    with new_figure(3.4 if len(panels) > 1 else 2.4) as figure:
         rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0].tolist()
         for axes, (title, lines) in zip(rows, panels, strict=True):
             for item, latency in lines:
@@ -190,11 +190,11 @@ def distribution(report: Report) -> str | None:
             axes.set_ylabel("answered, %")
             axes.set_yticks([0, 25, 50, 75, 95])
             axes.set_ylim(0, 101)
-        _latency_axis(rows[-1], "latency of one text, ms")
+        latency_axis(rows[-1], "latency of one text, ms")
         for axes in rows[:-1]:
             axes.tick_params(which="both", bottom=False)
-        _legend(figure, *_unique(rows))
-        return _svg(figure, "distribution", "Distribution of latency", _describe(panels))
+        legend(figure, *unique(rows))
+        return svg(figure, "distribution", "Distribution of latency", _describe(panels))
 
 
 def _describe(panels: Sequence[tuple[str, Sequence[tuple[Series, Latency]]]]) -> str:
@@ -205,13 +205,13 @@ def _describe(panels: Sequence[tuple[str, Sequence[tuple[Series, Latency]]]]) ->
     )
 
 
-def _unique(rows: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+def unique(rows: Sequence[Axes]) -> tuple[list[Any], list[str]]:
     """Handles and labels of all panels, each label once."""
     found = {label: handle for axes in rows for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     return list(found.values()), list(found)
 
 
-def _latency_axis(axes: Axes, label: str) -> None:
+def latency_axis(axes: Axes, label: str) -> None:
     """Logarithmic, because variants differ by factors, with plain numbers at 1, 2, 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -224,7 +224,7 @@ def _latency_axis(axes: Axes, label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+def legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
     """Below the plot, in as many columns as the longest name leaves room for; the figure grows by its height."""
     columns = max(1, min(3, len(labels), 52 // (max(map(len, labels)) + 7)))
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
@@ -232,12 +232,12 @@ def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
 
 
 @contextmanager
-def _figure(height: float) -> Iterator[Figure]:
+def new_figure(height: float) -> Iterator[Figure]:
     """A figure in the report's style, ``height`` in inches without the legend."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    ink, muted, grid = (_STAND_INS[name] for name in ("ink", "muted", "grid"))
+    ink, muted, grid = (STAND_INS[name] for name in ("ink", "muted", "grid"))
     style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "bantam",
@@ -259,7 +259,7 @@ def _figure(height: float) -> Iterator[Figure]:
         yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _svg(figure: Figure, name: str, title: str, description: str) -> str:
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an ``<svg>`` for a page: ids of its own, the page's font and colours, a title and a description."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -292,6 +292,6 @@ def _restyle(key: str, value: str, name: str) -> str:
         return f"#{name}-{value[1:]}"
     if key == "style":
         value = re.sub(r"font-family:[^;]+;?\s*", "", value)
-        for variable, color in _STAND_INS.items():
+        for variable, color in STAND_INS.items():
             value = value.replace(color, f"var(--{variable})")
     return re.sub(r"\s+", " ", value.replace("url(#", f"url(#{name}-")).strip()

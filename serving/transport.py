@@ -10,11 +10,19 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
-from optimizer.errors import ClientError, InvalidInputError, ModelNotFoundError, TimeoutExceeded, UnavailableError
+from optimizer.errors import (
+    ClientError,
+    InvalidInputError,
+    ModelNotFoundError,
+    TimeoutExceeded,
+    UnavailableError,
+    UserError,
+)
 
 INPUT = "TEXT"
 OUTPUT = "SCORES"
@@ -79,6 +87,20 @@ class Target:
     model: str
     timeout: float
     """Seconds allowed for a request with its retries; a transport is told what is left of them."""
+
+    @classmethod
+    def checked(cls, address: str, model: str, timeout: float) -> Target:
+        """The target, if the address is ``host:port`` and the model has a name; else :class:`UserError`."""
+        try:
+            parts = urlsplit(f"//{address}")
+            whole = bool(parts.hostname and parts.port) and parts.netloc == address and "@" not in address
+        except ValueError:  # a port that is no number, a broken IPv6 address
+            whole = False
+        if not whole:
+            raise UserError(f"Got address {address!r}, expected host:port without a scheme, such as 'localhost:8001'.")
+        if not model:
+            raise UserError("Got an empty model name, expected the name of a model on the server.")
+        return cls(address, model, timeout)
 
     def __str__(self) -> str:
         return f"model {self.model!r} at {self.address}"

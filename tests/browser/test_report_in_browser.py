@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from serving.report_file import read_report, write_report
 from tests.plugins.reports import EXAMPLE, study
@@ -57,14 +57,6 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     report = read_report(EXAMPLE)
     data, html = write_report(study(report) if request.param == "study" else report, tmp_path_factory.mktemp("page"))
     return Written(html, json.loads(data.read_text(encoding="utf-8")))
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -132,21 +131,10 @@ def test_bantam_serve_and_load_test(toy: Toy) -> None:
         process.terminate()
     assert process.returncode in (0, 130)
     assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
-    assert len(results) == 2
-    for result in results.values():
+    for result in json.loads(done.stdout)["tests"]:
         assert result["errors"] == {}
         assert result["requests"] > 10
-        assert 0 < result["p50_ms"] <= result["p99_ms"]
-
-
-def test_a_load_test_without_a_server_says_how_to_start_one(toy: Toy) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    done = toy.bantam("load-test", "tiny", "--address", f"127.0.0.1:{port}", "--data", "moods.csv", "--seconds", "1")
-    assert done.returncode == 1
-    assert f"127.0.0.1:{port}" in done.stderr
+    assert (toy.folder / "build/load-test/load-test.html").is_file()
 
 
 def test_bantam_report_prints_the_newest_run(toy: Toy) -> None:

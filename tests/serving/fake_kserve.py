@@ -16,6 +16,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving import AsyncClassifier, Classifier
+from serving.transport import encode
 
 Protocol = Literal["grpc", "http"]
 PARAMETERS = {"task": "multi_label", "labels": '["short", "long"]', "thresholds": "[0.5, 0.5]"}
@@ -38,6 +39,8 @@ class Script:
         self.faults: list[str] = []
         self.parameters: Mapping[str, str] = PARAMETERS
         self.width = 2
+        self.inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1, 1]}]
+        self.counts = True
         self.pause = 0.0
         self.requests = self.configs = self.under_way = self.most_under_way = 0
         self.batches: list[int] = []
@@ -47,6 +50,13 @@ class Script:
         with self._lock:
             self.requests += 1
             return self.faults.pop(0) if self.faults else None
+
+    def statistics(self) -> dict[str, Any]:
+        """As Triton counts: 1 ms in the queue and 0.1, 2 and 0.2 ms around the model for each request."""
+        n = len(self.batches)
+        spent = {"queue": 1.0, "compute_input": 0.1, "compute_infer": 2.0, "compute_output": 0.2, "success": 3.3}
+        stats = {part: {"count": n, "ns": int(n * ms * 1e6)} for part, ms in spent.items()}
+        return {"name": "fake", "version": "1", "inference_count": n, "execution_count": n, "inference_stats": stats}
 
     def scores(self, raw: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
         with self._lock:
@@ -77,12 +87,21 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             answer.config.parameters[key].string_value = value
         return answer
 
+    def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return service_pb2.ModelMetadataResponse(name=request.name, inputs=self._script.inputs)
+
+    def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if not self._script.counts:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "not a Triton")
+        return service_pb2.ModelStatisticsResponse(model_stats=[self._script.statistics()])
+
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
         fault = self._script.fault()
         if fault == "stall":
             time.sleep(1.0)
         elif fault:
             context.abort(CODE[fault], f"told to be {fault}")
+        assert request.inputs[0].name == self._script.inputs[0]["name"]
         scores = self._script.scores(request.raw_input_contents[0])
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(name="SCORES", datatype="FP32", shape=scores.shape)
@@ -99,6 +118,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.path.endswith("/stats") and not self.script.counts:
+            self._send(404, b"")
+        elif self.path.endswith("/stats"):
+            self._send(200, json.dumps({"model_stats": [self.script.statistics()]}).encode())
+        elif self.path.endswith("/config"):
+            self._config()
+        else:
+            self._send(200, json.dumps({"name": "fake", "inputs": self.script.inputs}).encode())
+
+    def _config(self) -> None:
         self.script.configs += 1
         parameters = {key: {"string_value": value} for key, value in self.script.parameters.items()}
         self._send(200, json.dumps({"max_batch_size": 4, "parameters": parameters}).encode())
@@ -114,7 +143,15 @@ class Handler(BaseHTTPRequestHandler):
         elif fault:
             self._send(STATUS[fault], json.dumps({"error": f"told to be {fault}"}).encode())
             return
-        scores = self.script.scores(body[int(self.headers["Inference-Header-Content-Length"]) :])
+        length = self.headers["Inference-Header-Content-Length"]
+        if length is None:  # texts as JSON
+            (tensor,) = json.loads(body)["inputs"]
+            assert (tensor["name"], tensor["datatype"]) == (self.script.inputs[0]["name"], "BYTES")
+            scores = self.script.scores(encode([text.encode() for text in tensor["data"]]))
+            output = {"name": "SCORES", "datatype": "FP32", "shape": scores.shape, "data": scores.ravel().tolist()}
+            self._send(200, json.dumps({"outputs": [output]}).encode())
+            return
+        scores = self.script.scores(body[int(length) :])
         output = {"name": "SCORES", "datatype": "FP32", "shape": scores.shape}
         header = json.dumps({"outputs": [output]}).encode()
         self._send(200, header + scores.tobytes(), {"Inference-Header-Content-Length": str(len(header))})
@@ -138,11 +175,11 @@ class HttpServer(ThreadingHTTPServer):
 class Fake:
     """A server on a free port."""
 
-    def __init__(self, protocol: Protocol, script: Script, port: int = 0) -> None:
+    def __init__(self, protocol: Protocol, script: Script, port: int = 0, threads: int = 16) -> None:
         self.protocol, self.script = protocol, script
         self.stop: Callable[[], object]
         if protocol == "grpc":
-            server = grpc.server(ThreadPoolExecutor(16))
+            server = grpc.server(ThreadPoolExecutor(threads))
             service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(script), server)
             port = server.add_insecure_port(f"127.0.0.1:{port}")
             server.start()

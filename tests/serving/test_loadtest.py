@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from serving.loadtest import arrival_times, closed_loop, fixed_rate, max_rate_within_slo
+from serving.loadtest import arrival_times, closed_loop, max_rate_within_slo, open_loop
 
 TEXTS = ("a", "b", "c")
 STALL = (0.5, 1.0)
@@ -53,9 +53,9 @@ def expected_percentile(percent: float) -> float:
 
 
 @pytest.mark.parametrize("max_in_flight", [256, 1])
-def test_fixed_rate_counts_what_a_stall_did_to_all_requests(max_in_flight: int) -> None:
+def test_open_loop_counts_what_a_stall_did_to_all_requests(max_in_flight: int) -> None:
     # With one request in flight the sender itself is blocked, as naive testers are: the latencies must not notice.
-    result = fixed_rate(
+    result = open_loop(
         Stalling(), TEXTS, rate=RATE, seconds=SECONDS, arrivals="constant", warmup=0, max_in_flight=max_in_flight
     )
     assert len(result.latencies_ms) == RATE * SECONDS
@@ -69,7 +69,7 @@ def test_fixed_rate_counts_what_a_stall_did_to_all_requests(max_in_flight: int) 
         assert result.lag_p99_ms < 200
 
 
-def test_closed_loop_hides_the_stall_and_fixed_rate_does_not() -> None:
+def test_closed_loop_hides_the_stall_and_open_loop_does_not() -> None:
     naive = closed_loop(Stalling(service=0.002), TEXTS, seconds=SECONDS, warmup=0)
     assert naive.latencies_ms.max() > 400, "the stall did happen"
     assert naive.p99_ms < 100 < 400 < expected_percentile(99)
@@ -77,7 +77,7 @@ def test_closed_loop_hides_the_stall_and_fixed_rate_does_not() -> None:
 
 def test_overload_builds_the_queue_that_theory_says() -> None:
     service, rate, n = 0.010, 200.0, 100
-    result = fixed_rate(OneAtATime(service), TEXTS, rate=rate, seconds=n / rate, arrivals="constant", warmup=0)
+    result = open_loop(OneAtATime(service), TEXTS, rate=rate, seconds=n / rate, arrivals="constant", warmup=0)
     i = np.arange(n)
     theory = 1000 * ((i + 1) * service - i / rate)
     assert len(result.latencies_ms) == n
@@ -97,9 +97,9 @@ def test_poisson_arrivals_are_seeded_and_have_the_rate_asked_for() -> None:
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05), "exponential gaps: deviation equals mean"
 
 
-def test_fixed_rate_sends_each_text_of_its_schedule_in_turn() -> None:
+def test_open_loop_sends_each_text_of_its_schedule_in_turn() -> None:
     seen: list[str] = []
-    result = fixed_rate(seen.append, TEXTS, rate=300, seconds=0.5, seed=3, warmup=0)
+    result = open_loop(seen.append, TEXTS, rate=300, seconds=0.5, seed=3, warmup=0)
     expected = len(arrival_times(rate=300, seconds=0.5, seed=3))
     assert len(seen) == len(result.latencies_ms) == expected
     assert sorted(seen) == sorted(TEXTS[i % 3] for i in range(expected))
@@ -137,7 +137,7 @@ def test_errors_are_counted_by_kind_and_have_no_latency(mode: str) -> None:
     if mode == "closed":
         result = closed_loop(failing, TEXTS, requests=40, warmup=0)
     else:
-        result = fixed_rate(failing, TEXTS, rate=400, seconds=0.1, arrivals="constant", warmup=0)
+        result = open_loop(failing, TEXTS, rate=400, seconds=0.1, arrivals="constant", warmup=0)
     assert result.errors == {"TimeoutError": 10, "KeyError": 10}
     assert len(result.latencies_ms) == 20
     assert len(result.lags_ms) == 40
@@ -205,7 +205,7 @@ def test_an_objective_that_no_rate_meets() -> None:
 )
 def test_options_that_make_no_sense(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fixed_rate(lambda _: None, TEXTS, **options)  # type: ignore[arg-type]
+        open_loop(lambda _: None, TEXTS, **options)  # type: ignore[arg-type]
 
 
 def test_a_test_needs_texts_and_an_end() -> None:

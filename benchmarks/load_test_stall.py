@@ -1,0 +1,63 @@
+"""Does the load tester tell the truth? What it says of a server that stalls, beside what the server's latency is.
+
+``python -m benchmarks.load_test_stall`` runs a server that takes 5 ms, and answers nothing for 2 of the 20 seconds of a
+test, and measures it in an open loop (constant and Poisson arrivals) and in closed loops, as measured and corrected.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from serving.loadtest.histogram import PERCENTS, Percentile
+from serving.loadtest.kserve import Tensor
+from serving.loadtest.processes import Closed, Open, Plan, Subject, client_processes
+from serving.loadtest.result import LoadResult
+from serving.transport import Target
+from tests.serving.stall_server import Known, running
+
+WARMUP = 20
+TEXT = Tensor("TEXT", "BYTES", (-1, 1))
+
+
+def measure(known: Known, plan: Plan, protocol: str) -> LoadResult:
+    """One test of a stalling server in a process of its own."""
+    with running(known, protocol=protocol, skip=WARMUP) as address:
+        subject = Subject(Target.checked(address, "fake", 30.0), protocol, TEXT, ("text",), WARMUP)
+        with client_processes(subject, 1) as clients:
+            return clients.run(plan)
+
+
+def cells(found: list[Percentile], theory: list[float]) -> list[str]:
+    """Each percentile with its distance from what it must be."""
+    return [f"{each.ms:.1f} ({100 * (each.ms / true - 1):+.1f}%)" for each, true in zip(found, theory, strict=True)]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--service-ms", type=float, default=5)
+    parser.add_argument("--stall", type=float, nargs=2, default=[8, 10])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--rate", type=float, default=100)
+    parser.add_argument("--protocol", choices=["grpc", "http"], default="grpc")
+    options = parser.parse_args()
+    known = Known(options.service_ms / 1e3, (options.stall[0], options.stall[1]))
+    theory = [known.quantile_ms(percent, options.seconds) for percent in PERCENTS]
+    table = Table("ms", *(f"p{percent:g}" for percent in PERCENTS), title=f"{options.protocol}, {known}")
+    table.add_row("what it is", *(f"{true:.1f}" for true in theory))
+    for arrivals in ("constant", "poisson"):
+        plan = Open(options.rate, options.seconds, "constant" if arrivals == "constant" else "poisson")
+        result = measure(known, plan, options.protocol)
+        table.add_row(f"open loop, {options.rate:g}/s, {arrivals}", *cells(result.percentiles(), theory))
+    for clients in (1, 8):
+        result = measure(known, Closed(clients, options.seconds), options.protocol)
+        table.add_row(f"closed loop, {clients}, as measured", *cells(result.percentiles(), theory))
+        table.add_row(f"closed loop, {clients}, corrected", *cells(result.corrected_percentiles(), theory))
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
