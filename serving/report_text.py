@@ -169,7 +169,7 @@ def served_name(report: Report) -> str:
 
 def serve_command(report: Report) -> str:
     """What to type to serve the chosen variant."""
-    return f"make serve MODEL={shlex.quote(served_name(report))}"
+    return f"make serve NAME={shlex.quote(served_name(report))}"
 
 
 def client_code(report: Report) -> str:

@@ -115,7 +115,7 @@ def test_the_card_says_how_to_use_it_where_it_was_made_and_what_it_cannot_do(rep
     (code,) = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
     assert code == client_code(report)
     assert len(code.splitlines()) <= 10
-    assert "make serve MODEL=minilm" in text
+    assert "make serve NAME=minilm" in text
     for step in report.variant(report.chosen).stages:
         assert f"**{step.name}** ({step.stage}" in text
     assert "Made-up texts by one hand." in text

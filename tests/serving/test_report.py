@@ -256,9 +256,9 @@ def test_figures_are_short_and_without_a_negative_zero() -> None:
 
 
 def test_next_steps_name_what_was_published(report: Report) -> None:
-    assert serve_command(report) == "make serve MODEL=minilm"
+    assert serve_command(report) == "make serve NAME=minilm"
     unpublished = changed(report, published=None, model="it's; rm -rf")
-    assert serve_command(unpublished) == """make serve MODEL='it'"'"'s; rm -rf'"""
+    assert serve_command(unpublished) == """make serve NAME='it'"'"'s; rm -rf'"""
     compile(client_code(unpublished), "client", "exec")
     assert len(client_code(report).splitlines()) <= 10
 
@@ -288,7 +288,7 @@ def test_the_terminal_says_what_was_dropped_and_what_to_do_next(report: Report) 
     text = printed(report, 120)
     assert text.startswith("onnx-int8 was chosen")
     assert "Dropped openvino-int8: it loses 1.18 points" in text
-    assert text.index("make serve MODEL=minilm") < text.index("from serving import Classifier")
+    assert text.index("make serve NAME=minilm") < text.index("from serving import Classifier")
     assert "open build/report.html" in text
 
 
