@@ -152,10 +152,7 @@ class TeacherOutputs:
 
 
 def _let_go(array: Array) -> None:
-    """Take the pages of a memory map out of this process; the system keeps them, as long as it has room.
-
-    Else a cache of some gigabytes would count as this process's memory, page by page, during the first epoch.
-    """
+    """Take the pages of a memory map out of this process, which would have gigabytes of them after one epoch."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

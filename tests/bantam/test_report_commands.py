@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from tests.plugins.reports import EXAMPLE
+
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "tests" / "fixtures" / "example-report.json"
 
 
 def bantam(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 from serving.report import Report
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "example-report.json"
+
+
+def changed(report: Report, **changes: Any) -> Report:
+    """A validated copy with other top-level fields."""
+    return Report.model_validate({**report.model_dump(), **changes})
 
 
 def study(report: Report) -> Report:
@@ -27,4 +33,4 @@ def study(report: Report) -> Report:
             | {"in_process": timed, "served": {"protocol": "grpc", **timed}}
         )
     variants = [*(variant.model_dump() for variant in report.variants), *made]
-    return Report.model_validate({**report.model_dump(), "variants": variants})
+    return changed(report, variants=variants)

@@ -14,18 +14,12 @@ from serving.model_card import CARD, licence, public, render, write_card
 from serving.report import Report
 from serving.report_file import read_report
 from serving.report_text import COLUMNS, client_code
-
-EXAMPLE = Path(__file__).parents[1] / "fixtures" / "example-report.json"
-"""Made-up figures."""
+from tests.plugins.reports import EXAMPLE, changed
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
     return read_report(EXAMPLE)
-
-
-def changed(report: Report, **changes: Any) -> Report:
-    return Report.model_validate({**report.model_dump(), **changes})
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from serving.report_compare import Comparison, compare, figures_of
 from serving.report_compare_table import show
 from serving.report_file import read_report
 from serving.report_text import COLUMNS
+from tests.plugins.reports import EXAMPLE
 
-EXAMPLE = Path(__file__).parents[1] / "fixtures" / "example-report.json"
 """Made-up figures."""
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from importlib.resources import files
-from typing import Any
 
 import pytest
 
@@ -16,7 +13,7 @@ from serving.report import Report, Variant
 from serving.report_file import read_report
 from serving.report_page import render, seconds
 from serving.report_ranking import on_front
-from tests.plugins.reports import EXAMPLE, study
+from tests.plugins.reports import EXAMPLE, changed
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -67,10 +64,6 @@ def report() -> Report:
 @pytest.fixture(scope="module")
 def html(report: Report) -> str:
     return render(report)
-
-
-def changed(report: Report, **changes: Any) -> Report:
-    return Report.model_validate({**report.model_dump(), **changes})
 
 
 def figures(variant: Variant) -> list[tuple[float, ...] | None]:
@@ -206,64 +199,6 @@ def test_text_and_lines_have_enough_contrast(theme: int) -> None:
     for name in (name for name in plots.VARIABLES if name.startswith("series")):
         assert contrast(colors[name], colors["surface"]) >= 3, name
     assert set(plots.VARIABLES) <= colors.keys(), "a plot uses a colour that the page does not define"
-
-
-# --- The plots --------------------------------------------------------------------------------------------------------
-def test_plots_are_the_same_each_time_and_follow_the_theme(report: Report) -> None:
-    for draw in (plots.tradeoff, plots.distribution):
-        svg = draw(report)
-        assert svg is not None
-        assert svg == draw(report)
-        assert not re.findall(r"#[0-9a-fA-F]{6}\b", svg), "a colour is not a variable of the page"
-        assert "DejaVu" not in svg, "the text is in the page's font"
-        for variant in report.variants:
-            assert variant.name in svg
-
-
-def test_plots_leave_matplotlibs_settings_alone(report: Report) -> None:
-    import matplotlib as mpl
-
-    names = sorted(set(mpl.rcParams) - {"backend"})  # reading that one makes Matplotlib choose one
-    before = [mpl.rcParams[name] for name in names]
-    plots.tradeoff(report)
-    assert [mpl.rcParams[name] for name in names] == before
-    script = "import sys; from pathlib import Path\n"
-    script += "from serving.report_file import read_report; from serving.report_page import render\n"
-    script += "render(read_report(Path(sys.argv[1]))); print('matplotlib.pyplot' in sys.modules)"
-    command = [sys.executable, "-c", script, str(EXAMPLE)]
-    assert (
-        subprocess.run(command, cwd=EXAMPLE.parents[2], capture_output=True, text=True, check=True).stdout.strip()
-        == "False"
-    )
-
-
-def test_variants_are_told_apart(report: Report) -> None:
-    drawn = plots.series(study(report))
-    looks = [(item.color, item.marker, item.dashes) for item in drawn]
-    assert len(set(looks)) == len(looks) == plots.MOST_SERIES
-    assert sum(item.chosen for item in drawn) == 1
-    assert drawn[0].variant.name == "baseline"
-
-
-def test_a_study_is_drawn_by_model_and_format(report: Report) -> None:
-    many = study(report)
-    looks = {item.variant.name: (item.color, item.marker) for item in plots.groups(many)}
-    assert len(looks) == len(many.variants), "none is left out"
-    color, marker = looks["model-1-onnx-int8"]
-    assert looks["model-1-onnx-fp32"][0] == color
-    assert looks["model-2-onnx-int8"] == (looks["model-2-onnx-fp32"][0], marker)
-    assert looks["model-2-onnx-int8"][0] != color
-    svg = plots.tradeoff(many)
-    assert svg is not None
-    texts = re.findall(r"<text[^>]*>([^<]+)", svg)
-    assert {"model-1", "model-2", "ONNX int8", "ONNX fp32", "Pareto front", many.chosen} <= set(texts)
-    assert "model-1-onnx-fp32" not in texts, "a study's legend does not list every variant"
-    (description,) = re.findall(r"<desc[^>]*>([^<]+)", svg)
-    for variant in many.variants:
-        assert variant.in_process is not None
-        assert f"{variant.name}: {variant.in_process.p50_ms:g} ms" in description
-    front = set(re.findall(r"([\w-]+): [^;]+, on the Pareto front", description))
-    assert front == on_front(many.variants)
 
 
 def test_the_table_marks_the_front(report: Report, html: str) -> None:

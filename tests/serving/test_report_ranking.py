@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,7 @@ import pytest
 from serving.report import Report, Variant
 from serving.report_file import read_report
 from serving.report_ranking import leading, model_of, on_front, pareto_front, waiting_ms
-
-EXAMPLE = Path(__file__).parents[1] / "fixtures" / "example-report.json"
-"""Made-up figures."""
+from tests.plugins.reports import EXAMPLE
 
 
 @pytest.fixture(scope="module")
