@@ -1,4 +1,4 @@
-"""Why Bantam serves the way it does: ONNX Runtime's spinning and Triton's queue time-out, measured side by side.
+"""Why Bantam serves the way it does: memory pages, ONNX Runtime's spinning, Triton's queue time-out, side by side.
 
 ``python -m benchmarks.serving_choices build/minilm-goemotions-ekman-int8-quick/onnx-int8`` publishes that variant
 once for each choice, each in a server of its own, and asks them in interleaved rounds with one client, next to the
@@ -8,6 +8,7 @@ same engine in process. It prints medians and tails over all rounds.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import tempfile
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
@@ -40,10 +42,13 @@ class Choice:
     name: str
     spinning: str | None = None
     queue: str | None = None
+    malloc: str | None = None
+    """GLIBC_TUNABLES of the server."""
 
 
 CHOICES = (
     Choice("as Bantam serves"),
+    Choice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
     Choice("threads never spin", spinning=NEVER),
     Choice("threads spin as ONNX Runtime likes", spinning=""),
     Choice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
@@ -51,7 +56,7 @@ CHOICES = (
 
 
 def serve(choice: Choice, variant: Artifact, root: Path) -> Server:
-    """Publish ``variant`` changed by ``choice``; returns a server for it, not started."""
+    """Publish ``variant`` changed by ``choice`` and start a server for it."""
     state = publish(variant, root, "model", thresholds=None)
     engine, config = state.folder / "engine.py", root / "model" / "config.pbtxt"
     if choice.spinning is not None:
@@ -63,7 +68,8 @@ def serve(choice: Choice, variant: Artifact, root: Path) -> Server:
         text, count = re.subn(r"dynamic_batching \{\s*\}", choice.queue, config.read_text())
         assert count, "the config no longer has a plain dynamic_batching"
         config.write_text(text)
-    return Server(root)
+    with patch.dict(os.environ, {} if choice.malloc is None else {"GLIBC_TUNABLES": choice.malloc}):
+        return Server(root).start()
 
 
 def latencies_ms(ask: Callable[[list[str]], object], texts: list[str]) -> list[float]:
@@ -91,7 +97,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         asked: dict[str, Callable[[list[str]], object]] = {"in process": Engine(options.variant).scores}
         for number, choice in enumerate(CHOICES):
-            server = stack.enter_context(serve(choice, variant, Path(folder, str(number))))
+            server = serve(choice, variant, Path(folder, str(number)))
+            stack.callback(server.stop)
             asked[choice.name] = stack.enter_context(Classifier(server.grpc_address, "model")).scores
         results: dict[str, list[float]] = {name: [] for name in asked}
         for number in range(options.rounds + 1):

@@ -24,6 +24,9 @@ ENVIRONMENT = ".venv-serving"
 ADMIN_HEADER = "bantam-admin"
 ADMIN_APIS = "shared-memory,model-repository,trace,logging"
 ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+"""Asks for memory in pages of 2 MiB where the system gives them on demand, as most do. A model's weights are read from
+end to end for each text; in pages of 4 KiB, and after a pause, much of that is looking up where they are."""
 NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA")
 """Said by every start on a machine without a GPU."""
 PREFIXES = re.compile(
@@ -104,7 +107,7 @@ def _embedded(python: Path) -> Installation:
 def environment(installation: Installation) -> dict[str, str]:
     """Triton's environment: ours, without what would change which Python packages its backend sees."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    return {**ours, **installation.environment}
+    return {"GLIBC_TUNABLES": HUGE_PAGES, **ours, **installation.environment}
 
 
 def command(
