@@ -32,6 +32,8 @@ from optimizer.errors import RecipeError
 
 RECIPES = Path(__file__).with_name("recipes")
 PROFILES = ("quick", "full")
+TAKEN = ("candidates", "card", "measure", "serving")
+"""No stage can have these names, nor one that begins with ``scores-``: folders of a run, and tables of a recipe."""
 
 
 class MeasureConfig(Config):
@@ -75,6 +77,8 @@ class Recipe(Config):
         for stage in self.stages:
             if stage.name in seen:
                 raise ValueError(f"two stages are named {stage.name!r}")
+            if stage.name in TAKEN or stage.name.startswith("scores-"):
+                raise ValueError(f"no stage can be named {stage.name!r}, which a run uses itself: choose another name")
             for source in stage.sources:
                 if source not in seen:
                     raise ValueError(f"stage {stage.name!r} builds on {source!r}, which no stage before it is named")

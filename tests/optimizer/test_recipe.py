@@ -76,6 +76,8 @@ def test_recipes_are_frozen() -> None:
             r"'onnx' builds on 'nobody', which no stage before it",
         ),
         (RECIPE + '[[stages]]\nstage = "finetune"\nname = "baseline"', r"two stages are named 'baseline'"),
+        (RECIPE.replace('name = "onnx"', 'name = "candidates"'), r"no stage can be named 'candidates'"),
+        (RECIPE.replace('name = "onnx"', 'name = "scores-onnx"'), r"no stage can be named 'scores-onnx'"),
         (
             RECIPE.replace("quick.baseline", "quick.nobody"),
             r"sets 'nobody', which is no stage of it. Known: baseline, onnx",
