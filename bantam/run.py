@@ -228,7 +228,9 @@ def _publish_baseline(run: Run, say: Say) -> None:
     name = baseline_of(published_name(run.request))
     if export := run.recipe.export_of(BASELINE):
         artifact = run.artifacts[export]
-        found = _publish(replace(run.scored[BASELINE], artifact=artifact), run.request.repository, name, run, link=False)
+        found = _publish(
+            replace(run.scored[BASELINE], artifact=artifact), run.request.repository, name, run, link=False
+        )
         say(f"{export} {'published as' if found.changed else 'is published already as'} {found.folder}")
     elif withdraw(run.request.repository, name):
         say(f"{name} withdrawn: it is of an earlier run, and recipe {run.recipe.name!r} does not export the baseline")
