@@ -54,7 +54,7 @@ def run(request: Request, say: Say) -> Iterator[str]:
     (port,) = free_ports(request.host, {"the page": request.port}).values()
     data = _data(request, say)
     texts = draw_texts(data.splits["test"].texts, LOAD_TEXTS)
-    sources = Sources(texts, examples(data), read_upload, lambda: _report(request))
+    sources = Sources(texts, examples(data), read_upload, lambda: newest_report(request.build, request.model))
     blocks = build(Served(request.address, request.model), sources)
     try:
         open_page(blocks, request.host, port)
@@ -103,19 +103,19 @@ def _without_header(columns: Mapping[str, Sequence[Any]], text: int) -> Upload:
     return Upload(named, f"column {text + 1}")
 
 
-def _report(request: Request) -> Report | None:
+def newest_report(build: Path, model: str) -> Report | None:
     """The newest report of a run that published the model; None if there is none that can be read."""
-    for path in reports(request.build):
+    for path in reports(build):
         with contextlib.suppress(BantamError):
             report = read_report(path)
-            if served_name(report) == request.model:
+            if served_name(report) == model:
                 return report
     return None
 
 
 def _data(request: Request, say: Say) -> Dataset:
     """The data set that was asked for, that of the report, or a bundled one."""
-    report = _report(request)
+    report = newest_report(request.build, request.model)
     if request.data or not report:
         return load_dataset(request.data or DATA)
     try:

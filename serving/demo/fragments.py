@@ -17,6 +17,8 @@ from serving.report_page import cards, environment, labels, slices
 from serving.report_text import headline, times
 
 Fragment = str
+ALIKE = 1.05
+"""Latencies that differ by less come out the other way round at the next try."""
 
 
 def title(served: Served) -> Fragment:
@@ -98,6 +100,8 @@ def _measured(course: Course | None) -> dict[str, Any]:
 def _gain(ratio: float | None) -> str | None:
     if ratio is None:
         return None
+    if ALIKE > ratio > 1 / ALIKE:
+        return "no difference"
     return f"{times(ratio)} faster" if ratio >= 1 else f"{times(1 / ratio)} slower"
 
 

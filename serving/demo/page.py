@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ KEEP_FILES_S = 24 * 3600
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 COLORS = {"Baseline": "#7a8494", "Compressed": "#2f7de1"}
-"""Of the lines; both stand out on white and on black."""
+"""Of the lines, as in demo.css; both stand out on white and on black."""
 CLOSED, OPEN = "clients that wait for their answers", "a fixed rate, whatever the answers"
 ANNOUNCE = "() => document.querySelectorAll('.spoken').forEach(part => part.setAttribute('aria-live', 'polite'))"
 """What changes by itself is read out; Gradio has no argument for it."""
@@ -141,7 +142,9 @@ def _file(served: Served, sources: Sources) -> None:
         shown = found.rows[:SHOWN_ROWS]
         more = f" The first {SHOWN_ROWS:,} are shown." if len(shown) < len(found.rows) else ""
         rate = len(found.rows) / found.seconds
-        said = f"{len(found.rows):,} texts of column {found.text!r} in {found.seconds:.2f} s: {rate:,.0f} a second.{more}"
+        said = (
+            f"{len(found.rows):,} texts of column {found.text!r} in {found.seconds:.2f} s: {rate:,.0f} a second.{more}"
+        )
         widths = [WIDE if name == found.text else NARROW for name in found.columns]
         table = gr.update(value=shown, headers=list(found.columns), column_widths=widths)
         return fragments.message(said), table, gr.update(value=str(found.path), interactive=True)
@@ -227,6 +230,7 @@ def _latency(served: Served, sources: Sources) -> None:
         y="median latency, ms",
         color="model",
         color_map=COLORS,
+        colors_in_legend=[],  # it would not fit; the table has the colours
         height=300,
         label="Median latency over time",
         elem_id="course",
@@ -243,10 +247,10 @@ def _html(content: str, elem_id: str, *, spoken: bool = False) -> gr.HTML:
     return gr.HTML(content, elem_id=elem_id, elem_classes=classes, apply_default_css=False)
 
 
-def _points(names: dict[str, str], courses: dict[str, Course]) -> pd.DataFrame | None:
-    if not courses:
-        return None  # Gradio takes the axes of an empty table for names
-    rows = [(at, ms, names[name]) for name, course in courses.items() for at, ms in course.points]
+def _points(names: dict[str, str], courses: dict[str, Course]) -> pd.DataFrame:
+    """What the plot shows; a row without a latency for each model, so that both have their colour from the start."""
+    rows: list[tuple[float, float, str]] = [(0.0, math.nan, what) for what in names.values()]
+    rows += [(at, ms, names[name]) for name, course in courses.items() for at, ms in course.points]
     return pd.DataFrame(rows, columns=["seconds", "median latency, ms", "model"])
 
 
