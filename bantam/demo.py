@@ -48,7 +48,8 @@ def run(request: Request, say: Say) -> Iterator[str]:
 
     Raises :class:`UserError` for an address or data that make no sense, :class:`ServerError` for a port that is taken.
     """
-    from serving.demo.page import Sources, build, open_page
+    from serving.demo.page import build, open_page
+    from serving.demo.tabs import Sources
 
     Target.checked(request.address, request.model, 1)
     (port,) = free_ports(request.host, {"the page": request.port}).values()

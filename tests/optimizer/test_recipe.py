@@ -33,6 +33,19 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
+def test_an_export_of_the_baseline_is_found_and_shared(tmp_path: Path) -> None:
+    for name in known_recipes():
+        assert load_recipe(name).export_of("baseline")
+    exports = [
+        next(stage for stage in recipe.stages if stage.name == recipe.export_of("baseline"))
+        for recipe in (load_recipe("int8"), load_recipe("small"))
+    ]
+    assert [export.measure for export in exports] == [True, False]
+    assert exports[0].model_dump(exclude={"measure"}) == exports[1].model_dump(exclude={"measure"}), "one cache key"
+    without = load_recipe(write(tmp_path, RECIPE.replace('format = "onnx"', 'format = "openvino"')))
+    assert without.export_of("baseline") is None
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("name", known_recipes())
 def test_every_shipped_recipe_loads_and_measures_a_baseline(name: str, profile: str) -> None:
