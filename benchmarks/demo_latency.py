@@ -1,6 +1,6 @@
 """How long a user of the demo waits from Enter until the scores of both models are on the screen.
 
-``python benchmarks/demo_latency.py minilm --repository model_repo`` starts the server and the demo, opens the page in
+``python -m benchmarks.demo_latency minilm --repository model_repo`` starts the server and the demo, opens the page in
 Chromium, and types texts of the test split one after the other. In the browser, the time runs from the key press to
 the second frame after the answer is in the page: the one that shows it.
 """

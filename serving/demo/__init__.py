@@ -2,7 +2,8 @@
 
 :mod:`~serving.demo.served` asks the two models; :mod:`~serving.demo.batch` scores files; :mod:`~serving.demo.latency`
 measures both under load; :mod:`~serving.demo.tabs` and :mod:`~serving.demo.page` put them on a Gradio page;
-:mod:`~serving.demo.fragments` is what of it is HTML of ours. It holds no model and starts no server: what it shows comes from the one at its address.
+:mod:`~serving.demo.fragments` is what of it is HTML of ours. It holds no model and starts no server: what it shows
+comes from the one at its address.
 """
 
 import os

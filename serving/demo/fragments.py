@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 from jinja2 import Template
 from markupsafe import Markup
 
 from serving.demo.latency import Course, Load
 from serving.demo.served import Comparison, Served, Status
-from serving.loadtest.histogram import percentiles
+from serving.prediction import Prediction
 from serving.report import BASELINE, Report
 from serving.report_page import cards, environment, labels, slices
-from serving.report_text import headline, times
+from serving.report_text import DASH, headline, times
 
 Fragment = str
+NOTHING = Prediction([], {})
 ALIKE = 1.05
 """Latencies that differ by less come out the other way round at the next try."""
 
@@ -33,24 +35,20 @@ def status(served: Served, found: Status) -> Fragment:
 
 def scores(served: Served, names: Sequence[str], found: Comparison | None = None, problem: str = "") -> Fragment:
     """The scores and latencies of both models, or why there are none; as high with figures as without."""
-    rows = []
-    if found:
-        before = found.baseline.prediction if found.baseline else None
-        for label, score in found.model.prediction.scores.items():
-            old = before.scores[label] if before else None
-            rows.append(
-                {
-                    "label": label,
-                    "baseline": old,
-                    "model": score,
-                    "change": None if old is None else score - old,
-                    "said_before": bool(before) and label in before.labels if before else False,
-                    "said": label in found.model.prediction.labels,
-                }
-            )
-    else:
-        rows = [{"label": name, "baseline": None, "model": None, "change": None} for name in names]
-    return _macro("scores", served=served, rows=rows, found=found, problem=problem, gain=_gain(found and found.speedup))
+    was = found.baseline.prediction if found and found.baseline else NOTHING
+    now = found.model.prediction if found else NOTHING
+    rows = [
+        {
+            "label": label,
+            "baseline": was.scores.get(label),
+            "model": now.scores.get(label),
+            "assigned": (label in was.labels, label in now.labels),
+        }
+        for label in now.scores or names
+    ]
+    return _macro(
+        "scores", served=served, rows=rows, found=found, problem=problem, gain=_gain(found.speedup if found else None)
+    )
 
 
 def message(text: str, *, bad: bool = False) -> Fragment:
@@ -71,30 +69,26 @@ def quality(report: Report | None, served: Served) -> Fragment:
     if report is None:
         return _macro("no_report", served=served)
     chosen, baseline = report.variant(report.chosen), report.variant(BASELINE)
-    return (
-        environment()
-        .get_template("demo-quality.html.j2")
-        .render(
-            report=report,
-            chosen=chosen,
-            headline=headline(report),
-            cards=cards(report),
-            dash="\N{EN DASH}",
-            labels=labels(baseline.quality, chosen.quality),
-            slices=slices(baseline.quality, chosen.quality),
-        )
+    template = environment().get_template("demo-quality.html.j2")
+    return template.render(
+        report=report,
+        chosen=chosen,
+        headline=headline(report),
+        cards=cards(report),
+        dash=DASH,
+        labels=labels(baseline.quality, chosen.quality),
+        slices=slices(baseline.quality, chosen.quality),
     )
 
 
 def _measured(course: Course | None) -> dict[str, Any]:
     results = course.results if course else []
-    answered = [ms for result in results for ms in result.latencies_ms.tolist()]
-    import numpy as np
-
-    found = percentiles(np.array(answered), None, (50.0, 95.0, 99.0))
+    answered = np.concatenate([np.empty(0), *(result.latencies_ms for result in results)])
     errors = sum(len(result.failed) for result in results)
-    rate = len(answered) / sum(result.seconds for result in results) if answered else None
-    return {"requests": len(answered) + errors, "errors": errors, "ms": [each.ms for each in found], "rate": rate}
+    # Without intervals: they take time that the test under way needs.
+    found = np.percentile(answered, (50, 95, 99)).tolist() if len(answered) else []
+    rate = len(answered) / course.seconds if course and len(answered) else None
+    return {"requests": len(answered) + errors, "errors": errors, "ms": found, "rate": rate}
 
 
 def _gain(ratio: float | None) -> str | None:
