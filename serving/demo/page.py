@@ -24,7 +24,8 @@ ANNOUNCE = "() => document.querySelectorAll('.spoken').forEach(part => part.setA
 def build(served: Served, sources: Sources) -> gr.Blocks:
     """The page of a model, its texts and its report."""
     title = f"{served.model} beside its baseline"
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, KEEP_FILES_S)) as blocks:
+    blocks = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, KEEP_FILES_S))
+    with blocks:
         html(fragments.title(served), "title")
         status = html("", "status", spoken=True)
         seen = gr.State(Status())

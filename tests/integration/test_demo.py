@@ -83,6 +83,7 @@ def test_an_example_is_one_press_away(visited: Visit) -> None:
     example.click()
     visited.page.wait_for_selector("#scores .said")
     expect(visited.page.locator("#text textarea")).to_have_value(words)
+    assert visited.page.locator("#scores tbody tr").count() == 3
 
 
 def test_all_of_it_can_be_done_with_the_keyboard(visited: Visit) -> None:
