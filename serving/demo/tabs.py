@@ -13,7 +13,7 @@ import pandas as pd
 
 from optimizer.errors import BantamError
 from serving.demo import fragments
-from serving.demo.batch import ReadUpload, ScoredFile, score_file
+from serving.demo.batch import LABELS, ReadUpload, ScoredFile, score_file
 from serving.demo.latency import Course, Load, run
 from serving.demo.served import Served
 from serving.report import Report
@@ -104,7 +104,8 @@ def file_tab(served: Served, sources: Sources) -> None:
             button = gr.Button("Score the file", variant="primary")
     said = html(fragments.message("Every row is scored by the compressed model."), "said", spoken=True)
     title = "Rows with labels and scores"
-    table = gr.Dataframe(label=title, interactive=False, max_height=420, max_chars=60, elem_id="rows")
+    look: dict[str, Any] = {"headers": ["text", LABELS], "interactive": False, "max_height": 420, "max_chars": 60}
+    table = gr.Dataframe(label=title, elem_id="rows", **look)
     download = gr.DownloadButton("Download as CSV", interactive=False, elem_id="download")
     options: dict[str, Any] = {"show_progress_on": said, "api_visibility": "private", "concurrency_limit": 2}
     for event in (button.click, column.submit):
@@ -155,7 +156,7 @@ def latency_tab(served: Served, sources: Sources) -> None:
     axes: dict[str, Any] = {"x": "seconds", "y": "median latency, ms", "y_lim": [0, None], "height": 300}
     # Its own legend would not fit; the table has the colours.
     colors: dict[str, Any] = {"color": "model", "color_map": COLORS, "colors_in_legend": []}
-    plot = gr.LinePlot(_points(names, {}), label="Median latency over time", elem_id="course", **axes, **colors)
+    plot = gr.LinePlot(_points(names, {}), label="Median latency over the seconds of the test", elem_id="course", **axes, **colors)
     table = html(fragments.latency(names, {}, None), "measured")
     running = start.click(test, [kind, clients, rate, seconds], [plot, table, said], concurrency_limit=1, **HIDDEN)
     stop.click(lambda: fragments.message("Stopped."), None, said, cancels=running, **AT_ONCE)
