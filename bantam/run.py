@@ -222,15 +222,13 @@ def published_name(request: Request) -> str:
 def _publish_baseline(run: Run, say: Say) -> None:
     """Publish the recipe's ONNX export of the baseline beside the chosen variant, for those who compare the two.
 
-    Before the chosen one: a run that is killed between them leaves served what was served. Without such an export, the
-    baseline of an earlier run is withdrawn, because it is not what the chosen variant was made from.
+    Without such an export, the baseline of an earlier run is withdrawn: the chosen variant was not made from it. Each
+    publish is whole by itself; a run that is killed between the two is completed by the next.
     """
     name = baseline_of(published_name(run.request))
     if export := run.recipe.export_of(BASELINE):
-        artifact = run.artifacts[export]
-        found = _publish(
-            replace(run.scored[BASELINE], artifact=artifact), run.request.repository, name, run, link=False
-        )
+        scored = replace(run.scored[BASELINE], artifact=run.artifacts[export])
+        found = _publish(scored, run.request.repository, name, run, link=False)
         say(f"{export} {'published as' if found.changed else 'is published already as'} {found.folder}")
     elif withdraw(run.request.repository, name):
         say(f"{name} withdrawn: it is of an earlier run, and recipe {run.recipe.name!r} does not export the baseline")

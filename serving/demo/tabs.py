@@ -156,7 +156,9 @@ def latency_tab(served: Served, sources: Sources) -> None:
     axes: dict[str, Any] = {"x": "seconds", "y": "median latency, ms", "y_lim": [0, None], "height": 300}
     # Its own legend would not fit; the table has the colours.
     colors: dict[str, Any] = {"color": "model", "color_map": COLORS, "colors_in_legend": []}
-    plot = gr.LinePlot(_points(names, {}), label="Median latency over the seconds of the test", elem_id="course", **axes, **colors)
+    plot = gr.LinePlot(
+        _points(names, {}), label="Median latency over the seconds of the test", elem_id="course", **axes, **colors
+    )
     table = html(fragments.latency(names, {}, None), "measured")
     running = start.click(test, [kind, clients, rate, seconds], [plot, table, said], concurrency_limit=1, **HIDDEN)
     stop.click(lambda: fragments.message("Stopped."), None, said, cancels=running, **AT_ONCE)

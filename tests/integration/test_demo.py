@@ -28,21 +28,20 @@ GRADIOS_OWN = {"svg-img-alt"}
 
 @dataclass
 class Demo:
-    """The page's address, and the server behind it."""
+    """The page's address, and the server behind it; ``ports`` are the server's."""
 
     url: str
     server: Server
+    ports: dict[str, int]
 
 
 @pytest.fixture(scope="module")
 def demo(toy: Toy) -> Iterator[Demo]:
     """One server and one page for all tests of this file; who stops the server starts it again."""
-    ports = free_ports("127.0.0.1", {"grpc": 0, "http": 0, "metrics": 0})
-    server = Server(
-        toy.folder / "model_repo", grpc_port=ports["grpc"], http_port=ports["http"], metrics_port=ports["metrics"]
-    )
+    ports = free_ports("127.0.0.1", {"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    server = Server(toy.folder / "model_repo", **ports)
     with server, running_demo(toy.folder, "tiny", server.grpc_address) as url:
-        yield Demo(url, server)
+        yield Demo(url, server, ports)
 
 
 @pytest.fixture
@@ -164,6 +163,19 @@ def test_when_the_server_is_down_it_says_so_and_goes_on_when_it_is_back(demo: De
     page.press("#text textarea", "Enter")
     page.wait_for_selector("#scores .said")
     assert page.evaluate("window.here"), "the page was not loaded again"
+
+
+def test_a_model_that_is_served_without_its_baseline(demo: Demo, visited: Visit, toy: Toy) -> None:
+    demo.server.stop()
+    try:
+        with Server(toy.folder / "model_repo", models=["tiny"], **demo.ports):
+            visited.page.wait_for_selector("#status >> text=without its baseline", timeout=10_000)
+            visited.ask(TEXT)
+            shown = visited.rows("#scores table")
+            assert {row[1] for row in shown} == {row[3] for row in shown} == {"\N{EN DASH}"}
+            assert max(float(row[2]) for row in shown) > 0.5
+    finally:
+        demo.server.start()
 
 
 def test_a_page_that_is_opened_before_the_server_runs(toy: Toy, browser: Browser) -> None:
