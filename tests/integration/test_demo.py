@@ -35,11 +35,17 @@ class Demo:
     ports: dict[str, int]
 
 
+def make_server(toy: Toy, ports: dict[str, int], models: list[str] | None = None) -> Server:
+    """A server that is always found at the same ports."""
+    grpc, http, metrics = ports["gRPC"], ports["HTTP"], ports["metrics"]
+    return Server(toy.folder / "model_repo", models=models, grpc_port=grpc, http_port=http, metrics_port=metrics)
+
+
 @pytest.fixture(scope="module")
 def demo(toy: Toy) -> Iterator[Demo]:
     """One server and one page for all tests of this file; who stops the server starts it again."""
-    ports = free_ports("127.0.0.1", {"grpc_port": 0, "http_port": 0, "metrics_port": 0})
-    server = Server(toy.folder / "model_repo", **ports)
+    ports = free_ports("127.0.0.1", {"gRPC": 0, "HTTP": 0, "metrics": 0})
+    server = make_server(toy, ports)
     with server, running_demo(toy.folder, "tiny", server.grpc_address) as url:
         yield Demo(url, server, ports)
 
@@ -168,7 +174,7 @@ def test_when_the_server_is_down_it_says_so_and_goes_on_when_it_is_back(demo: De
 def test_a_model_that_is_served_without_its_baseline(demo: Demo, visited: Visit, toy: Toy) -> None:
     demo.server.stop()
     try:
-        with Server(toy.folder / "model_repo", models=["tiny"], **demo.ports):
+        with make_server(toy, demo.ports, ["tiny"]):
             visited.page.wait_for_selector("#status >> text=without its baseline", timeout=10_000)
             visited.ask(TEXT)
             shown = visited.rows("#scores table")
