@@ -161,7 +161,9 @@ def latency_tab(served: Served, sources: Sources) -> None:
     )
     table = html(fragments.latency(names, {}, None), "measured")
     running = start.click(test, [kind, clients, rate, seconds], [plot, table, said], concurrency_limit=1, **HIDDEN)
-    stop.click(lambda: fragments.message("Stopped."), None, said, cancels=running, **AT_ONCE)
+    stopped = stop.click(None, cancels=running, **AT_ONCE)
+    # Only then: what the test has said last would come after it.
+    stopped.then(lambda: fragments.message("Stopped."), None, said, **AT_ONCE)
 
 
 def _points(names: Mapping[str, str], courses: Mapping[str, Course]) -> pd.DataFrame:

@@ -64,6 +64,13 @@ class Visit:
         """Open a tab."""
         self.page.get_by_role("tab", name=name).click()
 
+    def upload(self, path: Path) -> None:
+        """Choose a file in the tab of files, as a user does: the button opens the browser's dialog."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator("#file").get_by_text("Click to Upload").click()
+        chooser.value.set_files(path)
+        self.page.locator("#file").get_by_text(path.stem).first.wait_for()
+
     def scores(self) -> dict[str, tuple[float, float]]:
         """Label -> the baseline's and the model's score, as shown."""
         return {name: (float(was), float(now)) for name, was, now, _ in self.rows("#scores table")}
