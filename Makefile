@@ -28,7 +28,7 @@ MAKEFLAGS += -j2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help optimize study serve load-test report card compare doctor setup test check clean
+.PHONY: help optimize study serve load-test demo report card compare doctor setup test check clean
 
 help: ## List the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,9 @@ serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
 
 load-test: $(READY) ## Measure latency and throughput of a model that make serve serves
 	@$(BANTAM) load-test '$(or $(NAME),$(notdir $(MODEL)))' --data '$(DATA)' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)
+
+demo: $(READY) ## Show what make serve serves beside its baseline, on a page in the browser, until Ctrl-C
+	@$(BANTAM) demo '$(or $(NAME),$(notdir $(MODEL)))' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)
 
 report: $(READY) ## Print the report of a run again and write its report.html; ARGS=--all for every variant
 	@$(BANTAM) report $(ARGS)
@@ -89,7 +92,7 @@ clean: ## Remove build/ and caches; model_repo/ and the environments stay
 # An environment is ready when its .ready-<target> stamp, written last, is newer than the files it depends on. While it is
 # being changed it holds .unfinished: whatever was interrupted, or was made for the other target, is made anew.
 PIP_FLAGS := -qq --disable-pip-version-check --no-input
-EXTRAS = $(if $(filter gpu,$(TARGET)),gpu,optimize),dev
+EXTRAS = $(if $(filter gpu,$(TARGET)),gpu,optimize),demo,dev
 PINS = -c constraints.txt $(if $(filter gpu,$(TARGET)),-c constraints-gpu.txt)
 PINFILES = pyproject.toml constraints.txt constraints-serving.txt $(if $(filter gpu,$(TARGET)),constraints-gpu.txt)
 # Says what went wrong in the words of a user; pip has printed its own just before.

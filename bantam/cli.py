@@ -1,4 +1,4 @@
-"""The command line: ``bantam optimize | serve | load-test | report | card | compare | doctor``. ``make`` calls it.
+"""The command line: ``bantam optimize | serve | load-test | demo | report | card | compare | doctor``, behind ``make``.
 
 Exit codes: 0 done, 1 a failure, 2 a user's mistake, 130 Ctrl-C. Results go to standard output, progress to standard
 error.
@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from bantam import options
 from optimizer import __version__
-from optimizer.errors import BantamError, UserError
+from optimizer.errors import BantamError
 
 # Everything else is imported where it is used: `bantam --help` answers at once.
 if TYPE_CHECKING:
@@ -182,6 +182,24 @@ def load_test(
     print(to_json(found), end="") if as_json else show(found, Console(), written)
 
 
+@app.command(epilog="Examples:  bantam demo   |   bantam demo minilm --address models:8001 --data reviews.csv")
+def demo(
+    model: options.ServedModel = "minilm",
+    address: options.GrpcAddress = "localhost:8001",
+    data: options.Examples = None,
+    build: options.Build = BUILD,
+    host: options.Host = "127.0.0.1",
+    port: options.PagePort = 7860,
+    as_json: options.Json = False,
+) -> None:
+    """Show a served model beside its baseline on a page in the browser, until Ctrl-C or SIGTERM."""
+    from bantam.demo import Request, run
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    for url in run(Request(model, address, data, build, host, port), _say):
+        print(json.dumps({"url": url}), flush=True) if as_json else _say(f"The demo is at {url}. Ctrl-C stops it.")
+
+
 @app.command(epilog="Examples:  bantam report   |   bantam report build/minilm-goemotions-ekman-int8-quick --json")
 def report(
     run: options.RunFolder = None,
@@ -190,9 +208,9 @@ def report(
     as_json: options.Json = False,
 ) -> None:
     """Print a run's report again, and write its report.html anew."""
-    from serving.report_file import read_report, write_report
+    from serving.report_file import newest, read_report, write_report
 
-    run = run or _newest(build)
+    run = run or newest(build)
     folder = run if run.is_dir() else run.parent
     found = read_report(run)
     write_report(found, folder)
@@ -203,9 +221,9 @@ def report(
 def card(run: options.RunFolder = None, build: options.Build = BUILD, as_json: options.Json = False) -> None:
     """Write a run's model card for the Hugging Face hub: card/README.md in the run's folder."""
     from serving.model_card import metadata, write_card
-    from serving.report_file import read_report
+    from serving.report_file import newest, read_report
 
-    run = run or _newest(build)
+    run = run or newest(build)
     found = read_report(run)
     path = write_card(found, run if run.is_dir() else run.parent)
     if as_json:
@@ -241,16 +259,6 @@ def doctor(as_json: options.Json = False) -> None:
     print(json.dumps([vars(check) for check in checks], indent=1) if as_json else as_text(checks))
 
 
-def _newest(build: Path) -> Path:
-    """The newest report in the folders of the runs."""
-    from serving.report_file import REPORT_JSON
-
-    reports = sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
-    if not reports:
-        raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
-    return reports[-1]
-
-
 def _show(found: Report, folder: Path, as_json: bool, *, whole: bool = False) -> None:
     from serving.report_file import REPORT_HTML, to_json
     from serving.report_table import show
@@ -272,7 +280,11 @@ def main() -> NoReturn:
     except BantamError as exc:
         _fail(exc, str(exc), exc.exit_code)
     except ModuleNotFoundError as exc:
-        _fail(exc, f"{exc}. This command needs more than the client: pip install '.[optimize]' in Bantam's folder.", 2)
+        _fail(
+            exc,
+            f"{exc}. This command needs more than the client: pip install '.[optimize,demo]' in Bantam's folder.",
+            2,
+        )
     except Exception as exc:  # noqa: BLE001 the last place that can turn a defect of ours into something readable
         _fail(exc, f"{type(exc).__name__}: {exc}\nThis is a defect of Bantam. `bantam --debug ...` shows where.", 1)
     raise SystemExit(0)

@@ -83,6 +83,14 @@ InputName = Annotated[
 ]
 Seed = Annotated[int, Option(help="Seed of the random gaps between requests.", min=0)]
 LoadTestFolder = Annotated[Path, Option("--output", help="Folder for load-test.json, .csv and .html.")]
+GrpcAddress = Annotated[str, Option("--address", help="host:port of the server's gRPC port.")]
+Examples = Annotated[
+    str | None,
+    Option(
+        "--data", help="Data set whose test split gives examples and texts for the load test; that of the newest run."
+    ),
+]
+PagePort = Annotated[int, Option("--port", help="Port of the page; 0 takes a free one.", min=0, max=65535)]
 AllVariants = Annotated[bool, Option("--all", help="All variants in the table, not only the fastest.")]
 RunFolder = Annotated[Path | None, Argument(help="A run's folder; the newest if left out.")]
 RunA = Annotated[Path, Argument(help="A run's folder or its report.json.", show_default=False)]

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from serving.client import Classifier
 from serving.loadtest import max_rate_within_slo
 from serving.report import Report
 from serving.report_file import write_report
-from serving.repository import Published, publish
+from serving.repository import Published, baseline_of, publish, withdraw
 from serving.server import Server
 
 Say = Callable[[str], None]
@@ -162,6 +162,7 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
             shutil.rmtree(candidates, ignore_errors=True)
         records = record.variants(run)
         choice = record.choice(run, records, SCORE_TOLERANCE)
+        _publish_baseline(run, say)
         _publish_chosen(run, choice.chosen, say)
         run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
         report = record.report(run, records, choice)
@@ -213,12 +214,32 @@ def _serve_all(run: Run, name: str, client: Classifier, server: Server, texts: l
     return Served(answers, search.rate, errors, server.memory()[name].peak / 1e6)
 
 
+def published_name(request: Request) -> str:
+    """What the chosen variant is published as."""
+    return request.name or slug(request.model) + ("-random" if request.random_init else "")
+
+
+def _publish_baseline(run: Run, say: Say) -> None:
+    """Publish the recipe's ONNX export of the baseline beside the chosen variant, for those who compare the two.
+
+    Without such an export, the baseline of an earlier run is withdrawn: the chosen variant was not made from it. Each
+    publish is whole by itself; a run that is killed between the two is completed by the next.
+    """
+    name = baseline_of(published_name(run.request))
+    if export := run.recipe.export_of(BASELINE):
+        scored = replace(run.scored[BASELINE], artifact=run.artifacts[export])
+        found = _publish(scored, run.request.repository, name, run, link=False)
+        say(f"{export} {'published as' if found.changed else 'is published already as'} {found.folder}")
+    elif withdraw(run.request.repository, name):
+        say(f"{name} withdrawn: it is of an earlier run, and recipe {run.recipe.name!r} does not export the baseline")
+
+
 def _publish_chosen(run: Run, chosen: str, say: Say) -> None:
     """Publish a variant to the model repository, serve it from there, and check its answers on the whole test split.
 
     Raises :class:`StageError` if the published model answers anything else than what was measured.
     """
-    name = run.request.name or slug(run.request.model) + ("-random" if run.request.random_init else "")
+    name = published_name(run.request)
     run.published = _publish(run.scored[chosen], run.request.repository, name, run, link=False)
     state = "published as" if run.published.changed else "is published already as"
     say(f"{chosen} {state} {run.published.folder}")

@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from optimizer.config import AnyStage, Config, TrainingConfig
+from optimizer.config import AnyStage, Config, ExportConfig, TrainingConfig
 from optimizer.errors import RecipeError
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -90,6 +90,11 @@ class Recipe(Config):
         """Checkpoints that stages name beside the run's own."""
         named = (stage.model for stage in self.stages if isinstance(stage, TrainingConfig))
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def export_of(self, parent: str) -> str | None:
+        """The stage that exports the model of stage ``parent`` to ONNX as it is; None if there is none."""
+        exports = (stage for stage in self.stages if isinstance(stage, ExportConfig) and stage.format == "onnx")
+        return next((stage.name for stage in exports if stage.parent == parent), None)
 
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""

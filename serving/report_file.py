@@ -64,6 +64,18 @@ def _replace(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def reports(build: Path) -> list[Path]:
+    """The ``report.json`` of each run in the folder ``build``, the newest first."""
+    return sorted(build.glob(f"*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def newest(build: Path) -> Path:
+    """The newest report in the folders of the runs; :class:`UserError` if there is none."""
+    for path in reports(build):
+        return path
+    raise UserError(f"No report in {build}/. `make optimize` makes one; or give a run's folder.")
+
+
 def read_report(path: Path) -> Report:
     """Read a ``report.json``, or the one in a run's folder.
 

@@ -74,39 +74,48 @@ FILTERS: dict[str, Callable[[Any], str]] = {
 
 def render(report: Report) -> str:
     """The page. All texts of the report are escaped; every figure on the page comes from the report."""
+    chosen, baseline, found = report.variant(report.chosen), report.variant(BASELINE), steps(report)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            chosen=chosen,
+            baseline=baseline,
+            headline=headline(report),
+            cards=cards(report),
+            columns=COLUMNS,
+            groups=[(name, len(list(found))) for name, found in groupby(COLUMNS, key=lambda column: column.group)],
+            dropped=dropped(report),
+            dash=DASH,
+            random_weights=RANDOM_WEIGHTS if report.random_weights else None,
+            tradeoff=_svg(plots.tradeoff(report)),
+            distribution=_svg(plots.distribution(report)),
+            labels=labels(baseline.quality, chosen.quality),
+            slices=slices(baseline.quality, chosen.quality),
+            own_steps=[step for step in found if chosen in step[1]],
+            other_steps=[step for step in found if chosen not in step[1]],
+            front=set() if report.random_weights else on_front(report.variants),
+            many=len(report.variants) > plots.MOST_SERIES,
+            created=_date(report.created),
+            serve_command=serve_command(report),
+            client_code=client_code(report),
+        )
+    )
+
+
+def environment() -> Environment:
+    """What reads the templates of this page and of the demo: escapes, knows the filters, refuses unknown names."""
     # Autoescape has to be said: Jinja guesses it from a name that ends in .html, and .j2 does not.
-    environment = Environment(
+    found = Environment(
         loader=PackageLoader("serving"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({name: _or_dash(show) for name, show in FILTERS.items()}, kind=kind, raw=_raw)
-    chosen, baseline, found = report.variant(report.chosen), report.variant(BASELINE), steps(report)
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        chosen=chosen,
-        baseline=baseline,
-        headline=headline(report),
-        cards=cards(report),
-        columns=COLUMNS,
-        groups=[(name, len(list(found))) for name, found in groupby(COLUMNS, key=lambda column: column.group)],
-        dropped=dropped(report),
-        dash=DASH,
-        random_weights=RANDOM_WEIGHTS if report.random_weights else None,
-        tradeoff=_svg(plots.tradeoff(report)),
-        distribution=_svg(plots.distribution(report)),
-        labels=labels(baseline.quality, chosen.quality),
-        slices=slices(baseline.quality, chosen.quality),
-        own_steps=[step for step in found if chosen in step[1]],
-        other_steps=[step for step in found if chosen not in step[1]],
-        front=set() if report.random_weights else on_front(report.variants),
-        many=len(report.variants) > plots.MOST_SERIES,
-        created=_date(report.created),
-        serve_command=serve_command(report),
-        client_code=client_code(report),
-    )
+    found.filters.update({name: _or_dash(show) for name, show in FILTERS.items()}, kind=kind, raw=_raw)
+    return found
 
 
 def cards(report: Report) -> list[Card]:

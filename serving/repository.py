@@ -83,6 +83,24 @@ def publish(
         return _publish(artifact, root / name, config, link)
 
 
+def withdraw(root: Path, name: str) -> bool:
+    """Publish ``name`` no longer; returns whether it was. Its version folders stay.
+
+    Raises :class:`RepositoryError` if it cannot be done.
+    """
+    if not (root / name / CONFIG).is_file():
+        return False
+    with _translated(root), _locked(root, name):
+        (root / name / CONFIG).unlink(missing_ok=True)
+        _sync(root / name)
+    return True
+
+
+def baseline_of(name: str) -> str:
+    """The name under which the baseline of the published model ``name`` is published."""
+    return f"{name}-baseline"
+
+
 def published(root: Path, name: str) -> Published | None:
     """The version of ``name`` that is published now, or None. Raises :class:`RepositoryError` if it is damaged."""
     path = root / name / CONFIG

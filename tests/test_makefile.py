@@ -90,7 +90,7 @@ def test_the_set_up_is_made_once(checkout: Checkout) -> None:
     calls = checkout.calls()
     optimizer = [call for call in calls if call.startswith(".venv ")]  # both are made at the same time
     assert "torch==2.13.0+cpu" in optimizer[0], "PyTorch first, so that nothing else chooses its build"
-    assert optimizer[-1].endswith("--no-build-isolation -e .[optimize,dev]")
+    assert optimizer[-1].endswith("--no-build-isolation -e .[optimize,demo,dev]")
     assert all("-c constraints.txt" in call for call in optimizer)
     assert checkout.has(".venv/.ready-cpu")
     assert not checkout.has(".venv/.unfinished")
@@ -134,7 +134,7 @@ def test_the_gpu_set_up_replaces_the_cpu_one_and_stays_chosen(checkout: Checkout
     assert checkout.make("setup", "TARGET=gpu").returncode == 0
     calls = checkout.calls()
     assert "+cpu" not in "".join(calls)
-    assert any(call.endswith("-e .[gpu,dev]") for call in calls)
+    assert any(call.endswith("-e .[gpu,demo,dev]") for call in calls)
     assert not checkout.has(".venv/from-cpu")
     if checkout.has(".venv-serving/requirements.txt"):
         names = (checkout.folder / ".venv-serving/requirements.txt").read_text(encoding="utf-8").splitlines()

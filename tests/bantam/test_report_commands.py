@@ -92,5 +92,5 @@ def test_a_plain_install_is_told_what_it_lacks(folder: Path) -> None:
     done = bantam(folder, "report")
     assert done.returncode == 2
     assert "No module named 'matplotlib'" in done.stderr
-    assert "pip install '.[optimize]'" in done.stderr
+    assert "pip install '.[optimize,demo]'" in done.stderr
     assert "defect" not in done.stderr

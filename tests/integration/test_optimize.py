@@ -65,6 +65,18 @@ def test_the_figures_of_quality_are_those_of_the_published_files(toy: Toy) -> No
     assert quality(scores, test.targets, thresholds)["macro_f1"] == pytest.approx(found.macro_f1)
 
 
+def test_the_baseline_is_published_beside_the_chosen_model(toy: Toy) -> None:
+    state = published(toy.folder / "model_repo", "tiny-baseline")
+    assert state is not None
+    texts = load_dataset(str(toy.folder / "moods.csv")).splits["test"].texts
+    scores = Engine(state.folder).scores(texts)
+    assert np.abs(scores - np.load(toy.run_folder / "scores-baseline" / "test.npy")).max() < 1e-4
+    with Server(toy.folder / "model_repo") as server, Classifier(server.grpc_address, "tiny-baseline") as classifier:
+        assert server.models == ("tiny", "tiny-baseline"), "the hint of bantam serve names the first"
+        thresholds = Artifact.load(toy.run_folder / "scores-baseline").manifest.details["thresholds"]
+        assert classifier.describe().thresholds == pytest.approx(thresholds)
+
+
 def test_the_resolved_recipe_makes_the_same_stages(toy: Toy) -> None:
     from optimizer.recipe import load_recipe
 

@@ -33,6 +33,20 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("name", known_recipes())
+def test_every_shipped_recipe_exports_its_baseline(name: str) -> None:
+    recipe = load_recipe(name)
+    (export,) = (stage for stage in recipe.stages if stage.name == recipe.export_of("baseline"))
+    assert (export.stage, export.parent) == ("export", "baseline")
+
+
+def test_an_export_of_something_else_is_not_the_baseline_s(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, RECIPE)).export_of("baseline") == "onnx"
+    assert load_recipe(write(tmp_path, RECIPE)).export_of("onnx") is None
+    other = load_recipe(write(tmp_path, RECIPE.replace('format = "onnx"', 'format = "openvino"')))
+    assert other.export_of("baseline") is None
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("name", known_recipes())
 def test_every_shipped_recipe_loads_and_measures_a_baseline(name: str, profile: str) -> None:

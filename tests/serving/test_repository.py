@@ -19,7 +19,7 @@ import pytest
 from optimizer.artifact import Artifact
 from optimizer.errors import DiskFullError, RepositoryError
 from serving.backend.engine import Engine
-from serving.repository import Published, models, publish, published
+from serving.repository import Published, models, publish, published, withdraw
 
 
 def put(artifact: Artifact, root: Path, **options: Any) -> Published:
@@ -52,6 +52,16 @@ def test_same_content_writes_nothing(tiny_artifact: Artifact, tmp_path: Path) ->
     again = put(tiny_artifact, tmp_path)
     assert (again.version, again.changed) == (1, False)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*")} == before
+
+
+def test_what_is_withdrawn_is_served_no_longer_and_can_come_back(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    put(tiny_artifact, tmp_path)
+    before = files(tmp_path)
+    assert withdraw(tmp_path, "tiny") is True
+    assert withdraw(tmp_path, "tiny") is False
+    assert (models(tmp_path), published(tmp_path, "tiny")) == ([], None)
+    assert put(tiny_artifact, tmp_path).version == 1
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("change", [{"thresholds": [0.4, 0.5, 0.5]}, {"threads": 1}, {"max_batch_size": 8}])

@@ -1,3 +1,5 @@
+"""The browser of the tests marked ``browser``."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
