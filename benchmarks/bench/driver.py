@@ -1,11 +1,11 @@
-"""Runs one peer inside its own environment; the other end of :mod:`benchmarks.bench.process`. Standard library and numpy.
+"""Runs one peer inside its environment; the other end of :mod:`benchmarks.bench.process`. Standard library and numpy.
 
 ::
 
     ENV/bin/python driver.py prepare PEER.py --checkpoint CHECKPOINT --folder EMPTY  [--job JOB.json] [--options JSON]
     ENV/bin/python driver.py run     PEER.py --folder PREPARED                       (answers JSON lines on stdin)
     ENV/bin/python driver.py serve   PEER.py --folder PREPARED --port 9000           (until SIGTERM)
-    ENV/bin/python driver.py try     PEER.py --folder PREPARED                       (by hand: three texts, scored and timed)
+    ENV/bin/python driver.py try     PEER.py --folder PREPARED                       (by hand: three texts)
 
 ``--job`` holds the fields of :class:`Job`; what is left out has its default. ``--options '{"precision": "bf16"}'`` sets
 the contender's options over those of the file. Answers are JSON lines on stdout, ``{"ok": true, "answer": ...}`` or
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Texts in a batch where throughput is measured."""
+WAKE_UP = 5
+"""Texts that a contender answers before the clock starts: it was stopped while the others had the machine."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 PR_SET_PDEATHSIG = 1
 TRIAL = ["I love it!", "You broke it again, and nobody told me.", "ok"]
@@ -63,6 +65,7 @@ class Job:
 def main() -> None:
     """Do what the command line asks; exit code 1 after an answer that is not ok."""
     arguments = parse()
+    sys.path.pop(0)  # this folder: its modules must not stand in for a library's
     end_with_parent(signal.SIGTERM if arguments.command == "serve" else signal.SIGKILL)
     answers = clean_stdout()
     job = read_job(arguments.job, arguments.options)
@@ -113,9 +116,10 @@ def read_job(path: Path | None, options: dict[str, Any]) -> Job:
 def load_peer(path: Path) -> ModuleType:
     """Import a peer's file, wherever it is, under its own name."""
     spec = importlib.util.spec_from_file_location(path.stem + "_peer", path)
-    assert spec is not None and spec.loader is not None, path
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path}: no Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling-free schedulers look modules up by name
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
     spec.loader.exec_module(module)
     return module
 
@@ -140,21 +144,25 @@ def answer_all(scores: Callable[[list[str]], Scores], job: Job, answers: IO[str]
 
 
 def checked(scores: Callable[[list[str]], Scores], texts: list[str], job: Job) -> list[list[float]]:
-    """The probabilities of all texts, in batches as throughput is measured; raises ValueError if they are none."""
+    """The probabilities of all texts, in batches of like lengths; raises ValueError if they are none."""
     import numpy as np
 
-    result = np.concatenate([np.asarray(scores(texts[i : i + BATCH]), np.float32) for i in range(0, len(texts), BATCH)])
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    batches = [[texts[i] for i in order[start : start + BATCH]] for start in range(0, len(texts), BATCH)]
+    result = np.concatenate([np.asarray(scores(batch), np.float32) for batch in batches])
     expected = (len(texts), len(job.labels))
     if job.labels and result.shape != expected:
         raise ValueError(f"scores wrong: got shape {list(result.shape)}, expected {list(expected)} [texts, labels]")
     if not (np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1):
         raise ValueError(f"scores wrong: got {result.min()} to {result.max()}, expected probabilities from 0 to 1")
-    return result.tolist()  # type: ignore[no-any-return]
+    return result[np.argsort(order)].tolist()  # type: ignore[no-any-return]
 
 
 def latencies_ms(scores: Callable[[list[str]], Scores], texts: list[str], job: Job) -> list[float]:
-    """Milliseconds that each text takes alone, from text to probabilities."""
+    """Milliseconds that each text takes alone, from text to probabilities; a few before them are not counted."""
     result = []
+    for text in texts[:WAKE_UP]:
+        scores([text])
     for text in texts:
         start = time.perf_counter()
         scores([text])
