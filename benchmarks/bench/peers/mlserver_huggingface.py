@@ -1,0 +1,79 @@
+"""MLServer with its HuggingFace runtime: transformers' pipeline, or Optimum's with ONNX Runtime, behind KServe v2.
+
+As its documentation has it: ``pip install mlserver mlserver-huggingface``, a ``model-settings.json`` next to the model,
+``mlserver start``. What a user has to see to, with the releases 1.7.1 of June 2025, the last there are:
+
+- The command above resolves to transformers 4.53, with which the runtime does not import ("cannot import name
+  'Conversation'", SeldonIO/MLServer#1955, open since November 2024). The thread's way out is transformers 4.41.2.
+- Its newest Optimum, 1.27, does not import with torch 2.9 or later; 1.26.1 does.
+- Optimum 1.26.1 calls torch's exporter with what was then its default, TorchScript; today it has to be asked for.
+- TensorFlow and Keras are installed and imported whatever the model is.
+- Scores of all labels: only by sending ``top_k`` with each request, as an input whose content type is ``hg_json``.
+
+Options: ``{"optimum": true}`` for ``optimum_model``. Optimum's int8 file is no option of the runtime.
+Workers: none (``parallel_workers: 0``), for with one model another process only adds a hop between two.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.bench.driver import Job
+
+MODEL = "classifier"
+
+
+def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
+    """Save the checkpoint, or its export, in the model's folder, with the settings next to it."""
+    optimum = bool(job.options.get("optimum"))
+    if optimum:
+        _export(checkpoint, folder / "model")
+    else:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        AutoModelForSequenceClassification.from_pretrained(checkpoint).save_pretrained(folder / "model")
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder / "model")
+    extra = {"task": "text-classification", "pretrained_model": str(folder / "model"), "optimum_model": optimum}
+    if not optimum:
+        extra |= {"framework": "pt", "intra_op_threads": job.threads}
+    settings = {
+        "name": MODEL,
+        "implementation": "mlserver_huggingface.HuggingFaceRuntime",
+        "parameters": {"extra": extra},
+    }
+    (folder / "model-settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _export(checkpoint: Path, folder: Path) -> None:
+    """What ``optimum-cli export onnx`` does, with the exporter of torch for which it was written."""
+    import torch
+    from optimum.exporters.onnx import main_export
+
+    torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
+    main_export(str(checkpoint), folder, task="text-classification")
+
+
+def serve(folder: Path, job: Job, port: int) -> None:
+    """``mlserver start`` with one protocol on the port and the other, and metrics, on the next two, until SIGTERM."""
+    from mlserver.cli.main import root
+
+    grpc_port, http_port = (port, port + 1) if job.options["protocol"] == "grpc" else (port + 1, port)
+    settings = {
+        "host": "127.0.0.1",
+        "grpc_port": grpc_port,
+        "http_port": http_port,
+        "metrics_port": port + 2,
+        "parallel_workers": 0,
+        "debug": False,
+    }
+    (folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    root(["start", str(folder)])
+
+
+def sizes(folder: Path) -> list[Path]:
+    """What production needs."""
+    return sorted(path for path in (folder / "model").iterdir() if path.is_file())
