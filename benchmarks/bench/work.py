@@ -45,7 +45,7 @@ def count(folder: Path, ships: Iterable[str], tokens: int) -> Work:
 
 
 def pytorch(weights: Path, tokens: int, vocabulary: int) -> Work:
-    """A Hugging Face folder, by :class:`torch.utils.flop_counter.FlopCounterMode`, whose FLOPs are two a multiply-add."""
+    """A Hugging Face folder, by PyTorch's :class:`FlopCounterMode`, whose FLOPs are two a multiply-add."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForSequenceClassification
