@@ -79,7 +79,7 @@ class JsonClient(_Http):
 class KServeHttpClient(_Http):
     """KServe v2 over HTTP as MLServer's HuggingFace runtime speaks it: a JSON text for each text classified.
 
-    Inputs other than ``args`` are what is passed on to transformers' pipeline by name.
+    Inputs other than ``array_inputs`` are what is passed on to transformers' pipeline by name.
     """
 
     def __init__(self, port: int, labels: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ class KServeHttpClient(_Http):
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Probabilities, float32 ``[texts, labels]``."""
-        inputs = [{"name": "args", "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}]
+        inputs = [{"name": "array_inputs", "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}]
         inputs += [
             {
                 "name": name,
@@ -118,7 +118,7 @@ class KServeGrpcClient:
     def scores(self, texts: Sequence[str]) -> Scores:
         """Probabilities, float32 ``[texts, labels]``."""
         request = service_pb2.ModelInferRequest(model_name=MODEL)
-        question = request.inputs.add(name="args", datatype="BYTES", shape=[len(texts)])
+        question = request.inputs.add(name="array_inputs", datatype="BYTES", shape=[len(texts)])
         question.contents.bytes_contents.extend(text.encode() for text in texts)
         for name, value in _ARGUMENTS.items():
             argument = request.inputs.add(name=name, datatype="BYTES", shape=[1])

@@ -10,8 +10,11 @@ As its documentation has it: ``pip install mlserver mlserver-huggingface``, a ``
 - TensorFlow and Keras are installed and imported whatever the model is.
 - Scores of all labels: only by sending ``top_k`` with each request, as an input whose content type is ``hg_json``.
 
-Options: ``{"optimum": true}`` for ``optimum_model``. Optimum's int8 file is no option of the runtime.
-Workers: none (``parallel_workers: 0``), for with one model another process only adds a hop between two.
+Options: ``{"engine": "pytorch"}``, or for ``optimum_model``, which is ONNX Runtime, ``"onnxruntime-fp32"`` or
+``"onnxruntime-int8"``: the latter is Optimum's quantizer on the export, as the documentation of Optimum has it, and
+``model_kwargs`` to name its file. ``"protocol"``: "http" or "grpc", the one on the first port; both are served.
+Workers: none (``parallel_workers: 0``), for with one model another process only adds a hop between two. Threads: all
+cores for ONNX Runtime, whose options the runtime cannot pass on.
 """
 
 from __future__ import annotations
@@ -19,27 +22,32 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.bench.driver import Job
 
 MODEL = "classifier"
+QUANTIZED = "model_quantized.onnx"
+"""As Optimum names it."""
 
 
 def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
     """Save the checkpoint, or its export, in the model's folder, with the settings next to it."""
-    optimum = bool(job.options.get("optimum"))
-    if optimum:
-        _export(checkpoint, folder / "model")
-    else:
+    engine, model = job.options["engine"], folder / "model"
+    extra: dict[str, Any] = {"task": "text-classification", "pretrained_model": str(model)}
+    if engine == "pytorch":
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        AutoModelForSequenceClassification.from_pretrained(checkpoint).save_pretrained(folder / "model")
-        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder / "model")
-    extra = {"task": "text-classification", "pretrained_model": str(folder / "model"), "optimum_model": optimum}
-    if not optimum:
+        AutoModelForSequenceClassification.from_pretrained(checkpoint).save_pretrained(model)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(model)
         extra |= {"framework": "pt", "intra_op_threads": job.threads}
+    else:
+        _export(checkpoint, model)
+        extra |= {"optimum_model": True}
+    if engine == "onnxruntime-int8":
+        _quantize(model)
+        extra |= {"model_kwargs": {"file_name": QUANTIZED}}
     settings = {
         "name": MODEL,
         "implementation": "mlserver_huggingface.HuggingFaceRuntime",
@@ -55,6 +63,16 @@ def _export(checkpoint: Path, folder: Path) -> None:
 
     torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
     main_export(str(checkpoint), folder, task="text-classification")
+
+
+def _quantize(folder: Path) -> None:
+    """What ``optimum-cli onnxruntime quantize --avx512_vnni`` does: int8, activations at run time."""
+    from optimum.onnxruntime import ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+
+    config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+    ORTQuantizer.from_pretrained(folder).quantize(save_dir=folder, quantization_config=config)
+    (folder / "model.onnx").unlink()
 
 
 def serve(folder: Path, job: Job, port: int) -> None:
