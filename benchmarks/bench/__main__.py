@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.bench import plot, results, table
-from benchmarks.bench.run import Settings, bench
+from benchmarks.bench.run import bench
+from benchmarks.bench.state import Settings
 from optimizer.errors import BantamError
 
 ROUNDS = {"quick": 3, "full": 5}

@@ -105,7 +105,12 @@ class PeerProcess:
         """The next answer."""
         assert self._process.stdout is not None
         late = Event()
-        timer = Timer(self._timeout_s, lambda: (late.set(), self._process.kill()))
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = Timer(self._timeout_s, give_up)
         timer.start()
         try:
             line = self._process.stdout.readline()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from benchmarks.bench.prepared import Prepared
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resumed
@@ -73,7 +74,7 @@ def in_process(
                 latencies_ms: list[float] = process.ask("latency", "latencies_ms", texts)
                 return latencies_ms, float(process.ask("latency", "texts_per_s", many))
 
-        turns = {name: (lambda process=process: turn(process)) for name, process in processes.items()}
+        turns = {name: partial(turn, process) for name, process in processes.items()}
         interleave(turns, results, rounds, say)
         for name, process in processes.items():
             if results[name].failure is None:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
 from benchmarks.bench.driver import BATCH, WAKE_UP
+from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resume, resumed, tree
 from benchmarks.bench.rounds import Timed, interleave
@@ -56,10 +58,12 @@ class Running:
         return total / 1e6
 
 
-def start(prepared: Prepared, labels: tuple[str, ...], root: Path, stack: ExitStack) -> tuple[Running, float]:
+def start(
+    prepared: Prepared, labels: tuple[str, ...], root: Path, stack: ExitStack, guardian: Guardian
+) -> tuple[Running, float]:
     """Start a server and wait for its first real answer: the server, and the seconds that it took.
 
-    It ends with ``stack``. Raises :class:`PeerFailed`.
+    It ends with ``stack``, or with the bench if that is killed. Raises :class:`PeerFailed`.
     """
     started, port = time.monotonic(), ports()
     if prepared.ours is not None:
@@ -68,6 +72,7 @@ def start(prepared: Prepared, labels: tuple[str, ...], root: Path, stack: ExitSt
         process = prepared.process("serve", "--port", str(port))
         stack.callback(process.stop, grace_s=15.0)
         pid = process.pid
+        guardian.watch(pid)
     running = Running(pid, port, prepared.contender.protocol, labels)
     _wait(running, process, started + START_TIMEOUT_S)
     return running, time.monotonic() - started
@@ -154,9 +159,7 @@ def _client_each(running: Running) -> Iterator[Callable[[list[str]], Scores]]:
             client.close()
 
 
-def timed(
-    servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, say: Say
-) -> dict[str, Timed]:
+def timed(servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, say: Say) -> dict[str, Timed]:
     """Time every text alone with one client, then let several keep the server busy for some seconds a round."""
     results = {name: Timed() for name in servers}
 
@@ -176,8 +179,7 @@ def timed(
 
     for running in servers.values():
         pause(running.pid)
-    interleave({name: (lambda r=running: turn(r)) for name, running in servers.items()}, results, rounds, say)
+    interleave({name: partial(turn, running) for name, running in servers.items()}, results, rounds, say)
     for name, running in servers.items():
         results[name].peak_rss_mb = running.peak_rss_mb()
     return results
-
