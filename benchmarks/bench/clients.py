@@ -87,7 +87,9 @@ class KServeHttpClient(_Http):
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Probabilities, float32 ``[texts, labels]``."""
-        inputs = [{"name": "array_inputs", "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}]
+        inputs: list[dict[str, Any]] = [
+            {"name": "array_inputs", "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}
+        ]
         inputs += [
             {
                 "name": name,
