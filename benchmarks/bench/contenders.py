@@ -44,6 +44,9 @@ class Contender:
 
 
 _TORCH = ("torch", "transformers")
+_MLSERVER = ("mlserver", "mlserver-huggingface", "transformers")
+_MLSERVER_STEPS = "model-settings.json, mlserver start; transformers 4.41.2 and Optimum 1.26.1, found in issue threads"
+_PYTRITON_STEPS = "a function with @batch, Triton.bind; numpy below 2, libpython on LD_LIBRARY_PATH"
 
 BASELINE = "PyTorch fp32"
 
@@ -64,5 +67,38 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender(
         "ONNX Runtime fp32", "onnxruntime_fp32", OURS, ("onnxruntime", "torch", "onnxscript"),
         "torch.onnx.export with dynamic shapes, a session, the tokenizer by hand",
+    ),
+    Contender(
+        "FastAPI + transformers", "fastapi_pipeline", "fastapi", (*_TORCH, "fastapi", "uvicorn"),
+        "a pipeline in an endpoint of 3 lines, uvicorn", {"engine": "pytorch"}, "server", "json",
+    ),
+    Contender(
+        "FastAPI + Optimum int8", "fastapi_pipeline", "fastapi-optimum",
+        ("optimum-onnx", "onnxruntime", "transformers", "fastapi"),
+        "the same around Optimum's ONNX Runtime model: export, quantizer; transformers below 4.58",
+        {"engine": "optimum-int8"}, "server", "json", "int8",
+    ),
+    Contender(
+        "MLServer", "mlserver_huggingface", "mlserver", _MLSERVER, _MLSERVER_STEPS,
+        {"engine": "pytorch", "protocol": "grpc"}, "server", "kserve-grpc",
+    ),
+    Contender(
+        "MLServer + Optimum fp32", "mlserver_huggingface", "mlserver", (*_MLSERVER, "optimum", "onnxruntime"),
+        f"{_MLSERVER_STEPS}; export by hand, for Optimum's own call of the exporter fails",
+        {"engine": "onnxruntime-fp32", "protocol": "grpc"}, "server", "kserve-grpc",
+    ),
+    Contender(
+        "MLServer + Optimum int8", "mlserver_huggingface", "mlserver", (*_MLSERVER, "optimum", "onnxruntime"),
+        f"{_MLSERVER_STEPS}; export by hand, quantizer, the file's name as model_kwargs",
+        {"engine": "onnxruntime-int8", "protocol": "grpc"}, "server", "kserve-grpc", "int8",
+    ),
+    Contender(
+        "PyTriton + PyTorch", "pytriton_server", "pytriton", ("nvidia-pytriton", *_TORCH), _PYTRITON_STEPS,
+        {"engine": "pytorch"}, "server", "triton-grpc",
+    ),
+    Contender(
+        "PyTriton + ONNX Runtime int8", "pytriton_server", "pytriton", ("nvidia-pytriton", "onnxruntime"),
+        f"{_PYTRITON_STEPS}; torch.onnx.export, stale shapes removed by hand, quantize_dynamic",
+        {"engine": "onnxruntime-int8"}, "server", "triton-grpc", "int8",
     ),
 )  # fmt: skip
