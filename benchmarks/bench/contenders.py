@@ -80,17 +80,17 @@ CONTENDERS: tuple[Contender, ...] = (
     ),
     Contender(
         "MLServer", "mlserver_huggingface", "mlserver", _MLSERVER, _MLSERVER_STEPS,
-        {"engine": "pytorch", "protocol": "grpc"}, "server", "kserve-grpc",
+        {"engine": "pytorch", "protocol": "http"}, "server", "kserve-http",
     ),
     Contender(
         "MLServer + Optimum fp32", "mlserver_huggingface", "mlserver", (*_MLSERVER, "optimum", "onnxruntime"),
         f"{_MLSERVER_STEPS}; export by hand, for Optimum's own call of the exporter fails",
-        {"engine": "onnxruntime-fp32", "protocol": "grpc"}, "server", "kserve-grpc",
+        {"engine": "onnxruntime-fp32", "protocol": "http"}, "server", "kserve-http",
     ),
     Contender(
         "MLServer + Optimum int8", "mlserver_huggingface", "mlserver", (*_MLSERVER, "optimum", "onnxruntime"),
         f"{_MLSERVER_STEPS}; export by hand, quantizer, the file's name as model_kwargs",
-        {"engine": "onnxruntime-int8", "protocol": "grpc"}, "server", "kserve-grpc", "int8",
+        {"engine": "onnxruntime-int8", "protocol": "http"}, "server", "kserve-http", "int8",
     ),
     Contender(
         "PyTriton + PyTorch", "pytriton_server", "pytriton", ("nvidia-pytriton", *_TORCH), _PYTRITON_STEPS,

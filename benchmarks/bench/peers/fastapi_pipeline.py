@@ -43,9 +43,10 @@ def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
     from optimum.onnxruntime import ORTModelForSequenceClassification, ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
-    quantizer = ORTQuantizer.from_pretrained(ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True))
+    ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True).save_pretrained(folder)
     config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
-    quantizer.quantize(save_dir=folder, quantization_config=config)
+    ORTQuantizer.from_pretrained(folder).quantize(save_dir=folder, quantization_config=config)
+    (folder / "model.onnx").unlink()
 
 
 def serve(folder: Path, job: Job, port: int) -> None:

@@ -5,14 +5,16 @@ As its documentation has it: ``pip install mlserver mlserver-huggingface``, a ``
 
 - The command above resolves to transformers 4.53, with which the runtime does not import ("cannot import name
   'Conversation'", SeldonIO/MLServer#1955, open since November 2024). The thread's way out is transformers 4.41.2.
-- Its newest Optimum, 1.27, does not import with torch 2.9 or later; 1.26.1 does.
+- The Optimum that it takes, 1.27.0, does not import with torch 2.13 ("cannot import name '_attention_scale'"); 1.26.1
+  does.
 - Optimum 1.26.1 calls torch's exporter with what was then its default, TorchScript; today it has to be asked for.
 - TensorFlow and Keras are installed and imported whatever the model is.
 - Scores of all labels: only by sending ``top_k`` with each request, as an input whose content type is ``hg_json``.
 
 Options: ``{"engine": "pytorch"}``, or for ``optimum_model``, which is ONNX Runtime, ``"onnxruntime-fp32"`` or
 ``"onnxruntime-int8"``: the latter is Optimum's quantizer on the export, as the documentation of Optimum has it, and
-``model_kwargs`` to name its file. ``"protocol"``: "http" or "grpc", the one on the first port; both are served.
+``model_kwargs`` to name its file. ``"protocol"``: "http" or "grpc", the one on the first port; both are served, and
+one client saw no difference in p50 (int8: 3.8 ms over each, p99 6.7 over HTTP and 7.3 over gRPC).
 Workers: none (``parallel_workers: 0``), for with one model another process only adds a hop between two. Threads: all
 cores for ONNX Runtime, whose options the runtime cannot pass on.
 """

@@ -12,6 +12,8 @@ Options: ``{"engine": "pytorch"}``, or ``{"engine": "onnxruntime-int8"}``: PyTor
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +92,7 @@ def serve(folder: Path, job: Job, port: int) -> None:
         grpc_address=ADDRESS, grpc_port=port, http_address=ADDRESS, http_port=port + 1,
         metrics_address=ADDRESS, metrics_port=port + 2,
     )  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that Triton and its files go as well
     with Triton(config=config) as triton:
         triton.bind(
             model_name=MODEL,
