@@ -47,6 +47,10 @@ _TORCH = ("torch", "transformers")
 _MLSERVER = ("mlserver", "mlserver-huggingface", "transformers")
 _MLSERVER_STEPS = "model-settings.json, mlserver start; transformers 4.41.2 and Optimum 1.26.1, found in issue threads"
 _PYTRITON_STEPS = "a function with @batch, Triton.bind; numpy below 2, libpython on LD_LIBRARY_PATH"
+_OPTIMUM_ONNX = ("optimum-onnx", "onnxruntime", "transformers")
+_OPTIMUM_ONNX_STEPS = "transformers below 4.58; export=True"
+_OPTIMUM_INTEL = ("optimum-intel", "openvino", "nncf", "transformers")
+_OPTIMUM_INTEL_STEPS = "2.1, for 2.2 wants torchvision; export=True"
 
 BASELINE = "PyTorch fp32"
 
@@ -67,6 +71,36 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender(
         "ONNX Runtime fp32", "onnxruntime_fp32", OURS, ("onnxruntime", "torch", "onnxscript"),
         "torch.onnx.export with dynamic shapes, a session, the tokenizer by hand",
+    ),
+    Contender(
+        "Optimum ONNX O2 fp32", "optimum_onnx", "optimum-onnx", _OPTIMUM_ONNX,
+        f"{_OPTIMUM_ONNX_STEPS}; ORTOptimizer", {"optimize": "O2"},
+    ),
+    Contender(
+        "Optimum ONNX int8", "optimum_onnx", "optimum-onnx", _OPTIMUM_ONNX,
+        f"{_OPTIMUM_ONNX_STEPS}; ORTQuantizer, dynamic", {"quantize": "per-tensor"}, precision="int8",
+    ),
+    Contender(
+        "Optimum ONNX int8 per channel", "optimum_onnx", "optimum-onnx", _OPTIMUM_ONNX,
+        f"{_OPTIMUM_ONNX_STEPS}; ORTQuantizer, dynamic, per_channel=True", {"quantize": "per-channel"},
+        precision="int8",
+    ),
+    Contender(
+        "Optimum Intel OpenVINO bf16", "optimum_intel", "optimum-intel", _OPTIMUM_INTEL,
+        _OPTIMUM_INTEL_STEPS, precision="bf16",
+    ),
+    Contender(
+        "Optimum Intel OpenVINO int8 weights", "optimum_intel", "optimum-intel", _OPTIMUM_INTEL,
+        f"{_OPTIMUM_INTEL_STEPS}; OVQuantizer, weights only", {"quantize": "weights"}, precision="int8",
+    ),
+    Contender(
+        "Optimum Intel OpenVINO int8", "optimum_intel", "optimum-intel", _OPTIMUM_INTEL,
+        f"{_OPTIMUM_INTEL_STEPS}; tokenized calibration texts, OVQuantizer", {"quantize": "static"}, precision="int8",
+    ),
+    Contender(
+        "Olive int8", "olive", "olive", ("olive-ai", "onnxruntime", "torch"),
+        "requests by hand; a workflow of three passes, for olive optimize fails; a session, the tokenizer by hand",
+        precision="int8",
     ),
     Contender(
         "FastAPI + transformers", "fastapi_pipeline", "fastapi", (*_TORCH, "fastapi", "uvicorn"),
