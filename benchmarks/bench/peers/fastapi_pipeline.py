@@ -44,7 +44,7 @@ def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
     ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True).save_pretrained(folder)
-    config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+    config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
     ORTQuantizer.from_pretrained(folder).quantize(save_dir=folder, quantization_config=config)
     (folder / "model.onnx").unlink()
 
