@@ -136,7 +136,7 @@ def kept_scores(
 
 
 def scored_in_process(
-    prepared: Prepared, texts: Sequence[str], labels: int, digest: str, root: Path, say: Say
+    name: str, key: str, prepared: Prepared, texts: Sequence[str], labels: int, root: Path, say: Say
 ) -> Scores:
     """A contender's scores ``[texts, labels]``, computed in a process that ends with it. Raises :class:`PeerFailed`."""
 
@@ -145,8 +145,7 @@ def scored_in_process(
             process.answer("load")
             return process.ask("scores", "scores", texts)
 
-    key = cache_key(prepared=prepared.key, data=digest)
-    return kept_scores(prepared.contender.slug, key, (len(texts), labels), root, compute, say)
+    return kept_scores(name, key, (len(texts), labels), root, compute, say)
 
 
 def discard(root: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,21 +20,38 @@ SAME_SCORES = 1e-3
 
 
 def score_in_process(run: Bench, peers: Sequence[Contender]) -> None:
-    """Dev and test in each in-process contender; thresholds come from dev alone."""
-    data, root = run.ours.data, run.settings.root
+    """The test split in each in-process contender; Bantam's own variants have their scores from the product."""
+    root = run.settings.root
     for name, each in list(run.ready.items()):
         if each.ours is not None:
             scored = run.ours.variants[each.ours.manifest.name]
             judge(run, name, scored.test, scored.thresholds)
         elif each.contender.kind == "in-process":
-            texts = [*data.splits["dev"].texts, *data.splits["test"].texts]
+
+            def score(slug: str, key: str, texts: Sequence[str], each: Prepared = each) -> Scores:
+                return prepared.scored_in_process(slug, key, each, texts, len(run.labels), root, run.say)
+
             try:
-                scores = prepared.scored_in_process(each, texts, len(run.labels), data.digest, root, run.say)
+                judge_peer(run, name, score)
             except PeerFailed as failure:
                 run.failed(name, failure)
-                continue
-            dev = len(data.splits["dev"].texts)
-            judge(run, name, scores[dev:], tune_thresholds(scores[:dev], data.splits["dev"].targets))
+
+
+def judge_peer(run: Bench, name: str, score: Callable[[str, str, Sequence[str]], Scores]) -> None:
+    """Score the test split. Below fp32, thresholds come from the contender's own scores of dev; else from PyTorch's.
+
+    ``score`` gets a name and a key to keep the scores under. Raises :class:`PeerFailed`.
+    """
+    data, each = run.ours.data, run.ready[name]
+
+    def on(split: str) -> Scores:
+        key = cache_key(prepared=each.key, data=data.digest, split=split)
+        return score(f"{each.contender.slug}-{split}", key, data.splits[split].texts)
+
+    test, thresholds = on("test"), run.ours.baseline.thresholds
+    if each.contender.precision != "fp32":
+        thresholds = tune_thresholds(on("dev"), data.splits["dev"].targets)
+    judge(run, name, test, thresholds)
 
 
 def judge(run: Bench, name: str, test: Scores, thresholds: tuple[float, ...] | None) -> None:
@@ -51,23 +68,24 @@ def judge(run: Bench, name: str, test: Scores, thresholds: tuple[float, ...] | N
         found.notes.append(f"does not compute what PyTorch does: scores differ by up to {difference:.1e}")
 
 
-def judge_served(run: Bench, name: str, each: Prepared, server: servers.Running) -> None:
-    """Scores of the test split through the server. Below fp32, thresholds of its own from dev; else PyTorch's."""
-    data, root = run.ours.data, run.settings.root
+def judge_served(run: Bench, name: str, server: servers.Running) -> None:
+    """The test split through the server; of Bantam's variants, that the server answers what was scored in process.
 
-    def through(split: str) -> Scores:
-        texts, slug = data.splits[split].texts, f"{each.contender.slug}-served-{split}"
-        key = cache_key(prepared=each.key, data=data.digest, split=split)
+    Raises :class:`PeerFailed`.
+    """
+
+    def score(slug: str, key: str, texts: Sequence[str]) -> Scores:
         shape = (len(texts), len(run.labels))
-        return prepared.kept_scores(slug, key, shape, root, lambda: servers.scored(server, texts), run.say)
+        return prepared.kept_scores(
+            f"{slug}-served", key, shape, run.settings.root, lambda: servers.scored(server, texts), run.say
+        )
 
-    test = through("test")
-    if name in run.test_scores:
-        difference = float(np.abs(test - run.test_scores[name]).max())
-        if difference > SAME_SCORES:
-            run.rows[name].notes.append(f"served scores differ from those in process by up to {difference:.1e}")
+    if run.ready[name].ours is None:
+        judge_peer(run, name, score)
         return
-    thresholds = run.ours.baseline.thresholds
-    if each.contender.precision != "fp32":
-        thresholds = tune_thresholds(through("dev"), data.splits["dev"].targets)
-    judge(run, name, test, thresholds)
+    data, found = run.ours.data, run.rows[name]
+    key = cache_key(prepared=run.ready[name].key, data=data.digest, split="test")
+    served = score(f"{run.ready[name].contender.slug}-test", key, data.splits["test"].texts)
+    difference = float(np.abs(served - run.test_scores[name]).max())
+    if difference > SAME_SCORES:
+        found.notes.append(f"served scores differ from those in process by up to {difference:.1e}")

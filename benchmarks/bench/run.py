@@ -150,7 +150,7 @@ def serve_all(run: Bench, peers: Sequence[Contender]) -> None:
             try:
                 running[name], start_s[name] = servers.start(each, run.labels, run.settings.root, stack, guardian)
                 pause(running[name].pid)
-                judge_served(run, name, each, running[name])
+                judge_served(run, name, running[name])
             except PeerFailed as failure:
                 running.pop(name, None)
                 run.failed(name, failure)
