@@ -56,9 +56,12 @@ def bench(settings: Settings, say: Say) -> Results:
 def select(contenders: Sequence[Contender], only: Sequence[str]) -> list[Contender]:
     """Those whose name holds one of the words. Raises :class:`UserError` if a word fits none."""
     for word in only:
-        if not any(word.lower() in name.lower() for name in (*(each.name for each in contenders), ours.NAME)):
+        known = word.lower().startswith(ours.NAME.lower()) or any(chosen(each.name, [word]) for each in contenders)
+        if not known:
             names = ", ".join(each.name for each in contenders)
-            raise UserError(f"Got --only {word!r}, no part of any contender's name. Expected parts of: {names}.")
+            raise UserError(
+                f"Got --only {word!r}, no part of any contender's name. Expected parts of: {names}, {ours.NAME}."
+            )
     return [each for each in contenders if chosen(each.name, only)]
 
 
@@ -130,9 +133,7 @@ def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> Non
 def time_in_process(run: Bench, peers: Sequence[Contender]) -> None:
     """Interleaved rounds of all in-process contenders."""
     split, settings = run.ours.data.splits["test"].texts, run.settings
-    racing = {
-        name: each for name, each in run.ready.items() if each.contender.kind == "in-process" and name in run.rows
-    }
+    racing = {name: each for name, each in run.ready.items() if each.contender.kind == "in-process"}
     texts, many = draw_texts(split, settings.texts), draw_texts(split, BATCHED_TEXTS, seed=1)
     for name, timed in rounds.in_process(racing, texts, many, settings.rounds, run.say).items():
         run.rows[name].in_process = figures(timed)
@@ -153,7 +154,8 @@ def serve_all(run: Bench, peers: Sequence[Contender]) -> None:
                 judge_served(run, name, running[name])
             except PeerFailed as failure:
                 running.pop(name, None)
-                run.failed(name, failure)
+                run.say(f"{name:<36} failed, {failure}")
+                run.rows[name].fail(failure)
         texts = draw_texts(run.ours.data.splits["test"].texts, run.settings.texts)
         timings = servers.timed(running, texts, run.settings.rounds, run.settings.seconds, run.say)
         for name, timed in timings.items():
@@ -169,7 +171,10 @@ def find_limits(run: Bench, peers: Sequence[Contender]) -> None:
     for name, each in run.ready.items():
         found = run.rows[name]
         if found.in_process is not None:
-            found.limit = limits.of(each, run.results.tokens, rates, found.in_process.p50_ms)
+            try:
+                found.limit = limits.of(each, run.results.tokens, rates, found.in_process.p50_ms)
+            except (ValueError, RuntimeError, OSError) as exc:  # a format or an operator that only the peer can read
+                found.notes.append(f"its multiply-adds could not be counted: {str(exc).splitlines()[-1]}")
 
 
 STEPS: dict[str, Callable[[Bench, Sequence[Contender]], None]] = {

@@ -66,15 +66,18 @@ def start(
     It ends with ``stack``, or with the bench if that is killed. Raises :class:`PeerFailed`.
     """
     started, port = time.monotonic(), ports()
-    if prepared.ours is not None:
-        pid, process = _publish_and_start(prepared, root, port, stack), None
-    else:
-        process = prepared.process("serve", "--port", str(port))
-        stack.callback(process.stop, grace_s=15.0)
-        pid = process.pid
-        guardian.watch(pid)
-    running = Running(pid, port, prepared.contender.protocol, labels)
-    _wait(running, process, started + START_TIMEOUT_S)
+    with ExitStack() as until_ready:
+        process = None
+        if prepared.ours is not None:
+            pid = _publish_and_start(prepared, root, port, until_ready)
+        else:
+            process = prepared.process("serve", "--port", str(port))
+            until_ready.callback(process.stop, grace_s=15.0)
+            pid = process.pid
+            guardian.watch(pid)
+        running = Running(pid, port, prepared.contender.protocol, labels)
+        _wait(running, process, started + START_TIMEOUT_S)
+        stack.push(until_ready.pop_all())
     return running, time.monotonic() - started
 
 

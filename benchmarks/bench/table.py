@@ -96,7 +96,7 @@ def show(results: Results, console: Console) -> None:
     """Both tables, what failed, and the verdict."""
     for title, columns in COLUMNS.items():
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("contender", overflow="fold")
+        table.add_column("contender", no_wrap=True)
         for column in columns:
             table.add_column(column.head, justify="right", overflow="fold")
         best = {found.ours for found in results.verdict.values()}
