@@ -28,7 +28,7 @@ MAKEFLAGS += -j2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help optimize study serve load-test demo report card compare doctor setup test check clean
+.PHONY: help optimize study serve load-test demo bench report card compare doctor setup test check clean
 
 help: ## List the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ load-test: $(READY) ## Measure latency and throughput of a model that make serve
 
 demo: $(READY) ## Show what make serve serves beside its baseline, on a page in the browser, until Ctrl-C
 	@$(BANTAM) demo '$(or $(NAME),$(notdir $(MODEL)))' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)
+
+bench: $(READY) ## Measure side by side with peers, each in its own environment; PROFILE=quick takes up to 40 minutes
+	@$(VENV)/bin/python -m benchmarks.bench --model '$(MODEL)' --data '$(DATA)' --profile '$(PROFILE)' $(ARGS)
 
 report: $(READY) ## Print the report of a run again and write its report.html; ARGS=--all for every variant
 	@$(BANTAM) report $(ARGS)

@@ -137,23 +137,7 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
     with ranks.main_first(request.device):
         run = prepare(request, say)
     with pipeline.locked(run.folder), MemoryWatch() as memory:
-        _write_recipe(run)
-        run.artifacts = pipeline.run(
-            run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, say=say
-        )
-        context = RunContext(
-            folder=run.folder,
-            scratch=run.folder,
-            key="",
-            data=run.data,
-            checkpoint=run.checkpoint,
-            shared=run.folder,
-            device=run.request.device,
-            say=say,
-        )
-        for stage in run.recipe.stages:
-            if stage.measure:
-                run.scored[stage.name] = score(run.artifacts[stage.name], run.data, context, run.recipe.serving)
+        make(run, say)
         candidates = run.folder / "candidates"
         try:
             with pipeline.disk_full_explained(run.folder):
@@ -168,6 +152,25 @@ def optimize(request: Request, say: Say) -> tuple[Report, Path]:
         report = record.report(run, records, choice)
         write_report(report, run.folder)
     return report, run.folder
+
+
+def make(run: Run, say: Say) -> None:
+    """Make and score every variant, or keep what is there; nothing is served. The caller holds the folder's lock."""
+    _write_recipe(run)
+    run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, say=say)
+    context = RunContext(
+        folder=run.folder,
+        scratch=run.folder,
+        key="",
+        data=run.data,
+        checkpoint=run.checkpoint,
+        shared=run.folder,
+        device=run.request.device,
+        say=say,
+    )
+    for stage in run.recipe.stages:
+        if stage.measure:
+            run.scored[stage.name] = score(run.artifacts[stage.name], run.data, context, run.recipe.serving)
 
 
 def take_part(request: Request) -> None:

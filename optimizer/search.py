@@ -49,9 +49,14 @@ def choose(candidates: Sequence[Candidate], baseline: Candidate, max_drop_points
         limit = f"{max_drop_points:g} point{'' if max_drop_points == 1 else 's'}"
         return Choice(best.name, True, f"the fastest variant within {limit}", dropped)
     safest = min(servable, key=lambda c: (c.drop_points, c.p50_ms))
-    met = safest.drop_points <= max_drop_points and safest.drop_high <= 2 * max_drop_points
+    met = within_budget(safest.drop_points, safest.drop_high, max_drop_points)
     why = "no variant is faster and within the budget; this one loses least"
     return Choice(safest.name, met, why, {name: reason for name, reason in dropped.items() if name != safest.name})
+
+
+def within_budget(drop_points: float, drop_high: float, max_drop_points: float) -> bool:
+    """Whether a drop and the upper end of its interval keep the budget; see :func:`choose`."""
+    return drop_points <= max_drop_points and drop_high <= 2 * max_drop_points
 
 
 def _why_not(c: Candidate, source: Candidate | None, baseline: Candidate, most: float) -> str | None:

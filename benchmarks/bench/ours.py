@@ -1,0 +1,90 @@
+"""The checkpoint that all contenders start from, and Bantam's own variants of it: made by the product, or kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bantam import run as product
+from bantam.run import BASELINE, Request, Run
+from bantam.score import Scored
+from benchmarks.bench.contenders import OURS, Contender
+from optimizer import pipeline
+from optimizer.artifact import Artifact
+from optimizer.data import Dataset
+from optimizer.errors import StageError
+from optimizer.recipe import ServingConfig
+
+NAME = "Bantam"
+RECIPES = ("int8", "small")
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What Bantam brings along."""
+
+    data: Dataset
+    checkpoint: Artifact
+    """The fine-tuned model, a Hugging Face folder."""
+    baseline: Scored
+    """The same with its scores in PyTorch eager fp32: what every drop is counted from."""
+    variants: dict[str, Scored]
+    """Everything else that the recipes measure, by name."""
+    serving: ServingConfig
+
+
+def make(model: str, data: str, profile: str, build: Path, say: Say) -> Ours:
+    """Run both recipes as ``bantam optimize`` does, up to the scores; what is there already is kept.
+
+    Raises :class:`StageError` if the recipes do not share one checkpoint, and what the stages raise.
+    """
+    runs: list[Run] = []
+    for recipe in RECIPES:
+        run = product.prepare(Request(model=model, data=data, recipe=recipe, profile=profile, build=build), say)
+        with pipeline.locked(run.folder):
+            product.make(run, say)
+        runs.append(run)
+    return gather(runs)
+
+
+def gather(runs: list[Run]) -> Ours:
+    """All variants of runs that start from the same checkpoint."""
+    first = runs[0]
+    for other in runs[1:]:
+        mine, theirs = first.artifacts[BASELINE], other.artifacts[BASELINE]
+        if mine.digest != theirs.digest:
+            raise StageError(
+                f"{theirs.folder} is not the checkpoint of {mine.folder}; expected one for all contenders. "
+                f"Delete {other.folder}: it is made again from {first.folder.name}."
+            )
+    variants = {name: scored for run in runs for name, scored in run.scored.items() if name != BASELINE}
+    return Ours(first.data, first.artifacts[BASELINE], first.scored[BASELINE], variants, first.recipe.serving)
+
+
+def contenders(made: Ours, threads: int) -> list[tuple[Contender, Scored]]:
+    """Bantam's variants as rows of the same table: in process by the same driver, served by Triton."""
+    options = {
+        "micro_batch": made.serving.micro_batch,
+        "max_batch_size": made.serving.max_batch_size,
+        "threads": threads,
+    }
+    return [
+        (
+            Contender(
+                f"{NAME} {name}",
+                "bantam",
+                OURS,
+                (ENGINES[scored.artifact.manifest.format], "tokenizers"),
+                "make optimize",
+                options,
+                protocol="triton-grpc",
+                precision=scored.artifact.manifest.precision,
+            ),
+            scored,
+        )
+        for name, scored in made.variants.items()
+    ]

@@ -1,0 +1,186 @@
+"""The bench, step by step: checkpoint, environments, preparation, scores, latency in process, servers, limits."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from bantam.measure import draw_texts
+from benchmarks.bench import environments, limits, ours, prepared, rounds, servers
+from benchmarks.bench.contenders import CONTENDERS, OURS, Contender
+from benchmarks.bench.driver import Job
+from benchmarks.bench.guardian import Guardian
+from benchmarks.bench.ours import Ours
+from benchmarks.bench.process import PeerFailed, pause
+from benchmarks.bench.quality import judge_served, score_in_process
+from benchmarks.bench.results import Results, compare, figures, row
+from benchmarks.bench.state import Bench, Say, Settings
+from optimizer import pipeline
+from optimizer.errors import UserError
+from serving.backend.engine import usable_cores
+from serving.machine import describe_machine
+
+CALIBRATION_TEXTS = 300
+BATCHED_TEXTS = 320
+"""Texts of a throughput measurement in process: ten batches."""
+
+
+def bench(settings: Settings, say: Say) -> Results:
+    """Run all steps; what took long and does not depend on the moment is kept, measurements are made anew.
+
+    Raises :class:`UserError` for options that cannot be met, and what making Bantam's own variants raises. A contender
+    that fails is a row with the reason.
+    """
+    peers = select(CONTENDERS, settings.only)
+    settings.root.mkdir(parents=True, exist_ok=True)
+    with pipeline.locked(settings.root):
+        prepared.discard(settings.root)
+        started = time.monotonic()
+        made = ours.make(settings.model, settings.data, settings.profile, settings.build, say)
+        if made.data.task != "multi_label":
+            raise UserError(f"Got {settings.data}, one label a text; the peers' files expect several. Choose another.")
+        run = Bench(settings, say, made, _results(settings, made))
+        run.results.steps_s["checkpoint and Bantam's variants"] = round(time.monotonic() - started, 1)
+        for name, step in STEPS.items():
+            with run.step(name):
+                step(run, peers)
+        run.results.rows = list(run.rows.values())
+        run.results.verdict = compare(run.results.rows)
+    return run.results
+
+
+def select(contenders: Sequence[Contender], only: Sequence[str]) -> list[Contender]:
+    """Those whose name holds one of the words. Raises :class:`UserError` if a word fits none."""
+    for word in only:
+        known = word.lower().startswith(ours.NAME.lower()) or any(chosen(each.name, [word]) for each in contenders)
+        if not known:
+            names = ", ".join(each.name for each in contenders)
+            raise UserError(
+                f"Got --only {word!r}, no part of any contender's name. Expected parts of: {names}, {ours.NAME}."
+            )
+    return [each for each in contenders if chosen(each.name, only)]
+
+
+def chosen(name: str, only: Sequence[str]) -> bool:
+    """Whether a contender takes part."""
+    return not only or any(word.lower() in name.lower() for word in only)
+
+
+def _results(settings: Settings, made: Ours) -> Results:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(made.checkpoint.folder / "tokenizer.json"))
+    texts = draw_texts(made.data.splits["test"].texts, settings.texts)
+    return Results(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=settings.command,
+        profile=settings.profile,
+        model=settings.model,
+        data=settings.data,
+        checkpoint=made.checkpoint.digest,
+        machine=describe_machine().model_dump(mode="json"),
+        threads=usable_cores(),
+        rounds=settings.rounds,
+        texts=len(texts),
+        tokens=int(np.median([len(tokenizer.encode(text)) for text in texts])),
+    )
+
+
+def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> None:
+    """The environment of each peer, and what it makes of the checkpoint; Bantam's variants are there already."""
+    folder = run.settings.root / "env"
+    job = Job(
+        threads=run.results.threads,
+        calibration=draw_texts(run.ours.data.splits["train"].texts, CALIBRATION_TEXTS),
+        labels=list(run.labels),
+        task=run.ours.data.task,
+        max_length=run.ours.checkpoint.manifest.signature.max_length,
+    )
+    there: dict[str, environments.Environment | PeerFailed] = {}
+    for name in dict.fromkeys((OURS, *(peer.environment for peer in peers))):
+        try:
+            there[name] = found = environments.make(name, folder, run.say)
+            run.results.environments[name] = {"seconds": found.seconds, "versions": found.versions}
+        except PeerFailed as failure:
+            there[name] = failure
+    own = there[OURS]
+    assert isinstance(own, environments.Environment)
+    for contender, scored in ours.contenders(run.ours, run.results.threads):
+        if chosen(contender.name, run.settings.only):
+            run.rows[contender.name] = row(contender, True, own.versions)
+            run.ready[contender.name] = prepared.own(contender, own, scored.artifact, job, run.settings.root)
+    for peer in peers:
+        environment = there[peer.environment]
+        if isinstance(environment, PeerFailed):
+            run.rows[peer.name] = row(peer, False, {})
+            run.failed(peer.name, environment)
+            continue
+        run.rows[peer.name] = row(peer, False, environment.versions)
+        try:
+            run.ready[peer.name] = prepared.prepare(
+                peer, environment, run.ours.checkpoint, job, run.settings.root, run.say
+            )
+        except PeerFailed as failure:
+            run.failed(peer.name, failure)
+    for name, each in run.ready.items():
+        run.rows[name].size_mb, run.rows[name].prepare_s = round(each.size_mb, 2), each.seconds
+
+
+def time_in_process(run: Bench, peers: Sequence[Contender]) -> None:
+    """Interleaved rounds of all in-process contenders."""
+    split, settings = run.ours.data.splits["test"].texts, run.settings
+    racing = {name: each for name, each in run.ready.items() if each.contender.kind == "in-process"}
+    texts, many = draw_texts(split, settings.texts), draw_texts(split, BATCHED_TEXTS, seed=1)
+    for name, timed in rounds.in_process(racing, texts, many, settings.rounds, run.say).items():
+        run.rows[name].in_process = figures(timed)
+        if timed.failure:
+            run.rows[name].fail(timed.failure)
+
+
+def serve_all(run: Bench, peers: Sequence[Contender]) -> None:
+    """Each served contender started, scored through the server, and timed; those that wait are stopped meanwhile."""
+    served = {name: each for name, each in run.ready.items() if each.contender.protocol}
+    running: dict[str, servers.Running] = {}
+    start_s: dict[str, float] = {}
+    with Guardian() as guardian, ExitStack() as stack:
+        for name, each in served.items():
+            try:
+                running[name], start_s[name] = servers.start(each, run.labels, run.settings.root, stack, guardian)
+                pause(running[name].pid)
+                judge_served(run, name, running[name])
+            except PeerFailed as failure:
+                running.pop(name, None)
+                run.say(f"{name:<36} failed, {failure}")
+                run.rows[name].fail(failure)
+        texts = draw_texts(run.ours.data.splits["test"].texts, run.settings.texts)
+        timings = servers.timed(running, texts, run.settings.rounds, run.settings.seconds, run.say)
+        for name, timed in timings.items():
+            timed.load_s = start_s[name]
+            run.rows[name].served = figures(timed)
+            if timed.failure:
+                run.rows[name].fail(timed.failure)
+
+
+def find_limits(run: Bench, peers: Sequence[Contender]) -> None:
+    """What the machine reaches, and how far from it each contender stays."""
+    run.results.rates = rates = limits.measure(run.results.threads)
+    for name, each in run.ready.items():
+        found = run.rows[name]
+        if found.in_process is not None:
+            try:
+                found.limit = limits.of(each, run.results.tokens, rates, found.in_process.p50_ms)
+            except (ValueError, RuntimeError, OSError) as exc:  # a format or an operator that only the peer can read
+                found.notes.append(f"its multiply-adds could not be counted: {str(exc).splitlines()[-1]}")
+
+
+STEPS: dict[str, Callable[[Bench, Sequence[Contender]], None]] = {
+    "environments and preparation": make_environments_and_prepare,
+    "scores": score_in_process,
+    "latency in process": time_in_process,
+    "servers": serve_all,
+    "limits of this machine": find_limits,
+}
