@@ -51,7 +51,7 @@ def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
 
 def serve(folder: Path, job: Job, port: int) -> None:
     """Serve on one port of the loopback until SIGTERM, which uvicorn takes."""
-    classify = pipeline(
+    classify: Any = pipeline(
         "text-classification",
         model=_model(folder, job),
         tokenizer=AutoTokenizer.from_pretrained(folder),
