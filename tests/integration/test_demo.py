@@ -185,10 +185,13 @@ def test_a_page_that_is_opened_before_the_server_runs(toy: Toy, browser: Browser
     (port,) = free_ports("127.0.0.1", {"grpc": 0}).values()
     with (
         running_demo(toy.folder, "tiny", f"127.0.0.1:{port}") as url,
-        visit(browser, url, "before-the-server") as visited,
+        visit(browser, url, "before-the-server", width=360) as visited,
     ):
         assert "make serve" in visited.page.inner_text("#status .down")
         assert [row[0] for row in visited.rows("#scores table")] == ["anger", "fear", "joy"], "from the report"
+        assert visited.shifted() < 0.1
+        assert visited.page.evaluate(WIDER) <= 0
+        assert Axe().run(visited.page).violations_count == 0
         visited.tab("Latency")
         visited.page.click("#start")
         visited.page.wait_for_selector("#told .bad")
