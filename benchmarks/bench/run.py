@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
@@ -92,7 +93,7 @@ def _results(settings: Settings, made: Ours) -> Results:
 
 def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> None:
     """The environment of each peer, and what it makes of the checkpoint; Bantam's variants are there already."""
-    folder = run.settings.root / "env"
+    there = _environments(run, peers)
     job = Job(
         threads=run.results.threads,
         calibration=draw_texts(run.ours.data.splits["train"].texts, CALIBRATION_TEXTS),
@@ -100,13 +101,6 @@ def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> Non
         task=run.ours.data.task,
         max_length=run.ours.checkpoint.manifest.signature.max_length,
     )
-    there: dict[str, environments.Environment | PeerFailed] = {}
-    for name in dict.fromkeys((OURS, *(peer.environment for peer in peers))):
-        try:
-            there[name] = found = environments.make(name, folder, run.say)
-            run.results.environments[name] = {"seconds": found.seconds, "versions": found.versions}
-        except PeerFailed as failure:
-            there[name] = failure
     own = there[OURS]
     assert isinstance(own, environments.Environment)
     for contender, scored in ours.contenders(run.ours, run.results.threads):
@@ -128,6 +122,24 @@ def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> Non
             run.failed(peer.name, failure)
     for name, each in run.ready.items():
         run.rows[name].size_mb, run.rows[name].prepare_s = round(each.size_mb, 2), each.seconds
+
+
+def _environments(run: Bench, peers: Sequence[Contender]) -> dict[str, environments.Environment | PeerFailed]:
+    """Each environment that takes part, or why it is not there. One at a time on each core, for pip works on one."""
+
+    def attempt(name: str) -> environments.Environment | PeerFailed:
+        try:
+            return environments.make(name, run.settings.root / "env", run.say)
+        except PeerFailed as failure:
+            return failure
+
+    names = tuple(dict.fromkeys((OURS, *(peer.environment for peer in peers))))
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        there = dict(zip(names, pool.map(attempt, names), strict=True))
+    for name, found in there.items():
+        if isinstance(found, environments.Environment):
+            run.results.environments[name] = {"seconds": found.seconds, "versions": found.versions}
+    return there
 
 
 def time_in_process(run: Bench, peers: Sequence[Contender]) -> None:
