@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmarks.bench.driver import Job
 
-MODEL = "classifier"
+MODEL, MODEL_SETTINGS = "classifier", "model-settings.json"
 QUANTIZED = "model_quantized.onnx"
 """As Optimum names it."""
 
@@ -37,7 +37,7 @@ QUANTIZED = "model_quantized.onnx"
 def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
     """Save the checkpoint, or its export, in the model's folder, with the settings next to it."""
     engine, model = job.options["engine"], folder / "model"
-    extra: dict[str, Any] = {"task": "text-classification", "pretrained_model": str(model)}
+    extra: dict[str, Any] = {"task": "text-classification"}
     if engine == "pytorch":
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -55,7 +55,7 @@ def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
         "implementation": "mlserver_huggingface.HuggingFaceRuntime",
         "parameters": {"extra": extra},
     }
-    (folder / "model-settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    (folder / MODEL_SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def _export(checkpoint: Path, folder: Path) -> None:
@@ -91,6 +91,10 @@ def serve(folder: Path, job: Job, port: int) -> None:
         "debug": False,
     }
     (folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    # An absolute path, so it is written where the folder is now, and not where it was prepared.
+    model_settings = json.loads((folder / MODEL_SETTINGS).read_text(encoding="utf-8"))
+    model_settings["parameters"]["extra"]["pretrained_model"] = str(folder.resolve() / "model")
+    (folder / MODEL_SETTINGS).write_text(json.dumps(model_settings, indent=2), encoding="utf-8")
     root(["start", str(folder)])
 
 
