@@ -71,10 +71,9 @@ def panel(axes: Axes, results: Results, where: str, title: str, found: Sequence[
 
 
 def _name(axes: Axes, found: Sequence[tuple[Row, float, float]]) -> None:
-    """Names beside the points: neighbours in turn above and below, in three heights, so that they can be told apart."""
-    heights = (10, -16, 24, -30, 38, -44)
-    for number, (row, p50, f1) in enumerate(sorted(found, key=lambda each: each[1])):
-        offset = (0, heights[number % len(heights)])
-        line = {"arrowstyle": "-", "color": OUT_COLOR, "linewidth": 0.5}
-        axes.annotate(row.name, (p50, f1), xytext=offset, textcoords="offset points", fontsize=7, ha="center",
-                      arrowprops=line)  # fmt: skip
+    """A number beside each point, the fastest first, and whose it is beside the panel: so many names would overlap."""
+    ranked = sorted(found, key=lambda each: each[1])
+    for number, (_, p50, f1) in enumerate(ranked, start=1):
+        axes.annotate(str(number), (p50, f1), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    names = "\n".join(f"{number}  {row.name}" for number, (row, _, _) in enumerate(ranked, start=1))
+    axes.annotate(names, (1, 1), xytext=(12, 0), xycoords="axes fraction", textcoords="offset points", va="top")
