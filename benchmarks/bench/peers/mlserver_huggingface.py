@@ -3,8 +3,8 @@
 As its documentation has it: ``pip install mlserver mlserver-huggingface``, a ``model-settings.json`` next to the model,
 ``mlserver start``. What a user has to see to, with the releases 1.7.1 of June 2025, the last there are:
 
-- The command above resolves to transformers 4.53, with which the runtime does not import ("cannot import name
-  'Conversation'", SeldonIO/MLServer#1955, open since November 2024). The thread's way out is transformers 4.41.2.
+- The command above resolves to transformers 4.53, with which, as users report, the runtime does not import ("cannot
+  import name 'Conversation'", SeldonIO/MLServer#1955, open since November 2024); their way out is transformers 4.41.2.
 - The Optimum that it takes, 1.27.0, does not import with torch 2.13 ("cannot import name '_attention_scale'"); 1.26.1
   does.
 - Optimum 1.26.1 calls torch's exporter with what was then its default, TorchScript; today it has to be asked for.
@@ -14,7 +14,7 @@ As its documentation has it: ``pip install mlserver mlserver-huggingface``, a ``
 Options: ``{"engine": "pytorch"}``, or for ``optimum_model``, which is ONNX Runtime, ``"onnxruntime-fp32"`` or
 ``"onnxruntime-int8"``: the latter is Optimum's quantizer on the export, as the documentation of Optimum has it, and
 ``model_kwargs`` to name its file. ``"protocol"``: "http" or "grpc", the one on the first port; both are served, and
-one client saw no difference in p50 (int8: 3.8 ms over each, p99 6.7 over HTTP and 7.3 over gRPC).
+one client saw the same p50 over each in a first try (400 requests).
 Workers: none (``parallel_workers: 0``), for with one model another process only adds a hop between two. Threads: all
 cores for ONNX Runtime, whose options the runtime cannot pass on.
 """
