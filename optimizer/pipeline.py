@@ -99,8 +99,11 @@ def _key(config: AnyStage, sources: Mapping[str, Artifact], checkpoint: Checkpoi
 
 def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Artifact]) -> Artifact:
     """The artifact ``context.folder/name`` if its key is ``context.key`` and it is whole; else what ``make`` writes."""
-    final = context.folder / name
+    final, scratch = context.folder / name, _scratch(name, context)
     if kept := _kept(final, context.key):
+        # Killed right after it was finished, it has left what it would have gone on from.
+        shutil.rmtree(scratch, ignore_errors=True)
+        _remove_if_empty(scratch.parent)
         context.say(f"{name:<24} kept")
         return kept
     with contextlib.suppress(ArtifactError, FileNotFoundError):
@@ -110,7 +113,6 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
             context.say(f"{name:<24} taken from {other.folder.parent.name}")
             return Artifact.load(final)
     started = time.monotonic()
-    scratch = _scratch(name, context)
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         with disk_full_explained(final), replacing(final) as temporary:
@@ -121,11 +123,15 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
             shutil.rmtree(outdated)
     finally:
         for folder in (scratch, scratch.parent):
-            # Only if there is nothing in it to resume from.
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            _remove_if_empty(folder)
     context.say(f"{name:<24} made in {time.monotonic() - started:.0f} s")
     return Artifact.load(final)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Only if there is nothing in it to resume from."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _give_memory_back() -> None:

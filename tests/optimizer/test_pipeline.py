@@ -52,6 +52,19 @@ def test_what_is_there_is_kept_measured_or_not(first: Path, moods: Dataset, untr
     assert not (first / pipeline.SHARED).exists()
 
 
+def test_what_a_kill_right_after_a_stage_left_is_removed(first: Path, moods: Dataset, untrained: Checkpoint) -> None:
+    key = Artifact.load(first / "baseline").manifest.key
+    left, other = (first / ".resume" / f"baseline-{which[:16]}" for which in (key, "0" * 16))
+    for folder in (left, other):
+        (folder / "checkpoint-1").mkdir(parents=True)
+    run(first, moods, untrained)
+    assert not left.exists()
+    assert other.exists(), "another configuration goes on from there"
+    shutil.rmtree(other)
+    run(first, moods, untrained)
+    assert not (first / ".resume").exists()
+
+
 def test_another_run_takes_the_same_stages_and_makes_the_others(
     first: Path, moods: Dataset, untrained: Checkpoint
 ) -> None:
