@@ -46,6 +46,9 @@ def prepare(folder: Path) -> list[str]:
     """Write checkpoint, data and recipe into ``folder``; returns the command line of a run in it."""
     tiny.write_checkpoint(folder / "tiny")
     data, recipe = tiny.write_data(folder / "moods.csv"), tiny.write_recipe(folder / "toy.toml")
+    # Of two int8 variants of a toy, noise would decide which is published, and files would differ without a fault.
+    text = recipe.read_text(encoding="utf-8").replace("calibration_rows = 20", "calibration_rows = 20\nmeasure = false")
+    recipe.write_text(text, encoding="utf-8")
     inputs = [str(folder / "tiny"), "--data", str(data), "--recipe", str(recipe)]
     return [sys.executable, "-m", "bantam", "optimize", *inputs]
 
