@@ -14,8 +14,19 @@ from bantam.worker import Worker
 from optimizer.recipe import MeasureConfig, ServingConfig
 from serving.client import Classifier
 from serving.loadtest import closed_loop
+from serving.server import Server
 
 Latencies = NDArray[np.float64]
+WAKE_UP = 5
+"""Requests to a server that was just resumed, before those that count."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A variant in a server of its own, so that all others can be paused when it is measured."""
+
+    server: Server
+    client: Classifier
 
 
 @dataclass
@@ -35,16 +46,16 @@ def draw_texts(texts: tuple[str, ...], count: int, *, seed: int = 0) -> list[str
 
 def measure(
     variants: Mapping[str, Scored],
-    clients: Mapping[str, Classifier],
+    endpoints: Mapping[str, Endpoint],
     texts: list[str],
     config: MeasureConfig,
     serving: ServingConfig,
     say: Callable[[str], None],
 ) -> dict[str, Measured]:
-    """Time every text alone in each variant, in process and (where ``clients`` has the variant) through the server.
+    """Time every text alone in each variant, in process and (where ``endpoints`` has it) through its server.
 
     The rounds go A B C A B C; every variant sees the same texts in the same order; one round before them warms up and
-    is thrown away. Tokenization is part of both times.
+    is thrown away. Tokenization is part of both times. The servers are paused, and run when it is their turn.
     """
     results = {name: Measured() for name in variants}
     with contextlib.ExitStack() as stack:
@@ -58,7 +69,7 @@ def measure(
             say(f"round {number} of {config.rounds}" if number else "warm-up round")
             for name, worker in workers.items():
                 in_process = worker.latencies_ms(texts)
-                served = _served_ms(clients[name], texts) if name in clients else np.empty(0)
+                served = _served_ms(endpoints[name], texts) if name in endpoints else np.empty(0)
                 if number:
                     results[name].in_process_ms = np.append(results[name].in_process_ms, in_process)
                     results[name].served_ms = np.append(results[name].served_ms, served)
@@ -67,5 +78,7 @@ def measure(
     return results
 
 
-def _served_ms(client: Classifier, texts: list[str]) -> Latencies:
-    return closed_loop(lambda text: client.scores([text]), texts, requests=len(texts), warmup=1).latencies_ms
+def _served_ms(endpoint: Endpoint, texts: list[str]) -> Latencies:
+    with endpoint.server.resumed():
+        ask = endpoint.client.scores
+        return closed_loop(lambda text: ask([text]), texts, requests=len(texts), warmup=WAKE_UP).latencies_ms

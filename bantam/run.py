@@ -16,7 +16,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from bantam import record
-from bantam.measure import Measured, draw_texts, measure
+from bantam.measure import Endpoint, Measured, draw_texts, measure
 from bantam.memory import MemoryWatch
 from bantam.score import Scored, score
 from optimizer import pipeline, ranks
@@ -192,16 +192,27 @@ def _measure_candidates(run: Run, candidates: Path, say: Say) -> None:
     for name, scored in servable.items():
         _publish(scored, candidates, name, run, link=True)
     say(f"serving {', '.join(servable)}")
-    with Server(candidates) as server, ExitStack() as stack:
-        clients = {name: stack.enter_context(Classifier(server.grpc_address, name, timeout=60)) for name in servable}
+    with ExitStack() as stack:
+        endpoints = {name: _endpoint(candidates, name, stack) for name in servable}
         texts = draw_texts(run.data.splits["test"].texts, run.recipe.measure.texts)
-        run.measured = measure(run.scored, clients, texts, run.recipe.measure, serving, say)
-        for name, client in clients.items():
-            run.served[name] = _serve_all(run, name, client, server, texts, say)
+        run.measured = measure(run.scored, endpoints, texts, run.recipe.measure, serving, say)
+        for name, endpoint in endpoints.items():
+            with endpoint.server.resumed():
+                run.served[name] = _serve_all(run, name, endpoint, texts, say)
 
 
-def _serve_all(run: Run, name: str, client: Classifier, server: Server, texts: list[str], say: Say) -> Served:
+def _endpoint(candidates: Path, name: str, stack: ExitStack) -> Endpoint:
+    """A paused server of one variant, and a client that has read its description; ``stack`` ends both."""
+    server = stack.enter_context(Server(candidates, models=[name]))
+    client = stack.enter_context(Classifier(server.grpc_address, name, timeout=60))
+    client.describe()
+    server.pause()
+    return Endpoint(server, client)
+
+
+def _serve_all(run: Run, name: str, endpoint: Endpoint, texts: list[str], say: Say) -> Served:
     """Score the whole test split through the server, then find the rate that it can bear."""
+    client = endpoint.client
     answers = client.scores(run.data.splits["test"].texts)
     difference = float(np.abs(answers - run.scored[name].test).max())
     say(f"{name:<24} test split scored through the server, largest difference {difference:.1e}")
@@ -214,7 +225,7 @@ def _serve_all(run: Run, name: str, client: Classifier, server: Server, texts: l
         step_seconds=plan.rate_seconds / 5,
     )
     errors = sum(sum(step.errors.values()) for step in search.steps)
-    return Served(answers, search.rate, errors, server.memory()[name].peak / 1e6)
+    return Served(answers, search.rate, errors, endpoint.server.memory()[name].peak / 1e6)
 
 
 def published_name(request: Request) -> str:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import http.client
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -141,6 +143,22 @@ class Server:
             supervisor.remove(self._run_dir)
             self._run_dir = None
 
+    def pause(self) -> None:
+        """Stop Triton and its models' processes where they are; they answer when they are resumed.
+
+        Idle ones wake up often enough to disturb what is measured beside them (0.1 ms of 1.8 for three models).
+        """
+        self._signal(signal.SIGSTOP)
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """A paused server runs inside the block."""
+        self._signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.pause()
+
     def wait(self) -> None:
         """Block until Triton ends. Raises :class:`ServerError` if it ended by itself."""
         if self._supervisor is not None and (line := self._read_line()) is not None:
@@ -162,6 +180,11 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.pid is None:
+            raise ServerError("Triton is not running, so it cannot be paused. Call start() first.")
+        os.killpg(self.pid, number)  # its supervisor made it the leader of a group
 
     def _check_models(self) -> None:
         known = model_repository.models(self.repository)

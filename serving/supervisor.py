@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
     print(process.pid, flush=True)
     _wait_for_owner(process)
     if process.poll() is None:
+        os.killpg(process.pid, signal.SIGCONT)  # paused, it would not even notice
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)

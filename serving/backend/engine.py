@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,15 +84,12 @@ class Engine:
         tokens = [encoding.ids or [self._pad] for encoding in encodings]
         longest = max(len(ids) for ids in tokens)
         width = min(_round_up(longest, self._bucket), max(self._max_length, longest))
-        feeds = {name: np.zeros((len(tokens), width), dtype=np.int64) for name in self._inputs}
-        feeds["input_ids"].fill(self._pad)
-        for row, (encoding, ids) in enumerate(zip(encodings, tokens, strict=True)):
-            feeds["input_ids"][row, : len(ids)] = ids
-            if "attention_mask" in feeds:
-                feeds["attention_mask"][row, : len(ids)] = 1
-            if "token_type_ids" in feeds:
-                feeds["token_type_ids"][row, : len(encoding)] = encoding.type_ids
-        return feeds
+        rows: dict[str, tuple[list[list[int]], int]] = {
+            "input_ids": (tokens, self._pad),
+            "attention_mask": ([[1] * len(ids) for ids in tokens], 0),
+            "token_type_ids": ([encoding.type_ids for encoding in encodings], 0),
+        }
+        return {name: _padded(*rows[name], width) for name in self._inputs}
 
     def _warm(self) -> None:
         """Run once what would make the first request slow."""
@@ -138,9 +136,8 @@ def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[li
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Logistic function in float32, any shape; never overflows."""
-    small = np.exp(-np.abs(logits.astype(np.float32)))
-    scores: np.ndarray = np.where(logits >= 0, np.float32(1), small) / (1 + small)
+    """Logistic function of float32, any shape; below -88, where its exponential would overflow, that of -88."""
+    scores: np.ndarray = 1 / (1 + np.exp(np.minimum(-logits, 88)))
     return scores
 
 
@@ -149,6 +146,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
     scores: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
     return scores
+
+
+def _padded(rows: Sequence[list[int]], fill: int, width: int) -> np.ndarray:
+    """int64 ``[rows, width]``. Lists are joined before numpy sees them: a call of numpy for each row costs more."""
+    return np.array([row + [fill] * (width - len(row)) for row in rows], dtype=np.int64)
 
 
 def _round_up(length: int, step: int) -> int:
@@ -196,9 +198,13 @@ def _open_openvino(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
     model = ov.Core().compile_model(str(folder / "model.xml"), "CPU", config)
     output = model.output("logits")
 
+    # A request serves one thread at a time; a new one for each text would cost 0.1 ms.
+    own = threading.local()
+
     def run(feeds: Feeds) -> np.ndarray:
-        # A request of its own each time: safe from several threads, and cheap beside a run of the model.
-        results = model.create_infer_request().infer(feeds)
+        if not hasattr(own, "request"):
+            own.request = model.create_infer_request()
+        results = own.request.infer(feeds, share_inputs=True, share_outputs=True)
         return np.array(results[output], dtype=np.float32)
 
     return run

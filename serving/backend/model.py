@@ -11,6 +11,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,8 +47,11 @@ class TritonPythonModel:
             return [
                 respond(part if isinstance(part, Exception) else attempt(self.engine.scores, part)) for part in texts
             ]
-        split = iter(np.split(scores, np.cumsum([len(part) for part in good])[:-1]))
-        return [respond(part if isinstance(part, Exception) else next(split)) for part in texts]
+        ends = accumulate(0 if isinstance(part, Exception) else len(part) for part in texts)
+        return [
+            respond(part if isinstance(part, Exception) else scores[end - len(part) : end])
+            for part, end in zip(texts, ends, strict=True)
+        ]
 
 
 def attempt(function: Callable[[Any], Any], argument: Any) -> Any:

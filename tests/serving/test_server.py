@@ -256,6 +256,28 @@ def test_nothing_is_left_when_the_owner_dies(root: Path, number: signal.Signals)
 
 
 @needs_triton
+def test_a_paused_server_answers_when_it_is_resumed(root: Path) -> None:
+    late = pytest.raises(grpcclient.InferenceServerException, match="Deadline Exceeded")
+    with Server(root, models=["tiny"]) as server, grpcclient.InferenceServerClient(server.grpc_address) as client:
+        server.pause()
+        with late:
+            client.is_server_ready(client_timeout=0.5)
+        with server.resumed():
+            assert client.is_server_ready(client_timeout=10)
+        with late:
+            client.is_server_ready(client_timeout=0.5)
+
+
+@needs_triton
+def test_a_paused_server_ends_with_its_owner(root: Path) -> None:
+    with owner(root) as (process, folder, processes):
+        os.killpg(processes[0].pid, signal.SIGSTOP)
+        process.kill()
+        assert wait_until_gone(processes, supervisor.GRACE_S / 2) == []
+        assert not folder.exists()
+
+
+@needs_triton
 def test_what_a_killed_supervisor_leaves_is_swept_at_the_next_start(root: Path, server: Server) -> None:
     with owner(root) as (process, folder, processes):
         for victim in (process.pid, processes[2].pid):
