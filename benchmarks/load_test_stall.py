@@ -1,8 +1,9 @@
 """Does the load tester tell the truth? What it says of a server that stalls, beside what the server's latency is.
 
-``python -m benchmarks.load_test_stall`` runs a server that takes 50 ms, and answers nothing for 3 of the 20 seconds of
+``python -m benchmarks.load_test_stall`` runs a server that takes 100 ms, and answers nothing for 6 of the 30 seconds of
 a test, and measures it in an open loop (constant and Poisson arrivals) and in closed loops, as measured and corrected.
-50 ms, because the round trip to it, about 1 ms, is in what a client sees and not in what the server takes.
+100 ms, because the round trip to it, 1 to 3 ms, is in what a client sees and not in what the server takes; 6 s, because
+one client in a closed loop looks at the server but once in those 100 ms.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def cells(found: list[Percentile], theory: list[float]) -> list[str]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--service-ms", type=float, default=50)
-    parser.add_argument("--stall", type=float, nargs=2, default=[8, 11])
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--service-ms", type=float, default=100)
+    parser.add_argument("--stall", type=float, nargs=2, default=[10, 16])
+    parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--protocol", choices=["grpc", "http"], default="grpc")
     options = parser.parse_args()
