@@ -59,17 +59,13 @@ class Description:
 
     def join(self, parts: Sequence[Scores], target: Target) -> Scores:
         """The scores of all batches, ``[texts, labels]``, in an array of the caller's own."""
-        joined = np.empty((sum(len(part) for part in parts), len(self.labels)), dtype=np.float32)
-        start = 0
         for part in parts:
             if part.shape[1] != len(self.labels):
                 raise target.failed(
                     f"it gave {part.shape[1]} scores a text, and its config had {len(self.labels)} labels when this "
                     "client read it. Make a new client"
                 )
-            joined[start : start + len(part)] = part
-            start += len(part)
-        return joined
+        return np.concatenate(parts) if parts else np.empty((0, len(self.labels)), dtype=np.float32)
 
     def predictions(self, scores: Scores) -> list[Prediction]:
         """Name and threshold scores ``[texts, labels]``."""
