@@ -26,8 +26,8 @@ from serving.backend.engine import usable_cores
 from serving.machine import describe_machine
 
 CALIBRATION_TEXTS = 300
-BATCHED_TEXTS = 320
-"""Texts of a throughput measurement in process: ten batches."""
+BATCHED_TEXTS = 160
+"""Texts of a throughput measurement in process: five batches."""
 
 
 def bench(settings: Settings, say: Say) -> Results:

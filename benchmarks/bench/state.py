@@ -23,9 +23,9 @@ class Settings:
     model: str = "minilm"
     data: str = "goemotions-ekman"
     profile: str = "quick"
-    rounds: int = 3
-    texts: int = 200
-    seconds: float = 3.0
+    rounds: int = 6
+    texts: int = 100
+    seconds: float = 1.5
     """Of a throughput measurement of a server, in each round."""
     only: tuple[str, ...] = ()
     """Parts of names; everyone if empty."""
