@@ -146,7 +146,7 @@ class Server:
     def pause(self) -> None:
         """Stop Triton and its models' processes where they are; they answer when they are resumed.
 
-        Idle ones wake up often enough to disturb what is measured beside them (0.1 ms of 1.8 for three models).
+        Idle ones wake up often enough to disturb what is measured beside them.
         """
         self._signal(signal.SIGSTOP)
 

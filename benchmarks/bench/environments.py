@@ -63,7 +63,6 @@ def _install(home: Path, pins: Path, log: Path) -> None:
     """A fresh environment with exactly the pinned versions; ``log`` takes what pip says."""
     home.parent.mkdir(parents=True, exist_ok=True)
     pip = [str(home / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    pip.append("--no-compile")  # half of the time; Python compiles what a peer imports when it is prepared
     steps = [[sys.executable, "-m", "venv", str(home)], [*pip, "-r", str(pins)]]
     torch = [line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
     with log.open("w", encoding="utf-8") as file:
