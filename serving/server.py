@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -184,7 +184,8 @@ class Server:
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is None:
             raise ServerError("Triton is not running, so it cannot be paused. Call start() first.")
-        os.killpg(self.pid, number)  # its supervisor made it the leader of a group
+        with suppress(ProcessLookupError):  # it has ended by itself: whoever asks it something is told so
+            os.killpg(self.pid, number)  # its supervisor made it the leader of a group
 
     def _check_models(self) -> None:
         known = model_repository.models(self.repository)

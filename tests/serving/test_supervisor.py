@@ -1,0 +1,97 @@
+"""A Triton whose owner or supervisor dies: it ends, and nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from optimizer.artifact import Artifact
+from serving import supervisor
+from serving.client import Classifier
+from serving.repository import publish
+from serving.server import Server
+
+pytestmark = pytest.mark.triton
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def root(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of one model."""
+    folder = tmp_path_factory.mktemp("repository")
+    publish(tiny_artifact, folder, "tiny", thresholds=None)
+    return folder
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from serving.server import Server
+server = Server(Path(sys.argv[1]), models=["tiny"])
+server.start()
+print(server._run_dir, server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def owner(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path, list[psutil.Process]]]:
+    """Another process of ours that has a Triton: the process, its folder, and Triton with its children."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(root)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        try:
+            folder, pid = process.stdout.readline().split()
+            triton = psutil.Process(int(pid))
+            processes = [triton, *triton.children(recursive=True), *triton.parents()[:1]]
+            assert len(processes) == 3  # Triton, its one Python process, the supervisor
+            assert list(SHARED_MEMORY.glob(f"{Path(folder).name}*"))
+            yield process, Path(folder), processes
+        finally:
+            process.kill()
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float = 25) -> list[psutil.Process]:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_owner_dies(root: Path, number: signal.Signals) -> None:
+    with owner(root) as (process, folder, processes):
+        process.send_signal(number)
+        process.wait(30)
+        assert wait_until_gone(processes) == []
+        assert list(SHARED_MEMORY.glob(f"{folder.name}*")) == []
+        assert not folder.exists()
+
+
+def test_a_paused_server_ends_with_its_owner(root: Path) -> None:
+    with owner(root) as (process, folder, processes):
+        os.killpg(processes[0].pid, signal.SIGSTOP)
+        process.kill()
+        assert wait_until_gone(processes, supervisor.GRACE_S / 2) == []
+        assert not folder.exists()
+
+
+def test_what_a_killed_supervisor_leaves_is_swept_at_the_next_start(root: Path) -> None:
+    with Server(root) as server, owner(root) as (process, folder, processes):
+        for victim in (process.pid, processes[2].pid):
+            os.kill(victim, signal.SIGKILL)
+        assert wait_until_gone(processes) == []
+        assert folder in supervisor.sweep()
+        assert list(SHARED_MEMORY.glob(f"{folder.name}*")) == []
+        assert not folder.exists()
+        assert server.log.exists()
+        with Classifier(server.grpc_address, "tiny") as client:
+            assert client.scores(["love"]).shape == (1, 3)  # a live server's folder and memory were not touched
