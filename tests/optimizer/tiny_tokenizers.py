@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,18 @@ def template(tokenizer: Tokenizer) -> Any:
 
 
 def word_piece() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    """The letters come first: the trainer numbers them as a hash map yields them, and breaks ties by these numbers."""
+    trained = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    letters = [f"##{letter}" for letter in ascii_lowercase]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=500, special_tokens=[*SPECIAL, *letters], initial_alphabet=[*ascii_lowercase], show_progress=False
+    )
+    trained.train_from_iterator(TEXTS, trainer)
+    tokenizer = Tokenizer(models.WordPiece(trained.get_vocab(), unk_token="<unk>"))
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=500, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = template(tokenizer)
     return tokenizer
 
