@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = Path(__file__).with_name("environments")
 STAMP = ".made"
 TELLING = ("ERROR", "error:")
+COMPILED_LATER = r"/transformers/models/|/tests?/|/testing/"
+"""Files that are compiled when they are first imported: half of all, and a peer imports a handful of them."""
 
 Say = Callable[[str], None]
 
@@ -62,7 +64,8 @@ def make(name: str, folder: Path, say: Say, pins: Path | None = None) -> Environ
 def _install(home: Path, pins: Path, log: Path) -> None:
     """A fresh environment with exactly the pinned versions; ``log`` takes what pip says."""
     home.parent.mkdir(parents=True, exist_ok=True)
-    pip = [str(home / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    python = str(home / "bin/python")
+    pip = [python, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check", "--no-input"]
     steps = [[sys.executable, "-m", "venv", str(home)], [*pip, "-r", str(pins)]]
     torch = [line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
     with log.open("w", encoding="utf-8") as file:
@@ -72,6 +75,9 @@ def _install(home: Path, pins: Path, log: Path) -> None:
             if number == 0 and torch and platform.system() == "Linux":
                 # As in the Makefile: the CPU build if this index has it; if not, the next step takes what there is.
                 subprocess.run([*pip, "--no-deps", f"{torch[0]}+cpu"], stdout=file, stderr=file, check=False)
+        compile_all = [python, "-m", "compileall", "-q", "-x", COMPILED_LATER, str(site_packages(home))]
+        # Packages ship templates that are no Python: those that cannot be compiled are left as they are.
+        subprocess.run(compile_all, stdout=file, stderr=file, check=False)
 
 
 def reason(log: Path) -> str:

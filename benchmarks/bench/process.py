@@ -20,6 +20,7 @@ from optimizer.errors import StageError
 DRIVER = Path(__file__).with_name("driver.py")
 ANSWER_TIMEOUT_S = 900.0
 """For the whole of a preparation, and for each answer of a running peer."""
+NOT_INHERITED = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
 
 
 class PeerFailed(StageError):
@@ -38,8 +39,11 @@ def command(python: Path, job: str, peer: Path, folder: Path, job_file: Path, *m
 
 
 def environment(python: Path) -> dict[str, str]:
-    """Environment variables of a peer: its own programs first, and no package of ours or of the user's."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    """Environment variables of a peer: its own programs first, no package of ours or of the user's.
+
+    It may keep what it compiles, else it would load slower here than at a user's.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**inherited, "PATH": path, "PYTHONNOUSERSITE": "1"}
 

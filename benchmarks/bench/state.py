@@ -25,7 +25,7 @@ class Settings:
     profile: str = "quick"
     rounds: int = 6
     texts: int = 100
-    seconds: float = 1.5
+    seconds: float = 1.0
     """Of a throughput measurement of a server, in each round."""
     only: tuple[str, ...] = ()
     """Parts of names; everyone if empty."""

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks.bench import environments, limits, ours, plot, prepared, results
 from benchmarks.bench.contenders import BASELINE, OURS, Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.ours import Ours
-from benchmarks.bench.process import PeerFailed
+from benchmarks.bench.process import PeerFailed, environment
 from benchmarks.bench.results import Comparison, Figures, Quality, Results, Row
 from benchmarks.bench.state import Settings
 from optimizer.artifact import Artifact
@@ -219,17 +220,33 @@ def test_a_killed_bench_leaves_no_stopped_server_behind(tiny_artifact: Artifact,
     assert not server.is_running()
 
 
-def test_an_environment_that_cannot_be_made_says_why_and_is_made_anew(tmp_path: Path) -> None:
+def _wheel(folder: Path) -> Path:
+    """A package of one empty module."""
+    path = folder / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("tiny/__init__.py", "")
+        file.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        file.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr("tiny-1.0.dist-info/RECORD", "")
+    return path
+
+
+def test_an_environment_that_cannot_be_made_says_why_and_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pins = tmp_path / "broken.txt"
     pins.write_text(f"# for a test\nnothing @ file://{tmp_path}/nothing-1.0-py3-none-any.whl\n")
     with pytest.raises(PeerFailed, match=r"^install: ERROR: .*nothing-1.0") as failed:
         environments.make("broken", tmp_path / "env", print, pins)
     assert failed.value.stage == "install"
     assert not (tmp_path / "env/broken" / environments.STAMP).exists()
-    pins.write_text("# no package at all\n")
+    pins.write_text(f"tiny @ file://{_wheel(tmp_path)}\n")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # of the user's shell; a peer would compile at each start
     said: list[str] = []
     made = environments.make("broken", tmp_path / "env", said.append, pins)
-    assert made.python.exists()
+    assert made.versions["tiny"] == "1.0"
+    assert list(made.python.parents[1].glob("lib/*/site-packages/tiny/__pycache__/*.pyc"))
+    assert "PYTHONDONTWRITEBYTECODE" not in environment(made.python)
     assert environments.make("broken", tmp_path / "env", said.append, pins) == made
     assert len(said) == 1
 
