@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,17 +138,21 @@ def kept_scores(
     return scores
 
 
-def scored_in_process(
-    name: str, key: str, prepared: Prepared, texts: Sequence[str], labels: int, root: Path, say: Say
-) -> Scores:
-    """A contender's scores ``[texts, labels]``, computed in a process that ends with it. Raises :class:`PeerFailed`."""
+@contextlib.contextmanager
+def scorer(prepared: Prepared) -> Iterator[Callable[[Sequence[str]], Any]]:
+    """A function that scores texts in the contender's process, which is loaded at the first call and ends with this.
 
-    def compute() -> Any:
-        with prepared.process("run") as process:
+    That function raises :class:`PeerFailed`.
+    """
+    with ExitStack() as stack:
+
+        @cache
+        def loaded() -> PeerProcess:
+            process = stack.enter_context(prepared.process("run"))
             process.answer("load")
-            return process.ask("scores", "scores", texts)
+            return process
 
-    return kept_scores(name, key, (len(texts), labels), root, compute, say)
+        yield lambda texts: loaded().ask("scores", "scores", texts)
 
 
 def discard(root: Path) -> None:

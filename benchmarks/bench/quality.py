@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,41 +20,79 @@ from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_t
 SAME_SCORES = 1e-3
 """An fp32 contender whose scores differ by more than this from PyTorch's does not compute the same."""
 SERVED_TEXTS = 1000
-"""Of the test split: on so many, Bantam's servers are held against their own variant in process."""
+"""Of the test split: on so many, a server is held against scores that are known."""
 
 
 def score_in_process(run: Bench, peers: Sequence[Contender]) -> None:
-    """The test split in each in-process contender; Bantam's own variants have their scores from the product."""
-    root = run.settings.root
+    """The scores of each in-process contender; Bantam's own variants have theirs from the product."""
     for name, each in list(run.ready.items()):
         if each.ours is not None:
             scored = run.ours.variants[each.ours.manifest.name]
             judge(run, name, scored.test, scored.thresholds)
         elif each.contender.kind == "in-process":
-
-            def score(slug: str, key: str, texts: Sequence[str], each: Prepared = each) -> Scores:
-                return prepared.scored_in_process(slug, key, each, texts, len(run.labels), root, run.say)
-
             try:
-                judge_peer(run, name, score)
+                with prepared.scorer(each) as score:
+                    judge_peer(run, name, Kept(run, each, score))
             except PeerFailed as failure:
                 run.failed(name, failure)
 
 
-def judge_peer(run: Bench, name: str, score: Callable[[str, str, Sequence[str]], Scores]) -> None:
+def judge_served(run: Bench, name: str, server: servers.Running) -> None:
+    """The quality of a contender behind its server.
+
+    Those whose scores are known, Bantam's variants and fp32 peers, are held against them on some texts; a peer whose
+    scores are all PyTorch's has its quality. The others, also fp32 peers that compute something else, are scored as a
+    whole. Raises :class:`PeerFailed`.
+    """
+    each, found, base = run.ready[name], run.rows[name], run.ours.baseline
+    few = run.ours.data.splits["test"].texts[:SERVED_TEXTS]
+    kept = Kept(run, each, lambda texts: servers.scored(server, texts), "-served")
+    if each.ours is not None:
+        # Asked in each run: the scores in process are the product's, which keeps them; the code that serves may be new.
+        difference = float(np.abs(servers.scored(server, few) - run.test_scores[name][: len(few)]).max())
+        if difference > SAME_SCORES:
+            found.notes.append(f"served scores differ from those in process by up to {difference:.1e}")
+        return
+    if found.precision == "fp32":
+        difference = float(np.abs(kept("sample", few) - base.test[: len(few)]).max())
+        if difference <= SAME_SCORES:
+            judge(run, name, base.test, base.thresholds)
+            assert found.quality is not None
+            found.quality.max_score_difference, found.quality.same_on = difference, len(few)
+            return
+    judge_peer(run, name, kept)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Scores texts with ``compute``, or takes what an earlier run has kept. Raises :class:`PeerFailed`."""
+
+    run: Bench
+    prepared: Prepared
+    compute: Callable[[Sequence[str]], Any]
+    suffix: str = ""
+
+    def __call__(self, what: str, texts: Sequence[str]) -> Scores:
+        """Scores ``[texts, labels]``; ``what`` the texts are is part of the name that they are kept under."""
+        return prepared.kept_scores(
+            f"{self.prepared.contender.slug}-{what}{self.suffix}",
+            cache_key(prepared=self.prepared.key, texts=texts),
+            (len(texts), len(self.run.labels)),
+            self.run.settings.root,
+            lambda: self.compute(texts),
+            self.run.say,
+        )
+
+
+def judge_peer(run: Bench, name: str, score: Kept) -> None:
     """Score the test split. Below fp32, thresholds come from the contender's own scores of dev; else from PyTorch's.
 
-    ``score`` gets a name and a key to keep the scores under. Raises :class:`PeerFailed`.
+    Raises :class:`PeerFailed`.
     """
-    data, each = run.ours.data, run.ready[name]
-
-    def on(split: str) -> Scores:
-        key = cache_key(prepared=each.key, data=data.digest, split=split)
-        return score(f"{each.contender.slug}-{split}", key, data.splits[split].texts)
-
-    test, thresholds = on("test"), run.ours.baseline.thresholds
-    if each.contender.precision != "fp32":
-        thresholds = tune_thresholds(on("dev"), data.splits["dev"].targets)
+    splits, thresholds = run.ours.data.splits, run.ours.baseline.thresholds
+    test = score("test", splits["test"].texts)
+    if run.rows[name].precision != "fp32":
+        thresholds = tune_thresholds(score("dev", splits["dev"].texts), splits["dev"].targets)
     judge(run, name, test, thresholds)
 
 
@@ -68,25 +108,3 @@ def judge(run: Bench, name: str, test: Scores, thresholds: tuple[float, ...] | N
     same_weights = found.precision == "fp32" and not found.ours
     if same_weights and difference > SAME_SCORES:
         found.notes.append(f"does not compute what PyTorch does: scores differ by up to {difference:.1e}")
-
-
-def judge_served(run: Bench, name: str, server: servers.Running) -> None:
-    """The scores of a peer through its server; of Bantam's variants, that the server answers as they do in process.
-
-    The latter is tried anew in each run, so that scores which the product has kept are those of the code that serves.
-    Raises :class:`PeerFailed`.
-    """
-
-    def score(slug: str, key: str, texts: Sequence[str]) -> Scores:
-        shape = (len(texts), len(run.labels))
-        return prepared.kept_scores(
-            f"{slug}-served", key, shape, run.settings.root, lambda: servers.scored(server, texts), run.say
-        )
-
-    if run.ready[name].ours is None:
-        judge_peer(run, name, score)
-        return
-    served = servers.scored(server, run.ours.data.splits["test"].texts[:SERVED_TEXTS])
-    difference = float(np.abs(served - run.test_scores[name][: len(served)]).max())
-    if difference > SAME_SCORES:
-        run.rows[name].notes.append(f"served scores differ from those in process by up to {difference:.1e}")

@@ -56,6 +56,8 @@ class Quality:
     drop_ci95: tuple[float, float]
     max_score_difference: float
     """The largest difference of any score from PyTorch's."""
+    same_on: int | None = None
+    """So many texts were scored, all as PyTorch does, whose quality this then is; None if it was all of the split."""
 
 
 @dataclass

@@ -38,6 +38,8 @@ def _f1(row: Row) -> str:
 def _drop(row: Row) -> str:
     if row.quality is None:
         return NOT_MEASURED
+    if row.quality.same_on:
+        return f"as PyTorch on {row.quality.same_on:,} texts"
     low, high = row.quality.drop_ci95
     return f"{row.quality.drop_points:.2f} ({low:.2f} to {high:.2f})"
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from bantam.score import Scored
-from benchmarks.bench import environments, limits, ours, plot, prepared, results, run, table
+from benchmarks.bench import environments, limits, ours, plot, prepared, quality, results, run, table
 from benchmarks.bench.contenders import BASELINE, OURS, Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.ours import Ours
@@ -49,6 +49,7 @@ CONTENDERS = (
     contender("no environment", environment="absent"),
     *(contender(fault, fault) for fault in ("prepare", "load", "shape", "values", "other weights")),
     contender("server", kind="server", protocol="json"),
+    contender("other server", "other weights", kind="server", protocol="json"),
     contender("int8 server", kind="server", protocol="json", precision="int8"),
     contender("no server", "serve", kind="server", protocol="json"),
 )
@@ -76,6 +77,7 @@ def start(tiny: Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     """Runs the bench; returns the results and what it said."""
     monkeypatch.setattr(ours, "make", lambda *_: tiny)
     monkeypatch.setattr(run, "CONTENDERS", CONTENDERS)
+    monkeypatch.setattr(quality, "SERVED_TEXTS", 20)
     monkeypatch.setattr(limits, "TRY_S", 0.01)
     monkeypatch.setattr(limits, "SQUARE", 256)
     monkeypatch.setattr(limits, "COPY_BYTES", 2**24)
@@ -115,6 +117,18 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     assert served.peak_rss_mb is not None
     assert served.peak_rss_mb > 10
     assert rows["server"].in_process is None
+    assert rows["server"].quality == dataclasses.replace(
+        good.quality, max_score_difference=rows["server"].quality.max_score_difference, same_on=20
+    )
+    assert not rows["server"].notes
+    assert rows["other server"].quality.same_on is None
+    assert "does not compute what PyTorch does" in rows["other server"].notes[0]
+    assert rows["int8 server"].quality.same_on is None
+    kept = sorted(folder.name for folder in (tmp_path / "bench/scores").iterdir() if "server" in folder.name)
+    assert kept == [
+        "int8-server-dev-served", "int8-server-test-served", "other-server-sample-served",
+        "other-server-test-served", "server-sample-served",
+    ]  # fmt: skip
     assert "does not compute what PyTorch does" in rows["other weights"].notes[0]
     assert rows["other weights"].in_process is not None
     assert set(found.steps_s) == {"checkpoint and Bantam's variants", *run.STEPS}
@@ -253,8 +267,8 @@ def test_an_environment_that_cannot_be_made_says_why_and_is_made_anew(
 
 def _row(name: str, p50: float, *, mine: bool = False, drop: float = 0.0, high: float = 0.0) -> Row:
     figures = Figures(p50, 2 * p50, 3 * p50, 10, 100.0, 1.0, 100.0)
-    quality = Quality(0.5, 0.6, drop, (-high, high), 0.0)
-    return Row(name, mine, "fp32", OURS, {}, "steps", "json", quality=quality, in_process=figures, served=figures)
+    found = Quality(0.5, 0.6, drop, (-high, high), 0.0)
+    return Row(name, mine, "fp32", OURS, {}, "steps", "json", quality=found, in_process=figures, served=figures)
 
 
 def test_our_best_within_the_budget_meets_the_best_peer_within_the_same() -> None:
