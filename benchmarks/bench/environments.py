@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = Path(__file__).with_name("environments")
 STAMP = ".made"
 TELLING = ("ERROR", "error:")
-COMPILED_LATER = r"/transformers/models/|/tests?/|/testing/"
-"""Files that are compiled when they are first imported: half of all, and a peer imports a handful of them."""
+COMPILED_LATER = r"/(.*/)?(transformers/models|tests?|testing)/"
+"""Below site-packages: compiled when they are first imported, half of all, of which a peer imports a handful."""
 
 Say = Callable[[str], None]
 
@@ -75,7 +76,8 @@ def _install(home: Path, pins: Path, log: Path) -> None:
             if number == 0 and torch and platform.system() == "Linux":
                 # As in the Makefile: the CPU build if this index has it; if not, the next step takes what there is.
                 subprocess.run([*pip, "--no-deps", f"{torch[0]}+cpu"], stdout=file, stderr=file, check=False)
-        compile_all = [python, "-m", "compileall", "-q", "-x", COMPILED_LATER, str(site_packages(home))]
+        site = str(site_packages(home))
+        compile_all = [python, "-m", "compileall", "-q", "-x", f"^{re.escape(site)}{COMPILED_LATER}", site]
         # Packages ship templates that are no Python: those that cannot be compiled are left as they are.
         subprocess.run(compile_all, stdout=file, stderr=file, check=False)
 

@@ -20,13 +20,13 @@ import psutil
 import pytest
 
 from bantam.score import Scored
-from benchmarks.bench import environments, limits, ours, plot, prepared, quality, results, run, table
+from benchmarks.bench import environments, limits, ours, plot, prepared, quality, results, run, servers, table
 from benchmarks.bench.contenders import BASELINE, OURS, Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, environment
 from benchmarks.bench.results import Comparison, Figures, Quality, Results, Row
-from benchmarks.bench.state import Settings
+from benchmarks.bench.state import Bench, Settings
 from optimizer.artifact import Artifact
 from optimizer.data import Dataset, Split
 from optimizer.errors import StageError, UserError
@@ -110,25 +110,7 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     assert 0 < good.in_process.p50_ms <= good.in_process.p99_ms
     assert good.limit is not None
     assert good.limit["macs"] == 48
-    served = rows["server"].served
-    assert served is not None
-    assert served.samples == 20
-    assert served.texts_per_s > 1
-    assert served.peak_rss_mb is not None
-    assert served.peak_rss_mb > 10
-    assert rows["server"].in_process is None
-    assert rows["server"].quality == dataclasses.replace(
-        good.quality, max_score_difference=rows["server"].quality.max_score_difference, same_on=20
-    )
-    assert not rows["server"].notes
-    assert rows["other server"].quality.same_on is None
-    assert "does not compute what PyTorch does" in rows["other server"].notes[0]
-    assert rows["int8 server"].quality.same_on is None
-    kept = sorted(folder.name for folder in (tmp_path / "bench/scores").iterdir() if "server" in folder.name)
-    assert kept == [
-        "int8-server-dev-served", "int8-server-test-served", "other-server-sample-served",
-        "other-server-test-served", "server-sample-served",
-    ]  # fmt: skip
+    _served_as_the_scores_allow(rows, good.quality, tmp_path)
     assert "does not compute what PyTorch does" in rows["other weights"].notes[0]
     assert rows["other weights"].in_process is not None
     assert set(found.steps_s) == {"checkpoint and Bantam's variants", *run.STEPS}
@@ -141,6 +123,31 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     scored_again = {line.split(" is scored")[0].strip() for line in said if "is scored" in line}
     assert scored_again == {"load-test", "shape-test", "values-test"}
     assert {row.name: row.quality for row in again.rows} == {row.name: row.quality for row in found.rows}
+
+
+def _served_as_the_scores_allow(rows: dict[str, Row], base: Quality, folder: Path) -> None:
+    """Only a server in fp32 that answers as PyTorch does is asked some texts instead of all."""
+    same, other, int8 = rows["server"], rows["other server"], rows["int8 server"]
+    assert same.in_process is None
+    assert same.served is not None
+    assert same.served.samples == 20
+    assert same.served.texts_per_s > 1
+    assert same.served.peak_rss_mb is not None
+    assert same.served.peak_rss_mb > 10
+    assert same.quality is not None
+    assert same.quality.max_score_difference < 1e-6
+    assert same.quality == dataclasses.replace(base, max_score_difference=same.quality.max_score_difference, same_on=20)
+    assert not same.notes
+    assert other.quality is not None
+    assert other.quality.same_on is None
+    assert "does not compute what PyTorch does" in other.notes[0]
+    assert int8.quality is not None
+    assert int8.quality.same_on is None
+    kept = sorted(each.name for each in (folder / "bench/scores").iterdir() if "server" in each.name)
+    assert kept == [
+        "int8-server-dev-served", "int8-server-test-served", "other-server-sample-served",
+        "other-server-test-served", "server-sample-served",
+    ]  # fmt: skip
 
 
 def _same_figures_in_json_and_table(found: Results, folder: Path) -> None:
@@ -160,6 +167,26 @@ def _same_figures_in_json_and_table(found: Results, folder: Path) -> None:
             assert f"{row['name']}: FAILED at {failure['stage']}: {failure['reason']}" in text
     assert [path.name for path in plot.draw(found, folder)] == ["bench.svg", "bench.png"]
     assert (folder / "bench.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+@pytest.mark.parametrize(("shift", "notes"), [(0.0, 0), (0.01, 1)])
+def test_a_server_of_bantam_that_answers_otherwise_than_in_process_is_named(
+    tiny: Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float, notes: int
+) -> None:
+    """What was scored in process may be kept from other code than what serves."""
+    each = contender("ours", protocol="triton-grpc")
+    own = environments.make(OURS, tmp_path, print)
+    ready = prepared.own(each, own, tiny.checkpoint, Job(), tmp_path)
+    nothing_yet = Results("", "", "quick", "tiny", "tiny", "", {}, threads=2, rounds=1, texts=1, tokens=1)
+    bench = Bench(Settings(build=tmp_path), print, tiny, nothing_yet)
+    bench.rows["ours"], bench.ready["ours"] = _row("ours", 1.0, mine=True), ready
+    bench.test_scores["ours"] = tiny.baseline.test
+    monkeypatch.setattr(servers, "scored", lambda _, texts: tiny.baseline.test[: len(texts)] + shift)
+    quality.judge_served(bench, "ours", servers.Running(0, 0, "triton-grpc", LABELS))
+    assert len(bench.rows["ours"].notes) == notes
+    assert all(
+        "served scores differ from those in process by up to 1.0e-02" in note for note in bench.rows["ours"].notes
+    )
 
 
 def test_an_unknown_name_is_refused_before_any_work(start: Any) -> None:
@@ -257,11 +284,11 @@ def test_an_environment_that_cannot_be_made_says_why_and_is_made_anew(
     pins.write_text(f"tiny @ file://{_wheel(tmp_path)}\n")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # of the user's shell; a peer would compile at each start
     said: list[str] = []
-    made = environments.make("broken", tmp_path / "env", said.append, pins)
+    made = environments.make("broken", tmp_path / "test/env", said.append, pins)
     assert made.versions["tiny"] == "1.0"
     assert list(made.python.parents[1].glob("lib/*/site-packages/tiny/__pycache__/*.pyc"))
     assert "PYTHONDONTWRITEBYTECODE" not in environment(made.python)
-    assert environments.make("broken", tmp_path / "env", said.append, pins) == made
+    assert environments.make("broken", tmp_path / "test/env", said.append, pins) == made
     assert len(said) == 1
 
 
