@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,7 @@ from optimizer import ranks
 from optimizer.config import TrainingConfig
 from optimizer.evaluate import quality, tune_thresholds
 from optimizer.stage import RunContext
+from optimizer.training.attention import attention_in_fp32
 from optimizer.training.memory import Attempt
 from optimizer.training.progress import ProgressBar
 
@@ -105,7 +107,8 @@ def train(
         **more,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
+    with attention_in_fp32(model) if trainer.args.bf16 and trainer.args.use_cpu else nullcontext():
+        trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
     # The main process removes the checkpoints, out of which the others may still be loading the best one.
     ranks.wait(context.device)
     return trainer
