@@ -19,8 +19,8 @@ from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_t
 
 SAME_SCORES = 1e-3
 """An fp32 contender whose scores differ by more than this from PyTorch's does not compute the same."""
-SERVED_TEXTS = 1000
-"""Of the test split: on so many, a server is held against scores that are known."""
+KNOWN_TEXTS = 1000
+"""Of the test split: on so many, a contender is held against scores that are known."""
 
 
 def score_in_process(run: Bench, peers: Sequence[Contender]) -> None:
@@ -38,29 +38,19 @@ def score_in_process(run: Bench, peers: Sequence[Contender]) -> None:
 
 
 def judge_served(run: Bench, name: str, server: servers.Running) -> None:
-    """The quality of a contender behind its server.
+    """The quality of a contender behind its server. Bantam's variants have theirs, and must answer the same.
 
-    Those whose scores are known, Bantam's variants and fp32 peers, are held against them on some texts; a peer whose
-    scores are all PyTorch's has its quality. The others, also fp32 peers that compute something else, are scored as a
-    whole. Raises :class:`PeerFailed`.
+    Raises :class:`PeerFailed`.
     """
-    each, found, base = run.ready[name], run.rows[name], run.ours.baseline
-    few = run.ours.data.splits["test"].texts[:SERVED_TEXTS]
-    kept = Kept(run, each, lambda texts: servers.scored(server, texts), "-served")
-    if each.ours is not None:
-        # Asked in each run: the scores in process are the product's, which keeps them; the code that serves may be new.
-        difference = float(np.abs(servers.scored(server, few) - run.test_scores[name][: len(few)]).max())
-        if difference > SAME_SCORES:
-            found.notes.append(f"served scores differ from those in process by up to {difference:.1e}")
+    each = run.ready[name]
+    if each.ours is None:
+        judge_peer(run, name, Kept(run, each, lambda texts: servers.scored(server, texts), "-served"))
         return
-    if found.precision == "fp32":
-        difference = float(np.abs(kept("sample", few) - base.test[: len(few)]).max())
-        if difference <= SAME_SCORES:
-            judge(run, name, base.test, base.thresholds)
-            assert found.quality is not None
-            found.quality.max_score_difference, found.quality.same_on = difference, len(few)
-            return
-    judge_peer(run, name, kept)
+    # Asked in each run: the scores in process are the product's, which keeps them; the code that serves may be new.
+    few = run.ours.data.splits["test"].texts[:KNOWN_TEXTS]
+    difference = float(np.abs(servers.scored(server, few) - run.test_scores[name][: len(few)]).max())
+    if difference > SAME_SCORES:
+        run.rows[name].notes.append(f"served scores differ from those in process by up to {difference:.1e}")
 
 
 @dataclass(frozen=True)
@@ -85,13 +75,24 @@ class Kept:
 
 
 def judge_peer(run: Bench, name: str, score: Kept) -> None:
-    """Score the test split. Below fp32, thresholds come from the contender's own scores of dev; else from PyTorch's.
+    """The quality of a peer's scores.
 
+    One in fp32 is asked some texts first: where each score is PyTorch's, its quality is too. If not, and below fp32,
+    the whole test split is scored; below fp32 with thresholds from the peer's own scores of dev, else with PyTorch's.
     Raises :class:`PeerFailed`.
     """
-    splits, thresholds = run.ours.data.splits, run.ours.baseline.thresholds
+    splits, base, found = run.ours.data.splits, run.ours.baseline, run.rows[name]
+    thresholds = base.thresholds
+    if found.precision == "fp32":
+        few = splits["test"].texts[:KNOWN_TEXTS]
+        difference = float(np.abs(score("sample", few) - base.test[: len(few)]).max())
+        if difference <= SAME_SCORES:
+            judge(run, name, base.test, thresholds)
+            assert found.quality is not None
+            found.quality.max_score_difference, found.quality.same_on = difference, len(few)
+            return
     test = score("test", splits["test"].texts)
-    if run.rows[name].precision != "fp32":
+    if found.precision != "fp32":
         thresholds = tune_thresholds(score("dev", splits["dev"].texts), splits["dev"].targets)
     judge(run, name, test, thresholds)
 

@@ -77,7 +77,7 @@ def start(tiny: Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     """Runs the bench; returns the results and what it said."""
     monkeypatch.setattr(ours, "make", lambda *_: tiny)
     monkeypatch.setattr(run, "CONTENDERS", CONTENDERS)
-    monkeypatch.setattr(quality, "SERVED_TEXTS", 20)
+    monkeypatch.setattr(quality, "KNOWN_TEXTS", 20)
     monkeypatch.setattr(limits, "TRY_S", 0.01)
     monkeypatch.setattr(limits, "SQUARE", 256)
     monkeypatch.setattr(limits, "COPY_BYTES", 2**24)
@@ -98,7 +98,7 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
         "no environment": ("install", "environments/absent.txt is not there"),
         "prepare": ("prepare", "RuntimeError: No converter for TinyModel"),
         "load": ("load", "its process was killed (signal 9): usually a lack of memory"),
-        "shape": ("scores", "ValueError: scores wrong: got shape [60, 2], expected [60, 3] [texts, labels]"),
+        "shape": ("scores", "ValueError: scores wrong: got shape [20, 2], expected [20, 3] [texts, labels]"),
         "values": ("scores", "ValueError: scores wrong: got nan to nan, expected probabilities from 0 to 1"),
         "no server": ("serve", "OSError: address family not supported"),
     }
@@ -121,12 +121,12 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     prepared_again = {line.split(" is prepared")[0].strip() for line in said if "is prepared" in line}
     assert prepared_again == {"prepare"}
     scored_again = {line.split(" is scored")[0].strip() for line in said if "is scored" in line}
-    assert scored_again == {"load-test", "shape-test", "values-test"}
+    assert scored_again == {"load-sample", "shape-sample", "values-sample"}
     assert {row.name: row.quality for row in again.rows} == {row.name: row.quality for row in found.rows}
 
 
 def _served_as_the_scores_allow(rows: dict[str, Row], base: Quality, folder: Path) -> None:
-    """Only a server in fp32 that answers as PyTorch does is asked some texts instead of all."""
+    """Only what is in fp32 and answers as PyTorch does is asked some texts instead of all."""
     same, other, int8 = rows["server"], rows["other server"], rows["int8 server"]
     assert same.in_process is None
     assert same.served is not None
