@@ -57,7 +57,7 @@ def test_a_student_learns_from_its_teacher(
         name="distilled",
         parent="baseline",
         layers=1,
-        losses=weights,  # type: ignore[arg-type]
+        losses=weights,
         relation_heads=4,
         epochs=6,
         patience=20,
