@@ -32,9 +32,11 @@ def root(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from serving.server import Server
+# A shell without job control starts what it puts into the background, such as these tests, with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = Server(Path(sys.argv[1]), models=["tiny"])
 server.start()
 print(server._run_dir, server.pid, flush=True)
