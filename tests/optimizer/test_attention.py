@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from optimizer import finetune
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset
-from optimizer.training.attention import NAME, attention_in_fp32
+from optimizer.training.attention import NAME, SHORT, attention_in_fp32, sdpa_fp32
 from tests.optimizer.moods import CONFIG, context_in
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, write_tiny_model
 
@@ -60,6 +60,15 @@ def test_each_architecture_answers_as_before_and_attends_in_fp32_if_it_uses_sdpa
     assert set(precisions) == (set() if architecture in WITHOUT_SDPA else {torch.float32})
     # What bf16 costs elsewhere stays; it must not be another model.
     assert (inside - before).abs().max() <= 2 * (rounded - before).abs().max()
+
+
+@pytest.mark.parametrize(("tokens", "precision"), [(SHORT, torch.float32), (SHORT + 1, torch.bfloat16)])
+def test_long_texts_stay_in_bf16(tokens: int, precision: torch.dtype, precisions: list[torch.dtype]) -> None:
+    states = torch.randn(1, 1, tokens, 4, dtype=torch.bfloat16)
+    mask = torch.zeros(1, 1, tokens, tokens, dtype=torch.bfloat16)
+    mixed, _ = sdpa_fp32(torch.nn.Module(), states, states, states, mask, is_causal=False)
+    assert precisions == [precision]
+    assert mixed.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
