@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
-from optimizer.config import FinetuneConfig
+from optimizer.config import DistillConfig, FinetuneConfig
 from optimizer.data import Dataset, load_dataset
 from optimizer.evaluate import quality, tune_thresholds
 from optimizer.reference import Reference
@@ -25,6 +25,25 @@ CONFIG = FinetuneConfig(
     freeze_embeddings=False,
     precision="fp32",
 )
+DISTILL = DistillConfig(
+    stage="distill",
+    name="distilled",
+    parent="baseline",
+    layers=1,
+    epochs=6,
+    patience=20,
+    batch_size=16,
+    learning_rate=3e-3,
+    dropout=0.0,
+    precision="fp32",
+)
+LOSSES: tuple[dict[str, float], ...] = (
+    {"soft": 1.0, "hidden": 1.0, "cosine": 1.0},
+    {"soft": 1.0, "hard": 0.5, "attention": 1.0},
+    {"soft": 1.0, "attention_transfer": 1.0, "value_relation": 1.0},
+    {"soft": 1.0, "relations": 1.0},
+)
+"""All losses of a distillation, in few students."""
 
 
 def load_moods(folder: Path) -> Dataset:

@@ -20,27 +20,14 @@ from optimizer.distill import teacher as teacher_module
 from optimizer.distill.rows import changed_copies
 from optimizer.distill.student import layer_map, make_student, spread
 from optimizer.errors import ModelError, StageError
-from tests.optimizer.moods import context_in, macro_f1
-
-CONFIG = DistillConfig(
-    stage="distill",
-    name="distilled",
-    parent="baseline",
-    layers=1,
-    epochs=6,
-    patience=20,
-    batch_size=16,
-    learning_rate=3e-3,
-    dropout=0.0,
-    precision="fp32",
-)
+from tests.optimizer.moods import DISTILL, LOSSES, context_in, macro_f1
 
 
 def distilled(
     folder: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint, **changes: Any
 ) -> tuple[Artifact, Path]:
-    """The artifact of CONFIG with these changes, and the folder of what teachers said."""
-    config = DistillConfig.model_validate({**CONFIG.model_dump(exclude_unset=True), **changes})
+    """The artifact of DISTILL with these changes, and the folder of what teachers said."""
+    config = DistillConfig.model_validate({**DISTILL.model_dump(exclude_unset=True), **changes})
     sources = {"baseline": fine_tuned, "other": fine_tuned}
     context = context_in(folder, moods, untrained, sources)
     return distill.run(fine_tuned, config, context), context.shared
@@ -69,13 +56,8 @@ def test_a_student_of_half_the_layers_learns_from_its_teacher_without_labels(
 
 @pytest.mark.parametrize(
     "weights",
-    [
-        {"soft": 1.0, "hidden": 1.0, "cosine": 1.0},
-        {"soft": 1.0, "hard": 0.5, "attention": 1.0},
-        {"soft": 1.0, "attention_transfer": 1.0, "value_relation": 1.0},
-        {"soft": 1.0, "relations": 1.0},
-    ],
-    ids=lambda weights: "+".join(weights),
+    LOSSES,
+    ids="+".join,
 )
 def test_every_loss_trains(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint, weights: dict[str, float]
@@ -152,8 +134,8 @@ def test_changed_copies_leave_special_tokens_alone_and_repeat(untrained: Checkpo
 
 def test_layers_are_spread_evenly_and_each_imitates_its_share() -> None:
     assert (spread(3, 6), spread(2, 6), spread(1, 6), spread(4, 12)) == ((0, 2, 5), (0, 5), (0,), (0, 4, 7, 11))
-    assert layer_map(CONFIG, 3, 6) == ((0, 1), (1, 3), (2, 5))
-    assert layer_map(CONFIG, 2, 6) == ((0, 2), (1, 5))
+    assert layer_map(DISTILL, 3, 6) == ((0, 1), (1, 3), (2, 5))
+    assert layer_map(DISTILL, 2, 6) == ((0, 2), (1, 5))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +144,7 @@ def test_layers_are_spread_evenly_and_each_imitates_its_share() -> None:
 def test_layers_are_chosen(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint, choose: str, kept: tuple[int, ...]
 ) -> None:
-    config = CONFIG.model_copy(update={"choose": choose})
+    config = DISTILL.model_copy(update={"choose": choose})
     context = context_in(tmp_path, moods, untrained)
     (_, student), chosen = make_student(fine_tuned, config, context)
     teacher = AutoModelForSequenceClassification.from_pretrained(fine_tuned.folder)
@@ -231,7 +213,7 @@ def test_an_exported_teacher_is_refused(
 ) -> None:
     exported = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, format="onnx", name="onnx-fp32"))
     with pytest.raises(StageError, match=r"learns from 'onnx-fp32', which is onnx fp32. Expected .* before its export"):
-        distill.run(exported, CONFIG, context_in(tmp_path, moods, untrained))
+        distill.run(exported, DISTILL, context_in(tmp_path, moods, untrained))
 
 
 def test_a_teacher_with_other_labels_is_refused(
@@ -240,7 +222,7 @@ def test_a_teacher_with_other_labels_is_refused(
     signature = replace(fine_tuned.manifest.signature, labels=("joy", "anger"))
     other = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, signature=signature))
     with pytest.raises(StageError, match=r"labels are joy, anger; the data set's are anger, fear, joy\. Expected"):
-        distill.run(other, CONFIG, context_in(tmp_path, moods, untrained))
+        distill.run(other, DISTILL, context_in(tmp_path, moods, untrained))
 
 
 def test_no_loss_at_all_and_two_kinds_of_student_are_refused_by_the_recipe() -> None:

@@ -16,7 +16,7 @@ from optimizer.config import DistillConfig
 from optimizer.data import Dataset
 from optimizer.stage import RunContext
 from optimizer.training import progress
-from tests.optimizer.moods import CONFIG, context_in, macro_f1
+from tests.optimizer.moods import CONFIG, DISTILL, LOSSES, context_in, macro_f1
 
 pytestmark = pytest.mark.gpu
 
@@ -39,32 +39,12 @@ def test_fine_tuning_learns_in_bf16_and_what_it_writes_runs_on_a_cpu(
     assert macro_f1(made, moods) > 0.9
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [
-        {"soft": 1.0, "hidden": 1.0, "cosine": 1.0},
-        {"soft": 1.0, "hard": 0.5, "attention": 1.0},
-        {"soft": 1.0, "attention_transfer": 1.0, "value_relation": 1.0},
-        {"soft": 1.0, "relations": 1.0},
-    ],
-    ids="+".join,
-)
+@pytest.mark.parametrize("weights", LOSSES, ids="+".join)
 def test_a_student_learns_from_its_teacher(
     weights: dict[str, float], tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
 ) -> None:
-    config = DistillConfig(
-        stage="distill",
-        name="distilled",
-        parent="baseline",
-        layers=1,
-        losses=weights,
-        relation_heads=4,
-        epochs=6,
-        patience=20,
-        batch_size=16,
-        learning_rate=3e-3,
-        dropout=0.0,
-    )
+    changes = {"losses": weights, "relation_heads": 4, "precision": "auto"}
+    config = DistillConfig.model_validate({**DISTILL.model_dump(exclude_unset=True), **changes})
     made = distill.run(fine_tuned, config, on_gpu(tmp_path, moods, untrained, {"baseline": fine_tuned}))
     assert macro_f1(made, moods) > 0.9
 
