@@ -225,7 +225,7 @@ def _serve_all(run: Run, name: str, endpoint: Endpoint, texts: list[str], say: S
         step_seconds=plan.rate_seconds / 5,
     )
     errors = sum(sum(step.errors.values()) for step in search.steps)
-    return Served(answers, search.rate, errors, endpoint.server.memory()[name].peak / 1e6)
+    return Served(answers, search.rate, errors, endpoint.server.model_memory(name).peak / 1e6)
 
 
 def published_name(request: Request) -> str:

@@ -48,6 +48,8 @@ class Server:
 
     ``models``: names; all that are published if absent. ``host``: where all endpoints listen. Ports: 0 takes a free
     one. ``python``: the interpreter of a serving environment, instead of Triton from PATH or of the default one.
+    ``isolated``: each model in a process of its own, so that one that crashes leaves the others alone; otherwise all
+    run in Triton's process, where a text is answered sooner (:mod:`serving.inline`).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Server:
         http_port: int = 0,
         metrics_port: int = 0,
         python: Path | None = None,
+        isolated: bool = False,
         timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.repository = repository
@@ -67,12 +70,15 @@ class Server:
         self._host = host
         self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
         self._python = python
+        self._isolated = isolated
         self._timeout_s = timeout_s
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._run_dir: Path | None = None
         self._ports: dict[str, int] = {}
         self.pid: int | None = None
         """Triton's process id while it runs."""
+        self.backend: tritonserver.Backend | None = None
+        """How the models run, once started; with the reason if they are isolated unasked."""
 
     @property
     def grpc_address(self) -> str:
@@ -108,8 +114,16 @@ class Server:
         self._ports = free_ports(self._host, self._wanted_ports)
         self._run_dir, lock = supervisor.create()
         try:
+            folder = self._run_dir / "backends" / "python"
+            self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
             command = tritonserver.command(
-                installation, self.repository, self.models, self._run_dir, self._host, *self._ports.values()
+                installation,
+                self.backend,
+                self.repository,
+                self.models,
+                self._run_dir,
+                self._host,
+                *self._ports.values(),
             )
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", supervisor.__file__, str(self._run_dir), str(lock), *command],
@@ -165,7 +179,7 @@ class Server:
             raise ServerError(f"Triton stopped by itself, exit code {line}.{self._reasons()}")
 
     def memory(self) -> dict[str, Memory]:
-        """Memory of Triton itself (``tritonserver``) and of each model's process (the model's name)."""
+        """Memory of Triton itself (``tritonserver``), and of each isolated model's process (the model's name)."""
         if self.pid is None:
             raise ServerError("Triton is not running, so it uses no memory. Call start() first.")
         processes = {"tritonserver": self.pid}
@@ -174,6 +188,11 @@ class Server:
             if len(command) > 1 and Path(command[0]).name == tritonserver.STUB:
                 processes[Path(command[1]).parents[1].name] = child.pid  # <repository>/<model>/<version>/model.py
         return {role: Memory(psutil.Process(pid).memory_info().rss, _peak(pid)) for role, pid in processes.items()}
+
+    def model_memory(self, name: str) -> Memory:
+        """Memory of the process that holds the model: its own, or Triton's."""
+        memory = self.memory()
+        return memory.get(name, memory["tritonserver"])
 
     def __enter__(self) -> Self:
         return self.start()

@@ -15,8 +15,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from optimizer.errors import ServerError
+from serving.inline.build import BuildError, build
 
 STUB = "triton_python_backend_stub"
 PYTHON_VARIABLE = "BANTAM_SERVING_PYTHON"
@@ -35,7 +37,7 @@ PREFIXES = re.compile(
 )
 PROBE = (
     "import json, sys, sysconfig; print(json.dumps([sysconfig.get_path('purelib'), sysconfig.get_config_var('LIBDIR'), "
-    "'%d.%d' % sys.version_info[:2]]))"
+    "sysconfig.get_config_var('INSTSONAME'), '%d.%d' % sys.version_info[:2]]))"
 )
 
 
@@ -46,8 +48,19 @@ class Installation:
     binary: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     """What it needs besides ours."""
-    backend: Mapping[str, Path] = field(default_factory=dict)
-    """Files of the Python backend to put together in one folder, by name; empty if Triton finds its own."""
+    stub_backend: Mapping[str, Path] = field(default_factory=dict)
+    """Files of Triton's own Python backend to put together in one folder, by name; empty if Triton finds it itself."""
+
+
+class Backend(NamedTuple):
+    """The Python backend that one Triton uses."""
+
+    folder: Path | None
+    """Where it is; None if Triton finds its own."""
+    isolated: bool
+    """True if each model runs in a process of its own, Triton's stub; False if all run in Triton's process."""
+    reason: str
+    """Why models are isolated though nobody asked for it; else empty."""
 
 
 def find(python: Path | None = None) -> Installation:
@@ -78,7 +91,7 @@ def _embedded(python: Path) -> Installation:
     """The Triton of the nvidia-pytriton wheel that is installed for ``python``."""
     try:
         probe = subprocess.run([python, "-I", "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
-        site, libraries, version = json.loads(probe.stdout)
+        site, libraries, libpython, version = json.loads(probe.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise ServerError(
             f"No tritonserver on PATH, and no serving environment at {python} ({exc}). Make it with 'make setup', or "
@@ -95,12 +108,13 @@ def _embedded(python: Path) -> Installation:
     return Installation(
         triton / "bin" / "tritonserver",
         environment={
-            # The stub must load the libpython of the interpreter whose packages it uses.
+            # The backend must load the libpython of the interpreter whose packages it uses.
             "LD_LIBRARY_PATH": f"{libraries}:{Path(site, 'nvidia_pytriton.libs')}",
-            # The stub's embedded Python takes the environment of the first python3 on PATH for its own.
+            "BANTAM_LIBPYTHON": libpython,
+            # Its Python takes the environment of the first python3 on PATH for its own.
             "PATH": f"{python.absolute().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         },
-        backend={**files, stub.name: stub},
+        stub_backend={**files, stub.name: stub},
     )
 
 
@@ -110,8 +124,26 @@ def environment(installation: Installation) -> dict[str, str]:
     return {"GLIBC_TUNABLES": HUGE_PAGES, **ours, **installation.environment}
 
 
+def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Backend:
+    """Put a Python backend into a new folder: the inline one, or if that cannot be or ``isolated``, Triton's own."""
+    if not installation.stub_backend:
+        return Backend(None, True, f"{installation.binary} has a Python backend of its own")
+    folder.mkdir(parents=True)
+    why = ""
+    if not isolated:
+        try:
+            build(folder)
+            return Backend(folder, False, "")
+        except BuildError as exc:
+            why = str(exc)
+    for name, path in installation.stub_backend.items():
+        (folder / name).symlink_to(path)
+    return Backend(folder, True, why)
+
+
 def command(
     installation: Installation,
+    backend: Backend,
     repository: Path,
     models: Sequence[str],
     run_dir: Path,
@@ -120,14 +152,8 @@ def command(
     http_port: int,
     metrics_port: int,
 ) -> list[str]:
-    """The command line; links the backend's files into ``run_dir``, whose name prefixes Triton's shared memory."""
-    backends = []
-    if installation.backend:
-        folder = run_dir / "backends" / "python"
-        folder.mkdir(parents=True)
-        for name, path in installation.backend.items():
-            (folder / name).symlink_to(path)
-        backends = [f"--backend-directory={folder.parent}"]
+    """The command line. The name of ``run_dir`` prefixes Triton's shared memory."""
+    backends = [] if backend.folder is None else [f"--backend-directory={backend.folder.parent}"]
     # Clients may ask for inference, health, metadata, configuration and statistics. The rest needs a key that nobody
     # is given: with the shared-memory API open, a client could read and write the Python backend's memory
     # (CVE-2025-23319 and its kin), with the repository API it could load code of its own.
@@ -166,6 +192,7 @@ def reasons(log: str, most: int = 15) -> list[str]:
             error = line.lower().startswith("error:")
         # Triton says the same cause up to three times, each behind another prefix and before the same stack.
         text = PREFIXES.sub("", entry["text"].strip('"') if entry else line.strip()).split(r"\n\nAt:")[0]
+        text = text.removesuffix(r"\n").removesuffix(";")
         if error and text and not NOISE.search(text) and text not in lines:
             lines.append(text)
     return lines[-most:]

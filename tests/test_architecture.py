@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("optimizer", "serving", "bantam")
+INSIDE_TRITON = ("serving.backend", "serving.inline")
 STAGES = ("load", "finetune", "distill", "prune", "quantize", "export")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
 HEAVY = (
@@ -74,6 +75,11 @@ def within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
 
+def modules_inside_triton() -> set[str]:
+    """Names under which files that are put into Triton's folders import each other; one of them is Triton's own."""
+    return {path.stem for folder in INSIDE_TRITON for path in (ROOT / folder.replace(".", "/")).glob("*.py")}
+
+
 def breaches(folder: str, allowed: tuple[str, ...], forbidden: tuple[str, ...]) -> list[str]:
     """Imports in ``folder`` of something forbidden which is not allowed explicitly."""
     return [
@@ -118,13 +124,13 @@ def test_the_seam_needs_only_the_standard_library() -> None:
         assert breaches(f"optimizer.{module}", ("optimizer.errors",), ("optimizer",)) == []
 
 
-def test_what_runs_inside_triton_is_self_contained() -> None:
-    siblings = {path.stem for path in (ROOT / "serving/backend").glob("*.py")}
-    allowed = siblings | {"serving", "numpy", "tokenizers", "onnxruntime", "openvino", "triton_python_backend_utils"}
-    for path in (path for path in SOURCES if within(module_of(path), "serving.backend")):
+@pytest.mark.parametrize("folder", INSIDE_TRITON)
+def test_what_runs_inside_triton_is_self_contained(folder: str) -> None:
+    allowed = modules_inside_triton() | {"serving", "numpy", "tokenizers", "onnxruntime", "openvino"}
+    for path in (path for path in SOURCES if within(module_of(path), folder)):
         foreign = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names
         assert foreign <= allowed, named(path)
-    assert breaches("serving.backend", ("serving.backend",), PACKAGES) == []
+    assert breaches(folder, (folder,), PACKAGES) == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=named)
@@ -141,12 +147,10 @@ def test_every_foreign_import_is_a_declared_dependency() -> None:
     names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in declared}
     providers = importlib.metadata.packages_distributions()
     roots = {name.split(".")[0] for path in SOURCES for name in imports(path)}
-    # Triton gives its own module to the Python models that it runs.
-    foreign = roots - sys.stdlib_module_names - {*PACKAGES, "triton_python_backend_utils"}
-    backend = {path.stem for path in (ROOT / "serving/backend").glob("*.py")}
+    foreign = roots - sys.stdlib_module_names - {*PACKAGES}
     undeclared = [
         root
-        for root in sorted(foreign - backend)
+        for root in sorted(foreign - modules_inside_triton())
         if not names & {canonical(name) for name in providers.get(root, [root])}
     ]
     assert undeclared == []

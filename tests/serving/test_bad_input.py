@@ -25,11 +25,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[False, True], ids=["inline", "isolated"])
+def server(
+    request: pytest.FixtureRequest, tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("bad-input")
     publish(tiny_artifact, root, "tiny", thresholds=[0.5, 0.5, 0.5])
-    with Server(root) as running:
+    with Server(root, isolated=request.param) as running:
         yield running
 
 

@@ -43,9 +43,11 @@ def root(
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(root: Path) -> Iterator[Server]:
-    with Server(root, models=["tiny", "tiny.ov"]) as running:
+@pytest.fixture(scope="module", params=[False, True], ids=["inline", "isolated"])
+def server(root: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    with Server(root, models=["tiny", "tiny.ov"], isolated=request.param) as running:
+        assert running.backend is not None
+        assert running.backend.isolated == request.param, running.backend.reason
         yield running
 
 
@@ -130,9 +132,11 @@ def test_administration_is_closed_over_grpc(server: Server) -> None:
 @needs_triton
 def test_memory_is_given_by_role(server: Server) -> None:
     memory = server.memory()
-    assert set(memory) == {"tritonserver", "tiny", "tiny.ov"}
+    assert server.backend is not None
+    assert set(memory) == {"tritonserver", *(("tiny", "tiny.ov") if server.backend.isolated else ())}
     for used in memory.values():
         assert 1e6 < used.rss <= used.peak < 1e9
+    assert server.model_memory("tiny") == memory["tiny" if server.backend.isolated else "tritonserver"]
 
 
 @needs_triton

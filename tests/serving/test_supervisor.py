@@ -21,6 +21,7 @@ from serving.server import Server
 
 pytestmark = pytest.mark.triton
 SHARED_MEMORY = Path("/dev/shm")
+HOW = ("inline", "isolated")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ from pathlib import Path
 from serving.server import Server
 # A shell without job control starts what it puts into the background, such as these tests, with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-server = Server(Path(sys.argv[1]), models=["tiny"])
+server = Server(Path(sys.argv[1]), models=["tiny"], isolated=sys.argv[2] == "isolated")
 server.start()
 print(server._run_dir, server.pid, flush=True)
 time.sleep(600)
@@ -45,19 +46,22 @@ time.sleep(600)
 
 
 @contextlib.contextmanager
-def owner(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path, list[psutil.Process]]]:
-    """Another process of ours that has a Triton: the process, its folder, and Triton with its children."""
+def owner(root: Path, how: str) -> Iterator[tuple[subprocess.Popen[str], Path, list[psutil.Process]]]:
+    """Another process of ours that has a Triton: the process, its folder, its supervisor, and Triton with its children.
+
+    ``how``: "isolated", with a process and shared memory for the model, or "inline".
+    """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(root)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", OWNER, str(root), how], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         try:
             folder, pid = process.stdout.readline().split()
             triton = psutil.Process(int(pid))
-            processes = [triton, *triton.children(recursive=True), *triton.parents()[:1]]
-            assert len(processes) == 3  # Triton, its one Python process, the supervisor
-            assert list(SHARED_MEMORY.glob(f"{Path(folder).name}*"))
+            processes = [*triton.parents()[:1], triton, *triton.children(recursive=True)]
+            assert len(processes) == (3 if how == "isolated" else 2)
+            assert bool(list(SHARED_MEMORY.glob(f"{Path(folder).name}*"))) == (how == "isolated")
             yield process, Path(folder), processes
         finally:
             process.kill()
@@ -68,9 +72,10 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float = 25) -> lis
     return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_when_the_owner_dies(root: Path, number: signal.Signals) -> None:
-    with owner(root) as (process, folder, processes):
+def test_nothing_is_left_when_the_owner_dies(root: Path, number: signal.Signals, how: str) -> None:
+    with owner(root, how) as (process, folder, processes):
         process.send_signal(number)
         process.wait(30)
         assert wait_until_gone(processes) == []
@@ -78,17 +83,19 @@ def test_nothing_is_left_when_the_owner_dies(root: Path, number: signal.Signals)
         assert not folder.exists()
 
 
-def test_a_paused_server_ends_with_its_owner(root: Path) -> None:
-    with owner(root) as (process, folder, processes):
-        os.killpg(processes[0].pid, signal.SIGSTOP)
+@pytest.mark.parametrize("how", HOW)
+def test_a_paused_server_ends_with_its_owner(root: Path, how: str) -> None:
+    with owner(root, how) as (process, folder, processes):
+        os.killpg(processes[1].pid, signal.SIGSTOP)
         process.kill()
         assert wait_until_gone(processes, supervisor.GRACE_S / 2) == []
         assert not folder.exists()
 
 
-def test_what_a_killed_supervisor_leaves_is_swept_at_the_next_start(root: Path) -> None:
-    with Server(root) as server, owner(root) as (process, folder, processes):
-        for victim in (process.pid, processes[2].pid):
+@pytest.mark.parametrize("how", HOW)
+def test_what_a_killed_supervisor_leaves_is_swept_at_the_next_start(root: Path, how: str) -> None:
+    with Server(root) as server, owner(root, how) as (process, folder, processes):
+        for victim in (process.pid, processes[0].pid):
             os.kill(victim, signal.SIGKILL)
         assert wait_until_gone(processes) == []
         assert folder in supervisor.sweep()
