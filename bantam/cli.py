@@ -108,6 +108,7 @@ def serve(
     host: options.Host = "127.0.0.1",
     grpc_port: options.GrpcPort = 8001,
     http_port: options.HttpPort = 8000,
+    isolated: options.Isolated = False,
     as_json: options.Json = False,
 ) -> None:
     """Serve published models until Ctrl-C or SIGTERM."""
@@ -116,10 +117,14 @@ def serve(
     # A service manager ends us with SIGTERM: stop the server, as on Ctrl-C. Not by SIGINT, which is ignored in what a
     # script starts in the background.
     signal.signal(signal.SIGTERM, _interrupt)
-    with Server(repository, models=models or None, host=host, grpc_port=grpc_port, http_port=http_port) as server:
+    with Server(
+        repository, models=models or None, host=host, grpc_port=grpc_port, http_port=http_port, isolated=isolated
+    ) as server:
         grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
         if as_json:
             print(json.dumps({"grpc": grpc, "http": http, "models": server.models}), flush=True)
+        if server.backend.reason:
+            _say(f"Each model runs in a process of its own, which costs some time: {server.backend.reason}.")
         _say(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
         _say("  from serving import Classifier")
         _say(f'  Classifier("{grpc}", model="{server.models[0]}")(["I love it"])')

@@ -11,6 +11,7 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -25,6 +26,7 @@ PORTS = {8000: "HTTP", 8001: "gRPC", 8002: "metrics"}
 MIN_GLIBC = (2, 35)
 """What the embedded Triton of nvidia-pytriton 0.7 is linked against."""
 MIN_DISK_GIB, MIN_MEMORY_GIB = 5.0, 4.0
+COMPILER = "Needed to serve models inside Triton's process, some tenths of a millisecond faster for each request."
 INT8_INSTRUCTIONS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
@@ -32,7 +34,7 @@ def diagnose(root: Path = ROOT) -> list[Check]:
     """Look at the machine and at the two environments in ``root``. Takes a few seconds; never raises."""
     looks: tuple[Callable[[Path], list[Check]], ...] = (
         *(_machine, _disk, _gpu, optimizer_environment, serving_environment),
-        *(_triton, _docker, _hub, _ports),
+        *(_triton, _compiler, _docker, _hub, _ports),
     )
     return [check for look in looks for check in _safely(look, root)]
 
@@ -117,6 +119,22 @@ def _triton(root: Path) -> list[Check]:
         advice = f"It needs glibc {needed} or later (Debian 12, Ubuntu 22.04): serve with the container."
         return [Check("Triton", "warning", f"embedded, but glibc is {version}", advice)]
     return [Check("Triton", "ok", "the embedded one of nvidia-pytriton")]
+
+
+def _compiler(root: Path) -> list[Check]:
+    """With a C compiler, served models run inside Triton's process."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return []
+    try:
+        from serving.inline.build import BuildError, build
+    except ImportError:
+        return [Check("C compiler", "ok" if shutil.which("cc") else "missing", shutil.which("cc") or "no cc", COMPILER)]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            build(Path(folder))
+        except BuildError as exc:
+            return [Check("C compiler", "missing", str(exc), COMPILER)]
+    return [Check("C compiler", "ok", os.environ.get("CC") or "cc")]
 
 
 def _docker(root: Path) -> list[Check]:

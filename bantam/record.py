@@ -81,7 +81,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
             max_drop_points=run.recipe.max_drop_points, met=None if run.checkpoint.random_weights else chosen.met
         ),
         dropped=tuple(Dropped(name=name, reason=reason) for name, reason in chosen.dropped.items()),
-        notes=(*run.data.notes, *sparsity_notes(run, records)),
+        notes=(*run.data.notes, *sparsity_notes(run, records), *serving_notes(run)),
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
@@ -209,6 +209,16 @@ def _p50(record: Variant) -> float:
     p50 = waiting_ms(record)
     assert p50  # noqa: S101 every variant is timed in process
     return p50
+
+
+def serving_notes(run: Run) -> list[str]:
+    """What makes the served latencies of this machine longer than they need be."""
+    if not run.isolated_because:
+        return []
+    return [
+        f"Triton ran each model in a process of its own, because {run.isolated_because}. That costs a request some "
+        "tenths of a millisecond."
+    ]
 
 
 def _with_server_memory(run: Run, record: Variant, chosen: str) -> Variant:

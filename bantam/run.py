@@ -91,6 +91,8 @@ class Run:
     published: Published | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""
+    isolated_because: str = ""
+    """Why the measured servers ran each model in a process of its own; empty if they did not."""
     peak_rss_mb: float = 0.0
     seconds: float = 0.0
 
@@ -194,6 +196,7 @@ def _measure_candidates(run: Run, candidates: Path, say: Say) -> None:
     say(f"serving {', '.join(servable)}")
     with ExitStack() as stack:
         endpoints = {name: _endpoint(candidates, name, stack) for name in servable}
+        run.isolated_because = next(iter(endpoints.values())).server.backend.reason
         texts = draw_texts(run.data.splits["test"].texts, run.recipe.measure.texts)
         run.measured = measure(run.scored, endpoints, texts, run.recipe.measure, serving, say)
         for name, endpoint in endpoints.items():

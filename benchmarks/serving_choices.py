@@ -1,4 +1,4 @@
-"""Why Bantam serves the way it does: memory pages, ONNX Runtime's spinning, Triton's queue time-out, side by side.
+"""Why Bantam serves the way it does: processes, memory pages, ONNX Runtime's spinning, queue time-out, side by side.
 
 ``python -m benchmarks.serving_choices build/minilm-goemotions-ekman-int8-quick/onnx-int8`` publishes that variant
 once for each choice, each in a server of its own, and asks them in interleaved rounds with one client, next to the
@@ -44,10 +44,13 @@ class Choice:
     queue: str | None = None
     malloc: str | None = None
     """GLIBC_TUNABLES of the server."""
+    isolated: bool = False
+    """The model in a process of its own."""
 
 
 CHOICES = (
     Choice("as Bantam serves"),
+    Choice("a process for each model", isolated=True),
     Choice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
     Choice("threads never spin", spinning=NEVER),
     Choice("threads spin as ONNX Runtime likes", spinning=""),
@@ -69,7 +72,7 @@ def serve(choice: Choice, variant: Artifact, root: Path) -> Server:
         assert count, "the config no longer has a plain dynamic_batching"
         config.write_text(text)
     with patch.dict(os.environ, {} if choice.malloc is None else {"GLIBC_TUNABLES": choice.malloc}):
-        return Server(root).start()
+        return Server(root, isolated=choice.isolated).start()
 
 
 def latencies_ms(ask: Callable[[list[str]], object], texts: list[str]) -> list[float]:

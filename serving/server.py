@@ -70,15 +70,14 @@ class Server:
         self._host = host
         self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
         self._python = python
-        self._isolated = isolated
         self._timeout_s = timeout_s
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._run_dir: Path | None = None
         self._ports: dict[str, int] = {}
         self.pid: int | None = None
         """Triton's process id while it runs."""
-        self.backend: tritonserver.Backend | None = None
-        """How the models run, once started; with the reason if they are isolated unasked."""
+        self.backend = tritonserver.Backend(None, isolated, "")
+        """How the models run: as asked for, and from the start on as it is."""
 
     @property
     def grpc_address(self) -> str:
@@ -115,7 +114,7 @@ class Server:
         self._run_dir, lock = supervisor.create()
         try:
             folder = self._run_dir / "backends" / "python"
-            self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
+            self.backend = tritonserver.lay_out(installation, folder, isolated=self.backend.isolated)
             command = tritonserver.command(
                 installation,
                 self.backend,

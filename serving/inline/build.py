@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PYTHON_FILES = ("host.py", "triton_api.py", "triton_python_backend_utils.py")
+PYTHON_FILES = ("host.py", "triton_python_backend_utils.py")
 LIBRARY = "libtriton_python.so"
 """Triton looks for the backend of a model under this name, and most of its models name ``python``."""
 FLAGS = ("-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror")

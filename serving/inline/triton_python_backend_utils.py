@@ -1,16 +1,18 @@
 """What ``model.py`` imports from Triton's Python backend, for when it runs inside Triton's own process.
 
 The same names and meanings as in the module that the stub process provides (Triton's python_backend, README), as far as
-``model.py`` uses them: inputs of BYTES, outputs of float32. ``host.py`` connects it with Triton.
+``model.py`` uses them. ``host.py`` connects it with Triton.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import triton_api as api
+
+LOG_INFO, LOG_ERROR = 0, 2  # TRITONSERVER_LogLevel
 
 
 class TritonModelException(Exception):  # Triton's name
@@ -54,12 +56,12 @@ class Logger:
     @staticmethod
     def log_info(message: str) -> None:
         """As information."""
-        _log(api.LOG_INFO, message)
+        _log(LOG_INFO, message)
 
     @staticmethod
     def log_error(message: str) -> None:
         """As an error."""
-        _log(api.LOG_ERROR, message)
+        _log(LOG_ERROR, message)
 
 
 class InferenceRequest(Protocol):
@@ -76,4 +78,5 @@ def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | N
 
 
 def _log(level: int, message: str) -> None:
-    api.log_message(level, b"model.py", 0, message.encode("utf-8", "replace"))
+    # From the process itself. What it returns if it fails is not asked for: where should that be logged?
+    ctypes.CDLL(None).TRITONSERVER_LogMessage(level, b"model.py", 0, message.encode("utf-8", "replace"))

@@ -55,6 +55,7 @@ def test_this_machine_is_diagnosed_and_nothing_crashes() -> None:
         ".venv",
         ".venv-serving",
         "Triton",
+        "C compiler",
         "Docker",
         "model hub",
         "ports",
