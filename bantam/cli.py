@@ -112,6 +112,7 @@ def serve(
     as_json: options.Json = False,
 ) -> None:
     """Serve published models until Ctrl-C or SIGTERM."""
+    from bantam.serve import announce
     from serving.server import Server
 
     # A service manager ends us with SIGTERM: stop the server, as on Ctrl-C. Not by SIGINT, which is ignored in what a
@@ -120,14 +121,7 @@ def serve(
     with Server(
         repository, models=models or None, host=host, grpc_port=grpc_port, http_port=http_port, isolated=isolated
     ) as server:
-        grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
-        if as_json:
-            print(json.dumps({"grpc": grpc, "http": http, "models": server.models}), flush=True)
-        if server.backend.reason:
-            _say(f"Each model runs in a process of its own, which costs some time: {server.backend.reason}.")
-        _say(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
-        _say("  from serving import Classifier")
-        _say(f'  Classifier("{grpc}", model="{server.models[0]}")(["I love it"])')
+        announce(server, as_json, _say)
         server.wait()
 
 

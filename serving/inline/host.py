@@ -1,7 +1,7 @@
 """Runs ``model.py`` inside Triton's process: what ``backend.c`` calls to load a model and to have texts scored.
 
-``model.py`` sees the same as in the stub process of Triton's Python backend: its class is made and initialized once, its
-``execute`` gets the requests that Triton merged as one batch.
+``model.py`` sees the same as in the stub process of Triton's Python backend: its class is made and initialized once,
+its ``execute`` gets the requests that Triton merged as one batch.
 """
 
 from __future__ import annotations
