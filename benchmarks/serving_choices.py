@@ -32,6 +32,7 @@ from serving.server import Server
 SPINNING = re.compile(r"    options\.add_session_config_entry\(\"session\.(?:intra_op|force).*\n")
 ENTRY = '    options.add_session_config_entry("{}", "{}")\n'
 NEVER = ENTRY.format("session.intra_op.allow_spinning", "0")
+SHORT = ENTRY.format("session.intra_op.spin_duration_us", "50") + ENTRY.format("session.force_spinning_stop", "1")
 QUEUE_TIMEOUT = "dynamic_batching {\n  default_queue_policy {\n    default_timeout_microseconds: 5000000\n  }\n}"
 
 
@@ -53,6 +54,7 @@ CHOICES = (
     Choice("a process for each model", isolated=True),
     Choice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
     Choice("threads never spin", spinning=NEVER),
+    Choice("threads spin for 50 us", spinning=SHORT),
     Choice("threads spin as ONNX Runtime likes", spinning=""),
     Choice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
 )
