@@ -174,8 +174,8 @@ def _open_onnx(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
     options.inter_op_num_threads = 1
     # Threads that never spin pay a wake-up at each operator (MiniLM int8: 3.0 ms against 2.0); threads that spin for
     # long, or after a run, take the cores from Triton, the client and our other micro-batches (p99 11 ms against 6).
-    # 50 us would be too short for the pauses between operators when caches are cold, as they are in a server: one client
-    # waits 0.05 ms longer then, on a slow machine 0.1.
+    # 50 us would be too short for the pauses between operators when caches are cold, as they are in a server: then one
+    # client waits 0.05 ms longer, on a slow machine 0.1.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
