@@ -281,7 +281,7 @@ static Error *take(Request *request, Item *item) {
         to += size;
         bytes -= size;
     }
-    return NULL;
+    return bytes ? TRITONSERVER_ErrorNew(INTERNAL, "the input is shorter than it says") : NULL;
 }
 
 /* What host.execute answered to one request; the pointers in `item` live as long as the answer. */

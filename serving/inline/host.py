@@ -41,7 +41,7 @@ def execute(model: Any, batch: Sequence[tuple[bytes, int]]) -> list[Answer]:
     """Answer the requests of a batch, each given as its BYTES tensor in the form that travels, and how many texts."""
     try:
         responses = model.execute([Request(raw, texts) for raw, texts in batch])
-        return [answer(response) for response in responses]
+        return [answer(response) for _, response in zip(batch, responses, strict=True)]
     except BaseException as exc:  # noqa: BLE001  # the caller is C; each request gets an answer
         pb_utils.Logger.log_error(traceback.format_exc())
         error = pb_utils.TritonError(f"model.py failed: {type(exc).__name__}: {exc}")
