@@ -76,8 +76,9 @@ class Server:
         self._ports: dict[str, int] = {}
         self.pid: int | None = None
         """Triton's process id while it runs."""
+        self._isolated = isolated
         self.backend = tritonserver.Backend(None, isolated, "")
-        """How the models run: as asked for, and from the start on as it is."""
+        """How the models run; from the start on as it is, before as it was asked for."""
 
     @property
     def grpc_address(self) -> str:
@@ -114,7 +115,7 @@ class Server:
         self._run_dir, lock = supervisor.create()
         try:
             folder = self._run_dir / "backends" / "python"
-            self.backend = tritonserver.lay_out(installation, folder, isolated=self.backend.isolated)
+            self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
             command = tritonserver.command(
                 installation,
                 self.backend,

@@ -81,7 +81,7 @@ class TritonConfig(BaseModel):
             # wake-up for a request that comes just before the instance is free; 1 in 100 requests of a single client
             # then took 500 ms, the batcher's longest sleep. Clients bound their own waiting.
             "dynamic_batching": {},
-            # Warms the path through Triton's shared memory with an empty text; the engine warms itself with real ones.
+            # Warms the path through Triton with an empty text; the engine warms itself with real ones.
             "model_warmup": [
                 {
                     "name": "empty text",

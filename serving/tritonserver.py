@@ -110,7 +110,8 @@ def _embedded(python: Path) -> Installation:
         environment={
             # The backend must load the libpython of the interpreter whose packages it uses.
             "LD_LIBRARY_PATH": f"{libraries}:{Path(site, 'nvidia_pytriton.libs')}",
-            "BANTAM_LIBPYTHON": libpython,
+            # Where the interpreter itself is linked without one, the one of its version that the stub asks for, too.
+            "BANTAM_LIBPYTHON": libpython if ".so" in libpython else f"libpython{version}.so.1.0",
             # Its Python takes the environment of the first python3 on PATH for its own.
             "PATH": f"{python.absolute().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         },
@@ -127,7 +128,7 @@ def environment(installation: Installation) -> dict[str, str]:
 def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Backend:
     """Put a Python backend into a new folder: the inline one, or if that cannot be or ``isolated``, Triton's own."""
     if not installation.stub_backend:
-        return Backend(None, True, f"{installation.binary} has a Python backend of its own")
+        return Backend(None, True, "" if isolated else f"{installation.binary} has a Python backend of its own")
     folder.mkdir(parents=True)
     why = ""
     if not isolated:

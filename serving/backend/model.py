@@ -28,7 +28,7 @@ class TritonPythonModel:
         if int(np.__version__.split(".")[0]) >= 2:
             raise pb_utils.TritonModelException(
                 f"Got numpy {np.__version__} from {Path(np.__file__).parent}; Triton's Python backend needs numpy < 2 "
-                "(with 2, inputs silently arrive as zeros). Install 'numpy<2' in the serving environment."
+                "(with 2, its own silently gives zeros for inputs). Install 'numpy<2' in the serving environment."
             )
         parameters = json.loads(args["model_config"])["parameters"]
         threads = int(parameters["threads"]["string_value"]) if "threads" in parameters else None

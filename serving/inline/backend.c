@@ -69,6 +69,7 @@ typedef struct Object Object; /* PyObject */
 
 /* Python's C API by the names of https://docs.python.org/3/c-api/, without the leading Py. */
 static struct {
+    int (*IsInitialized)(void);
     void (*InitializeEx)(int install_signal_handlers);
     int (*Run_SimpleString)(const char *);
     void *(*Eval_SaveThread)(void);
@@ -97,6 +98,7 @@ static bool find_python(void *library) {
         void *place;
         const char *name;
     } functions[] = {
+        {&py.IsInitialized, "Py_IsInitialized"},
         {&py.InitializeEx, "Py_InitializeEx"},
         {&py.Run_SimpleString, "PyRun_SimpleString"},
         {&py.Eval_SaveThread, "PyEval_SaveThread"},
@@ -126,7 +128,14 @@ static bool find_python(void *library) {
     return true;
 }
 
-/* Once, before any model is loaded. */
+/* For what Python raised. Its traceback follows the message in the log, where those who look for errors find both. */
+static Error *raised(const char *message) {
+    TRITONSERVER_LogMessage(LOG_ERROR, "backend.c", 0, message);
+    py.Err_Print();
+    return TRITONSERVER_ErrorNew(INTERNAL, message);
+}
+
+/* Before the first model is loaded; again before the next one if it failed. */
 Error *TRITONBACKEND_Initialize(Backend *backend) {
     int kind;
     const char *folder, *name = getenv("BANTAM_LIBPYTHON");
@@ -140,7 +149,12 @@ Error *TRITONBACKEND_Initialize(Backend *backend) {
     if (!library || !find_python(library))
         return TRITONSERVER_ErrorNew(INTERNAL, dlerror());
     setenv("BANTAM_BACKEND", folder, 1);
-    py.InitializeEx(0); /* signals are Triton's business */
+    bool started = py.IsInitialized();
+    int gil = 0;
+    if (started)
+        gil = py.GILState_Ensure();
+    else
+        py.InitializeEx(0); /* signals are Triton's business */
     Object *host = NULL;
     if (py.Run_SimpleString("import os, sys; sys.path.insert(0, os.environ['BANTAM_BACKEND'])") == 0)
         host = py.Import_ImportModule("host");
@@ -149,16 +163,19 @@ Error *TRITONBACKEND_Initialize(Backend *backend) {
         host_execute = py.Object_GetAttrString(host, "execute");
     }
     if (!host_initialize || !host_execute)
-        py.Err_Print();
-    py.Eval_SaveThread(); /* lets other threads use Python */
-    return host_execute ? NULL : TRITONSERVER_ErrorNew(INTERNAL, "host.py could not be imported; the log says why");
+        error = raised("host.py could not be imported");
+    if (started)
+        py.GILState_Release(gil);
+    else
+        py.Eval_SaveThread(); /* lets other threads use Python */
+    return error;
 }
 
 /* Takes the GIL for the calling thread, and makes the thread known to Python for good. Otherwise each call would make and
  * destroy a thread state, and with it whatever the model keeps in a threading.local; and where that takes the GIL as it
- * ends, as OpenVINO's requests do, Python before 3.12.5 frees the thread state twice
+ * ends, as OpenVINO's requests do, Python 3.11 frees the thread state twice
  * (https://github.com/python/cpython/issues/119585). Few threads come here: a fixed pool loads models, and each instance
- * of a model has one.
+ * of a model has one. Each unloading has a thread of its own, which does not come here.
  */
 static int enter(void) {
     static __thread bool known;
@@ -180,8 +197,7 @@ static Error *load(Instance *instance, const char *folder, uint64_t version, con
     char *message = NULL;
     intptr_t length;
     if (!model || py.Bytes_AsStringAndSize(py.Tuple_GetItem(result, 1), &message, &length) != 0) {
-        py.Err_Print();
-        error = TRITONSERVER_ErrorNew(INTERNAL, "host.initialize failed; the log says why");
+        error = raised("host.initialize failed");
     } else if (*message) {
         error = TRITONSERVER_ErrorNew(INTERNAL, message);
     } else {
@@ -218,7 +234,7 @@ Error *TRITONBACKEND_ModelInstanceFinalize(Instance *instance) {
     void *state = NULL;
     Error *error = TRITONBACKEND_ModelInstanceState(instance, &state);
     if (!error && state) {
-        int gil = enter();
+        int gil = py.GILState_Ensure();
         py.DecRef(state);
         py.GILState_Release(gil);
     }
@@ -266,17 +282,17 @@ static Error *take(Request *request, Item *item) {
     for (uint32_t i = 0; i < dimensions; i++)
         item->texts *= shape[i];
     item->raw = py.Bytes_FromStringAndSize(NULL, (intptr_t)bytes);
-    if (!item->raw || py.Bytes_AsStringAndSize(item->raw, &to, &length) != 0) {
-        py.Err_Print();
-        return TRITONSERVER_ErrorNew(INTERNAL, "out of memory");
-    }
+    if (!item->raw || py.Bytes_AsStringAndSize(item->raw, &to, &length) != 0)
+        return raised("no memory for the input");
     for (uint32_t i = 0; i < buffers; i++) {
         int memory = CPU;
         int64_t device = 0;
         if ((error = TRITONBACKEND_InputBuffer(input, i, &buffer, &size, &memory, &device)))
             return error;
-        if (memory > CPU + 1 || size > bytes) /* pinned memory is the CPU's too */
+        if (memory > CPU + 1) /* pinned memory is the CPU's too */
             return TRITONSERVER_ErrorNew(INTERNAL, "the input is not in the CPU's memory");
+        if (size > bytes)
+            return TRITONSERVER_ErrorNew(INTERNAL, "the input is longer than it says");
         memcpy(to, buffer, size);
         to += size;
         bytes -= size;
@@ -290,10 +306,8 @@ static Error *understand(Object *answer, Item *item) {
     intptr_t length, size;
     long long code = py.Long_AsLongLong(py.Tuple_GetItem(answer, 0)); /* -1 if all is well */
     if (py.Bytes_AsStringAndSize(py.Tuple_GetItem(answer, 1), &text, &length) != 0 ||
-        py.Bytes_AsStringAndSize(py.Tuple_GetItem(answer, 2), &data, &size) != 0) {
-        py.Err_Print();
-        return TRITONSERVER_ErrorNew(INTERNAL, "host.execute gave no answer; the log says why");
-    }
+        py.Bytes_AsStringAndSize(py.Tuple_GetItem(answer, 2), &data, &size) != 0)
+        return raised("host.execute gave no answer");
     if (code >= 0)
         return TRITONSERVER_ErrorNew((int)code, text);
     item->name = text;
@@ -316,12 +330,10 @@ static Object *ask(Object *model, Item *items, uint32_t count) {
             py.List_SetItem(list, at++, py.BuildValue("(OL)", items[i].raw, (long long)items[i].texts));
     if (list && good)
         answers = py.Object_CallFunctionObjArgs(host_execute, model, list, NULL);
-    if (good && !answers)
-        py.Err_Print();
     for (uint32_t i = 0, at = 0; i < count; i++)
         if (!items[i].error)
-            items[i].error = answers ? understand(py.List_GetItem(answers, at++), &items[i])
-                                     : TRITONSERVER_ErrorNew(INTERNAL, "host.execute failed; the log says why");
+            items[i].error =
+                answers ? understand(py.List_GetItem(answers, at++), &items[i]) : raised("host.execute failed");
     if (list)
         py.DecRef(list);
     return answers;
@@ -343,7 +355,7 @@ static Error *write(Response *response, const Item *item) {
     return NULL;
 }
 
-/* Answers a request with its scores or its error. */
+/* Answers a request with its scores or its error; if Triton has no response for it, only the log can tell. */
 static void respond(Request *request, Item *item) {
     Response *response;
     Error *error = TRITONBACKEND_ResponseNew(&response, request);

@@ -1,7 +1,7 @@
 """Runs ``model.py`` inside Triton's process: what ``backend.c`` calls to load a model and to have texts scored.
 
-``model.py`` sees the same as in the stub process of Triton's Python backend: its class is made and initialized once,
-its ``execute`` gets the requests that Triton merged as one batch.
+As in the stub process of Triton's Python backend, the class in ``model.py`` is made and initialized once, and its
+``execute`` gets the requests that Triton merged as one batch.
 """
 
 from __future__ import annotations
@@ -41,20 +41,22 @@ def execute(model: Any, batch: Sequence[tuple[bytes, int]]) -> list[Answer]:
     """Answer the requests of a batch, each given as its BYTES tensor in the form that travels, and how many texts."""
     try:
         responses = model.execute([Request(raw, texts) for raw, texts in batch])
-        return [answer(response) for _, response in zip(batch, responses, strict=True)]
+        return [answer(response, texts) for (_, texts), response in zip(batch, responses, strict=True)]
     except BaseException as exc:  # noqa: BLE001  # the caller is C; each request gets an answer
         pb_utils.Logger.log_error(traceback.format_exc())
         error = pb_utils.TritonError(f"model.py failed: {type(exc).__name__}: {exc}")
-        return [answer(pb_utils.InferenceResponse(error=error))] * len(batch)
+        return [answer(pb_utils.InferenceResponse(error=error), 0)] * len(batch)
 
 
-def answer(response: pb_utils.InferenceResponse) -> Answer:
-    """A response of the model for ``backend.c``."""
+def answer(response: pb_utils.InferenceResponse, texts: int) -> Answer:
+    """A response of the model for ``backend.c``. Raises ``ValueError`` unless it has a row for each text."""
     if response.failure is not None:
         return response.failure.status, response.failure.text.encode("utf-8", "replace"), b"", 0, 0
     (tensor,) = response.tensors
     values = tensor.as_numpy()
     rows, columns = values.shape
+    if rows != texts:
+        raise ValueError(f"{tensor.label} has {rows} rows for {texts} texts.")
     return OK, tensor.label.encode(), values.astype(np.float32, copy=False).tobytes(), rows, columns
 
 
@@ -66,7 +68,7 @@ class Request:
         self._texts = texts
 
     def input(self, name: str) -> pb_utils.Tensor:
-        """The tensor, ``bytes`` as objects. Raises ``ValueError`` if its bytes are not that many texts."""
+        """Its one tensor, whatever the name: ``bytes`` as objects. Raises ``ValueError`` if they are not that many texts."""
         values = np.empty((self._texts, 1), dtype=object)
         raw, at = self._raw, 0
         for row in range(self._texts):
@@ -82,12 +84,14 @@ class Request:
 
 def check(config: dict[str, Any]) -> None:
     """Raise TritonModelException unless the model takes texts and gives scores, which is all that goes through here."""
-    found = [(tensor["data_type"], tensor["dims"]) for tensor in config["input"] + config["output"]]
-    kinds = [kind for kind, _ in found]
-    if kinds != ["TYPE_STRING", "TYPE_FP32"] or len(config["input"]) != 1 or len(found[1][1]) != 1:
+    inputs, outputs = ([(found["data_type"], found["dims"]) for found in config[way]] for way in ("input", "output"))
+    decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
+    texts = [(kind, [int(size) for size in dims]) for kind, dims in inputs] == [("TYPE_STRING", [1])]
+    scores = [(kind, len(dims)) for kind, dims in outputs] == [("TYPE_FP32", 1)]
+    if not (texts and scores) or decoupled or config.get("max_batch_size", 0) < 1:
         raise pb_utils.TritonModelException(
-            f"Inputs and outputs are {found}, expected one text (TYPE_STRING) and one list of scores (TYPE_FP32). "
-            "Serve it with isolated models: bantam serve --isolated."
+            f"Inputs are {inputs}, outputs {outputs}; expected batches of one text (TYPE_STRING, [1]) and one list of "
+            "scores (TYPE_FP32), one answer to a request. Serve others with isolated models: bantam serve --isolated."
         )
 
 

@@ -67,13 +67,13 @@ class Logger:
 class InferenceRequest(Protocol):
     """A request as the model sees it."""
 
-    def input(self, name: str) -> Tensor | None:
-        """The input of this name; None if the request has none."""
+    def input(self, name: str) -> Tensor:
+        """Its input; models that run here have one."""
         ...
 
 
-def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
-    """The input of this name; None if the request has none."""
+def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor:
+    """The request's input."""
     return request.input(name)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tomllib
+import venv
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +16,11 @@ import psutil
 import pytest
 
 from optimizer.artifact import Artifact
-from optimizer.errors import ClientError
+from optimizer.errors import ClientError, ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
 from serving.client import Classifier
-from serving.inline.build import LIBRARY, PYTHON_FILES, BuildError, build
+from serving.inline.build import FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build
 from serving.repository import publish
 from serving.server import Server
 from serving.tritonserver import Installation
@@ -38,9 +43,23 @@ def root(
     return folder
 
 
-def test_the_backend_is_built_without_a_warning(tmp_path: Path) -> None:
-    build(tmp_path)  # warnings are errors
-    assert {path.name for path in tmp_path.iterdir()} == {LIBRARY, *PYTHON_FILES}
+def test_the_backend_is_built(tmp_path: Path) -> None:
+    folder = tmp_path / "python"
+    folder.mkdir()
+    build(folder)
+    assert {path.name for path in folder.iterdir()} == {LIBRARY, *PYTHON_FILES}
+
+
+def test_its_source_compiles_without_a_warning(tmp_path: Path) -> None:
+    command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / LIBRARY), str(SOURCE), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_source_is_installed_with_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = [p for ps in project["tool"]["setuptools"]["package-data"].values() for p in ps]
+    assert any(fnmatch(SOURCE.name, Path(pattern).name) for pattern in patterns)
 
 
 @pytest.mark.parametrize(
@@ -49,14 +68,19 @@ def test_the_backend_is_built_without_a_warning(tmp_path: Path) -> None:
         ("no-such-compiler", r"no C compiler 'no-such-compiler' .*apt install gcc"),
         ("false", "the C compiler 'false' failed: exit code 1"),
         ("/", "could not be run"),
+        ("sh -c 'touch building.so; exit 1'", "the C compiler .* failed: exit code 1"),
     ],
 )
 def test_without_a_compiler_models_are_isolated_and_the_reason_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, why: str
 ) -> None:
     monkeypatch.setenv("CC", compiler)
+    monkeypatch.chdir(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(BuildError, match=why):
-        build(tmp_path)
+        build(empty)
+    assert list(empty.iterdir()) == []
     (tmp_path / "stock.so").touch()
     installation = Installation(tmp_path / "tritonserver", stub_backend={"stock.so": tmp_path / "stock.so"})
     backend = tritonserver.lay_out(installation, tmp_path / "backends", isolated=False)
@@ -70,6 +94,8 @@ def test_a_triton_that_brings_its_own_backend_keeps_it(tmp_path: Path) -> None:
     assert backend.folder is None
     assert backend.isolated
     assert "/opt/tritonserver" in backend.reason
+    asked = tritonserver.lay_out(Installation(Path("/opt/tritonserver")), tmp_path / "backends", isolated=True)
+    assert asked.reason == ""
 
 
 @needs_triton
@@ -113,3 +139,17 @@ def test_a_crash_of_an_isolated_model_leaves_the_others_alone(root: Path) -> Non
             with Classifier(server.grpc_address, "one", retries=0, timeout=2) as crashed, pytest.raises(ClientError):
                 crashed.scores(TEXTS)
             np.testing.assert_array_equal(client.scores(TEXTS), expected)
+
+
+@needs_triton
+@pytest.mark.triton
+def test_an_environment_without_numpy_is_named_and_not_a_crash(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Triton asks for the backend again for the second model, when Python runs already.
+    venv.create(tmp_path / "bare")
+    usual = tritonserver.environment
+    bare = {"PATH": f"{tmp_path / 'bare' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    monkeypatch.setattr(tritonserver, "environment", lambda installation: {**usual(installation), **bare})
+    with pytest.raises(ServerError, match=r"(?s)could not load one, two.*No module named 'numpy'"):
+        Server(root, models=["one", "two"]).start()
