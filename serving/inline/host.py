@@ -68,7 +68,7 @@ class Request:
         self._texts = texts
 
     def input(self, name: str) -> pb_utils.Tensor:
-        """Its one tensor, whatever the name: ``bytes`` as objects. Raises ``ValueError`` if they are not so many texts."""
+        """Its one tensor, whatever the name, of ``bytes``. Raises ``ValueError`` if they are not that many texts."""
         values = np.empty((self._texts, 1), dtype=object)
         raw, at = self._raw, 0
         for row in range(self._texts):
