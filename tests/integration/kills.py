@@ -42,6 +42,15 @@ class Outcome:
     """Temporary files, processes and shared memory that should not be there."""
 
 
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Published files that are no longer what they were.
+
+    Of two int8 variants of a toy, noise decides which is the faster one. If it decides otherwise than before, a version
+    is added, and ``config.pbtxt`` names that; neither counts.
+    """
+    return [name for name, digest in before.items() if after.get(name) != digest and name != "tiny/config.pbtxt"]
+
+
 def prepare(folder: Path) -> list[str]:
     """Write checkpoint, data and recipe into ``folder``; returns the command line of a run in it."""
     tiny.write_checkpoint(folder / "tiny")
