@@ -129,9 +129,11 @@ def _compiler(root: Path) -> list[Check]:
         from serving.inline.build import BuildError, build
     except ImportError:
         return [Check("C compiler", "ok" if shutil.which("cc") else "missing", shutil.which("cc") or "no cc", COMPILER)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as private:
+        folder = Path(private, "python")
+        folder.mkdir()
         try:
-            build(Path(folder))
+            build(folder)
         except BuildError as exc:
             return [Check("C compiler", "missing", str(exc), COMPILER)]
     return [Check("C compiler", "ok", os.environ.get("CC") or "cc")]

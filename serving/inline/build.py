@@ -23,7 +23,7 @@ class BuildError(Exception):
 def build(folder: Path) -> None:
     """Put the backend into an empty folder: compiled (0.1 s), with links to its Python files.
 
-    The compiler is ``cc``, or what the environment variable CC names. Raises :class:`BuildError`; the folder is empty
+    Its parent is ours alone, too: the compiler writes there. The compiler is ``cc``, or what the environment variable CC names. Raises :class:`BuildError`; the folder is empty
     then.
     """
     try:
