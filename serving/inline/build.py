@@ -23,8 +23,8 @@ class BuildError(Exception):
 def build(folder: Path) -> None:
     """Put the backend into an empty folder: compiled (0.1 s), with links to its Python files.
 
-    Its parent is ours alone, too: the compiler writes there. The compiler is ``cc``, or what the environment variable CC names. Raises :class:`BuildError`; the folder is empty
-    then.
+    The folder's parent is nobody else's either: the compiler writes there. The compiler is ``cc``, or what the
+    environment variable CC names. Raises :class:`BuildError`; the folder is empty then.
     """
     try:
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
