@@ -1,5 +1,5 @@
 """``python -m bantam``."""
 
-from bantam.cli import main
+from bantam.commands import main
 
 main()

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from bantam.measure import draw_texts
+from bantam.machine import describe_machine
+from bantam.run.latency import draw_texts
 from optimizer.data import load_dataset
-from serving.machine import describe_machine
 from serving.server import Server
 from tests.integration.demo_page import ROOT, running_demo, visit
 from tests.plugins.needs import find_chromium

@@ -22,12 +22,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from serving.loadtest.kserve import GrpcEndpoint, Tensor
-from serving.loadtest.loop import Tally, arrival_times, play, warm_up
-from serving.loadtest.processes import Closed, Open, Subject, client_processes
-from serving.loadtest.result import LoadResult
+from bantam.client.transport import Target
+from bantam.loadtest.kserve import GrpcEndpoint, Tensor
+from bantam.loadtest.loop import Tally, arrival_times, play, warm_up
+from bantam.loadtest.processes import Closed, Open, Subject, client_processes
+from bantam.loadtest.result import LoadResult
 from serving.server import Server
-from serving.transport import Target
 
 TEXT = Tensor("TEXT", "BYTES", (-1, 1))
 TEXTS = ("I love it so much that I could not be any happier today",)

@@ -14,12 +14,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from serving.loadtest.histogram import PERCENTS, Percentile
-from serving.loadtest.kserve import Tensor
-from serving.loadtest.processes import Closed, Open, Plan, Subject, client_processes
-from serving.loadtest.result import LoadResult
-from serving.transport import Target
-from tests.serving.stall_server import Known, running
+from bantam.client.transport import Target
+from bantam.loadtest.histogram import PERCENTS, Percentile
+from bantam.loadtest.kserve import Tensor
+from bantam.loadtest.processes import Closed, Open, Plan, Subject, client_processes
+from bantam.loadtest.result import LoadResult
+from tests.loadtest.stall_server import Known, running
 
 WARMUP = 20
 TEXT = Tensor("TEXT", "BYTES", (-1, 1))

@@ -22,10 +22,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bantam.measure import draw_texts
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
+from bantam.run.latency import draw_texts
 from optimizer.data import load_dataset
-from serving.client import Classifier
 from serving.repository import publish
 from serving.server import Server
 

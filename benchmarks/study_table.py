@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from serving.report import BASELINE, Report, Variant, gain
-from serving.report_file import read_report
+from bantam.report.file import read_report
+from bantam.report.schema import BASELINE, Report, Variant, gain
 
 HEADER = (
     "variant",

@@ -1,3 +1,1 @@
-"""From a Hugging Face text classifier to small, exported files: load, fine-tune, quantize, export."""
-
-__version__ = "0.1.0"
+"""From a Hugging Face text classifier to small, exported files: load, fine-tune, distil, prune, quantize, export."""

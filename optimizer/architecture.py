@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,7 +6,7 @@ import time
 
 from transformers.trainer_utils import set_seed
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from optimizer.config import FinetuneConfig
 from optimizer.stage import RunContext
 from optimizer.training.classifier import draw, encode, load_checkpoint, set_up, write

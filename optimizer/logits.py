@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.artifact import Manifest, Signature
-from optimizer.errors import StageError
+from bantam.artifact import Manifest, Signature
+from bantam.errors import StageError
 
 Batch = Mapping[str, NDArray[np.int64]]
 """Input name -> token array ``[batch, tokens]``."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.artifact import Signature
-from optimizer.errors import ParityError
+from bantam.artifact import Signature
+from bantam.errors import ParityError
 from optimizer.logits import Batch, Logits
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-1}

@@ -27,8 +27,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from bantam.errors import RecipeError
 from optimizer.config import AnyStage, Config, ExportConfig, TrainingConfig
-from optimizer.errors import RecipeError
 
 RECIPES = Path(__file__).with_name("recipes")
 PROFILES = ("quick", "full")

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from optimizer.artifact import Artifact, Signature
+from bantam.artifact import Artifact, Signature
 
 
 class Reference:

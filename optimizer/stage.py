@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage
 from optimizer.data import Dataset
@@ -37,7 +37,7 @@ class RunContext:
     """The artifacts that ``config.sources`` names, the parent's among them."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     """One line to the user."""
     threads: int = os.cpu_count() or 1
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from optimizer.artifact import Artifact, cache_key, replacing, seal, sha256, sweep
-from optimizer.errors import ArtifactError, DiskFullError, RepositoryError
+from bantam.artifact import Artifact, cache_key, replacing, seal, sha256, sweep
+from bantam.errors import ArtifactError, DiskFullError, RepositoryError
 from serving.triton_config import LABELS_FILE, TritonConfig, parse_pbtxt
 
 CONFIG = "config.pbtxt"
@@ -165,7 +165,7 @@ def _publish(artifact: Artifact, folder: Path, config: TritonConfig, link: bool)
 
 def _write_version(artifact: Artifact, staging: Path, content: str, link: bool) -> None:
     """Fill a version folder: what ships, the backend, the labels, and a manifest of its own."""
-    for file in artifact.manifest.ships:
+    for file in artifact.manifest.deployable:
         target = staging / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if link:

@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 
 import psutil
 
-from optimizer.errors import ServerError
+from bantam.errors import ServerError
 from serving import repository as model_repository
 from serving import supervisor, tritonserver
 

@@ -12,7 +12,7 @@ from google.protobuf import json_format, text_format
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tritonclient.grpc import model_config_pb2
 
-from optimizer.errors import RepositoryError
+from bantam.errors import RepositoryError
 
 INPUT = "TEXT"
 OUTPUT = "SCORES"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from optimizer.errors import ServerError
+from bantam.errors import ServerError
 from serving.inline.build import BuildError, build
 
 STUB = "triton_python_backend_stub"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimizer.artifact import Artifact, Manifest, Signature, seal
+from bantam.artifact import Artifact, Manifest, Signature, seal
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")
@@ -100,7 +100,7 @@ def write_artifact(
         format=format,
         precision=precision,
         signature=Signature(task, labels, ("input_ids", "attention_mask"), max_length=MAX_LENGTH),
-        ships=(*files, "tokenizer.json", "tokenizer_config.json"),
+        deployable=(*files, "tokenizer.json", "tokenizer_config.json"),
         details=details or {},
     )
     return Artifact(folder, seal(folder, manifest))

@@ -101,13 +101,20 @@ def test_there_is_source_to_look_at() -> None:
     assert "serving.backend" in {module_of(path).rpartition(".")[0] for path in SOURCES}
 
 
+SEAM = ("bantam.artifact", "bantam.errors")
+
+
 def test_the_optimizer_knows_nothing_of_serving() -> None:
-    assert breaches("optimizer", (), ("serving", "bantam", "tritonclient", "pytriton")) == []
+    assert breaches("optimizer", SEAM, ("serving", "bantam", "tritonclient", "pytriton")) == []
 
 
-def test_serving_imports_only_the_seam_of_the_optimizer() -> None:
-    seam = ("optimizer.artifact", "optimizer.errors")
+def test_serving_knows_nothing_of_the_optimizer() -> None:
+    seam = SEAM
     assert breaches("serving", seam, ("optimizer", "bantam", "torch", "transformers")) == []
+
+
+def test_the_client_imports_nothing_but_itself_and_the_errors() -> None:
+    assert breaches("bantam.client", ("bantam.client", "bantam.errors"), PACKAGES) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -118,10 +125,10 @@ def test_a_stage_imports_no_sibling_stage(stage: str) -> None:
 
 def test_the_seam_needs_only_the_standard_library() -> None:
     for module in ("artifact", "errors"):
-        roots = {name.split(".")[0] for name in imports(ROOT / f"optimizer/{module}.py")}
+        roots = {name.split(".")[0] for name in imports(ROOT / f"bantam/{module}.py")}
         foreign = roots - sys.stdlib_module_names
-        assert foreign <= {"optimizer"}
-        assert breaches(f"optimizer.{module}", ("optimizer.errors",), ("optimizer",)) == []
+        assert foreign <= {"bantam"}
+        assert breaches(f"bantam.{module}", ("bantam.errors",), PACKAGES) == []
 
 
 @pytest.mark.parametrize("folder", INSIDE_TRITON)
@@ -216,7 +223,7 @@ def test_every_test_asserts(path: Path) -> None:
     assert [f.name for f in functions(path) if f.name.startswith("test_") and not asserts(f)] == []
 
 
-@pytest.mark.parametrize("module", ["bantam.cli", "serving", "optimizer.recipe", "bantam.doctor"])
+@pytest.mark.parametrize("module", ["bantam.commands", "serving", "optimizer.recipe", "bantam.doctor"])
 def test_start_up_loads_no_heavy_library(module: str) -> None:
     code = f"import {module}, sys; print(*sorted({set(HEAVY)!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)

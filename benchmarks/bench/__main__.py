@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bantam.errors import BantamError
 from benchmarks.bench import plot, results, table
 from benchmarks.bench.run import bench
 from benchmarks.bench.state import Settings
-from optimizer.errors import BantamError
 
 ROUNDS = {"quick": 6, "full": 10}
 """Many short ones rather than a few long ones: a slow moment of the machine then hits all contenders alike."""

@@ -2,7 +2,7 @@
 
 A client holds one connection and is for one thread. ``scores(texts)`` are probabilities, float32 ``[texts, labels]``,
 in the order of the checkpoint's labels, whatever order the server answers in. Raises the family of
-:class:`optimizer.errors.ClientError`: a server that answers anything else is no contender.
+:class:`bantam.errors.ClientError`: a server that answers anything else is no contender.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import httpcore2
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from serving import http_transport
-from serving.grpc_transport import CHANNEL_OPTIONS, GrpcTransport, translate
-from serving.transport import Scores, Target
+from bantam.client import http_transport
+from bantam.client.grpc_transport import CHANNEL_OPTIONS, GrpcTransport, translate
+from bantam.client.transport import Scores, Target
 
 HOST = "127.0.0.1"
 MODEL = "classifier"

@@ -75,15 +75,15 @@ def main() -> None:
     try:
         peer = load_peer(arguments.peer)
         if arguments.command == "prepare":
-            say(answers, prepare(peer, arguments.checkpoint, arguments.folder, job))
+            log(answers, prepare(peer, arguments.checkpoint, arguments.folder, job))
         elif arguments.command == "serve":
             peer.serve(arguments.folder, job, arguments.port)
         else:
             scores, load_s = timed(lambda: peer.load(arguments.folder, job))
             if arguments.command == "try":
-                say(answers, {"load_s": load_s, **try_out(scores, job)})
+                log(answers, {"load_s": load_s, **try_out(scores, job)})
             else:
-                say(answers, {"load_s": load_s})
+                log(answers, {"load_s": load_s})
                 answer_all(scores, job, answers)
     except Exception as exc:  # noqa: BLE001 whatever it is, the bench is to know: a failure is a row of the table
         traceback.print_exc()
@@ -128,8 +128,8 @@ def prepare(peer: ModuleType, checkpoint: Path, folder: Path, job: Job) -> dict[
     """Let the peer convert the checkpoint: how long it took, and the bytes of each file that production needs."""
     folder.mkdir(parents=True, exist_ok=True)
     _, seconds = timed(lambda: peer.prepare(checkpoint.resolve(), folder.resolve(), job))
-    ships = {str(path.relative_to(folder.resolve())): path.stat().st_size for path in peer.sizes(folder.resolve())}
-    return {"seconds": seconds, "ships": ships, "peak_rss_mb": peak_rss_mb()}
+    deployable = {str(path.relative_to(folder.resolve())): path.stat().st_size for path in peer.sizes(folder.resolve())}
+    return {"seconds": seconds, "deployable": deployable, "peak_rss_mb": peak_rss_mb()}
 
 
 def answer_all(scores: Callable[[list[str]], Scores], job: Job, answers: IO[str]) -> None:
@@ -137,7 +137,7 @@ def answer_all(scores: Callable[[list[str]], Scores], job: Job, answers: IO[str]
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            say(answers, JOBS[request["job"]](scores, request.get("texts", []), job))
+            log(answers, JOBS[request["job"]](scores, request.get("texts", []), job))
         except Exception as exc:  # noqa: BLE001 as above
             traceback.print_exc()
             say_failed(answers, exc)
@@ -212,7 +212,7 @@ def clean_stdout() -> IO[str]:
     return answers
 
 
-def say(answers: IO[str], answer: Any) -> None:
+def log(answers: IO[str], answer: Any) -> None:
     """Answer one line."""
     print(json.dumps({"ok": True, "answer": answer}), file=answers, flush=True)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bantam.environments import site_packages
+from bantam.doctor.environments import site_packages
 from benchmarks.bench.contenders import OURS
 from benchmarks.bench.process import PeerFailed
 
@@ -25,7 +25,7 @@ TELLING = ("ERROR", "error:")
 COMPILED_LATER = r"/(.*/)?(transformers/models|tests?|testing)/"
 """Below site-packages: compiled when they are first imported, half of all, of which a peer imports a handful."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Environment:
     """That it took to make it, also if that was earlier."""
 
 
-def make(name: str, folder: Path, say: Say, pins: Path | None = None) -> Environment:
+def make(name: str, folder: Path, log: Log, pins: Path | None = None) -> Environment:
     """The environment ``name``: Bantam's own, or ``folder/name`` made from its file of pins, or kept.
 
     Raises :class:`PeerFailed` with pip's reason if it cannot be made.
@@ -54,7 +54,7 @@ def make(name: str, folder: Path, say: Say, pins: Path | None = None) -> Environ
         raise PeerFailed("install", f"environments/{name}.txt is not there")
     stamp, digest = home / STAMP, _digest(pins)
     if not (stamp.exists() and stamp.read_text(encoding="ascii").split()[0] == digest):
-        say(f"environment {name:<20} is being made")
+        log(f"environment {name:<20} is being made")
         shutil.rmtree(home, ignore_errors=True)
         started = time.monotonic()
         _install(home, pins, folder / f"{name}.log")

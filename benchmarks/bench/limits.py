@@ -116,7 +116,7 @@ def of(prepared: Prepared, tokens: int, rates: dict[str, Any], p50_ms: float) ->
     ``macs_ms``: all multiply-adds at the better of the two rates of the contender's precision. ``bytes_ms``: all
     weights once through the memory, which they must not if they stay in a cache: then only the former is a limit.
     """
-    found = work.count(prepared.folder, prepared.ships, tokens)
+    found = work.count(prepared.folder, prepared.deployable, tokens)
     return limit(found, prepared.contender.precision, rates, p50_ms)
 
 

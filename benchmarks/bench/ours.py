@@ -6,21 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bantam import run as product
-from bantam.run import BASELINE, Request, Run
-from bantam.score import Scored
+from bantam.artifact import Artifact
+from bantam.errors import StageError
+from bantam.run import builder as pipeline
+from bantam.run import optimize as product
+from bantam.run.optimize import BASELINE, Request, Run
+from bantam.run.score import Scored
 from benchmarks.bench.contenders import OURS, Contender
-from optimizer import pipeline
-from optimizer.artifact import Artifact
 from optimizer.data import Dataset
-from optimizer.errors import StageError
 from optimizer.recipe import ServingConfig
 
 NAME = "Bantam"
 RECIPES = ("int8", "small")
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Ours:
     serving: ServingConfig
 
 
-def make(model: str, data: str, profile: str, build: Path, say: Say) -> Ours:
+def make(model: str, data: str, profile: str, build: Path, log: Log) -> Ours:
     """Run both recipes as ``bantam optimize`` does, up to the scores; what is there already is kept.
 
     Raises :class:`StageError` if the recipes do not share one checkpoint, and what the stages raise.
     """
     runs: list[Run] = []
     for recipe in RECIPES:
-        run = product.prepare(Request(model=model, data=data, recipe=recipe, profile=profile, build=build), say)
+        run = product.prepare(Request(model=model, data=data, recipe=recipe, profile=profile, build=build), log)
         with pipeline.locked(run.folder):
-            product.make(run, say)
+            product.make(run, log)
         runs.append(run)
     return gather(runs)
 

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bantam.artifact import Artifact, cache_key, replacing, sha256
 from benchmarks.bench.contenders import Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.environments import Environment
 from benchmarks.bench.process import PeerFailed, PeerProcess, command
-from optimizer.artifact import Artifact, cache_key, replacing, sha256
 
 RECORD, MODEL = "prepared.json", "model"
 
 Scores = NDArray[np.float32]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prepared:
     environment: Environment
     folder: Path
     """What the peer wrote, or Bantam's artifact."""
-    ships: Mapping[str, int]
+    deployable: Mapping[str, int]
     """Files that production needs, with their bytes."""
     key: str
     """Hash of all that went into it."""
@@ -51,7 +51,7 @@ class Prepared:
     @property
     def size_mb(self) -> float:
         """What production must ship, in 10^6 bytes."""
-        return sum(self.ships.values()) / 1e6
+        return sum(self.deployable.values()) / 1e6
 
     def process(self, job: str, *more: str) -> PeerProcess:
         """The driver at work for it."""
@@ -70,7 +70,7 @@ def write_job(contender: Contender, job: Job, root: Path) -> Path:
 
 
 def prepare(
-    contender: Contender, environment: Environment, checkpoint: Artifact, job: Job, root: Path, say: Say
+    contender: Contender, environment: Environment, checkpoint: Artifact, job: Job, root: Path, log: Log
 ) -> Prepared:
     """Let a peer convert the checkpoint, or keep what it made of the same one with the same pins and options.
 
@@ -83,28 +83,28 @@ def prepare(
         options=contender.options,
         job=asdict(job) | {"threads": None},
     )
-    final, log = root / "prepared" / contender.slug, root / "logs" / f"{contender.slug}.log"
+    final, log_file = root / "prepared" / contender.slug, root / "logs" / f"{contender.slug}.log"
     path = write_job(contender, job, root)
     record = _record(final, key)
     if record is None:
-        say(f"{contender.name:<36} is prepared")
-        log.unlink(missing_ok=True)
+        log(f"{contender.name:<36} is prepared")
+        log_file.unlink(missing_ok=True)
         with replacing(final) as temporary:
             folder = temporary / MODEL
             arguments = command(
                 environment.python, "prepare", contender.file, folder, path, "--checkpoint", str(checkpoint.folder)
             )
-            with PeerProcess(arguments, log) as process:
+            with PeerProcess(arguments, log_file) as process:
                 record = {"key": key, **process.answer("prepare")}
             (temporary / RECORD).write_text(json.dumps(record), encoding="utf-8")
-    return Prepared(contender, environment, final / MODEL, record["ships"], key, path, log, record["seconds"])
+    return Prepared(contender, environment, final / MODEL, record["deployable"], key, path, log_file, record["seconds"])
 
 
 def _record(final: Path, key: str) -> dict[str, Any] | None:
     """What is known of a folder that was prepared from the same; None if it is not whole."""
     try:
         record: dict[str, Any] = json.loads((final / RECORD).read_text(encoding="utf-8"))
-        whole = all((final / MODEL / name).stat().st_size == size for name, size in record["ships"].items())
+        whole = all((final / MODEL / name).stat().st_size == size for name, size in record["deployable"].items())
     except (OSError, ValueError):
         return None
     return record if whole and record["key"] == key else None
@@ -113,14 +113,14 @@ def _record(final: Path, key: str) -> dict[str, Any] | None:
 def own(contender: Contender, environment: Environment, artifact: Artifact, job: Job, root: Path) -> Prepared:
     """One of Bantam's own variants, as the optimizer made it."""
     files = artifact.manifest.files
-    ships = {name: int(files[name]["bytes"]) for name in artifact.manifest.ships}
+    deployable = {name: int(files[name]["bytes"]) for name in artifact.manifest.deployable}
     log = root / "logs" / f"{contender.slug}.log"
     path = write_job(contender, job, root)
-    return Prepared(contender, environment, artifact.folder, ships, artifact.digest, path, log, ours=artifact)
+    return Prepared(contender, environment, artifact.folder, deployable, artifact.digest, path, log, ours=artifact)
 
 
 def kept_scores(
-    name: str, key: str, shape: tuple[int, int], root: Path, compute: Callable[[], Any], say: Say
+    name: str, key: str, shape: tuple[int, int], root: Path, compute: Callable[[], Any], log: Log
 ) -> Scores:
     """The scores ``[texts, labels]`` under ``name`` if they were made with the same key; else what ``compute`` gives.
 
@@ -129,7 +129,7 @@ def kept_scores(
     final = root / "scores" / name
     if (final / f"{key}.npy").exists():
         return np.asarray(np.load(final / f"{key}.npy"), dtype=np.float32)
-    say(f"{name:<36} is scored")
+    log(f"{name:<36} is scored")
     scores = np.asarray(compute(), dtype=np.float32)
     if scores.shape != shape:
         raise PeerFailed("scores", f"got shape {list(scores.shape)}, expected {list(shape)} [texts, labels]")

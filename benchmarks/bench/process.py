@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psutil
 
-from optimizer.errors import StageError
+from bantam.errors import StageError
 
 DRIVER = Path(__file__).with_name("driver.py")
 ANSWER_TIMEOUT_S = 900.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from bantam.artifact import cache_key
 from benchmarks.bench import prepared, servers
 from benchmarks.bench.contenders import Contender
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed
 from benchmarks.bench.results import Quality
 from benchmarks.bench.state import Bench
-from optimizer.artifact import cache_key
 from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_thresholds
 
 SAME_SCORES = 1e-3
@@ -70,7 +70,7 @@ class Kept:
             (len(texts), len(self.run.labels)),
             self.run.settings.root,
             lambda: self.compute(texts),
-            self.run.say,
+            self.run.log,
         )
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from bantam.report.schema import percentile_fields
+from bantam.run.choose import within_budget
 from benchmarks.bench.contenders import BASELINE, Contender
 from benchmarks.bench.process import PeerFailed
 from benchmarks.bench.rounds import Timed
-from optimizer.search import within_budget
-from serving.report import percentile_fields
 
 BUDGET_POINTS = 1.0
 BARS = {"in_process": 2.5, "served": 3.0}
@@ -89,7 +89,7 @@ class Row:
 
     @property
     def within_budget(self) -> bool:
-        """Whether its drop keeps the budget, by the rule of :mod:`optimizer.search`."""
+        """Whether its drop keeps the budget, by the rule of :mod:`bantam.run.choose`."""
         quality = self.quality
         return quality is not None and within_budget(quality.drop_points, quality.drop_ci95[1], BUDGET_POINTS)
 

@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.bench.prepared import Prepared
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resumed
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
@@ -30,13 +30,13 @@ Turn = Callable[[], tuple[Sequence[float], float]]
 """One contender's turn in a round: latencies of the texts in milliseconds, and texts a second."""
 
 
-def interleave(turns: Mapping[str, Turn], results: Mapping[str, Timed], rounds: int, say: Say) -> None:
+def interleave(turns: Mapping[str, Turn], results: Mapping[str, Timed], rounds: int, log: Log) -> None:
     """Let each contender have its turn in each round; the first round warms up and is thrown away.
 
     A contender that fails is out from then on, with the reason in its result and no figures.
     """
     for number in range(rounds + 1):
-        say(f"round {number} of {rounds}" if number else "warm-up round")
+        log(f"round {number} of {rounds}" if number else "warm-up round")
         for name, turn in turns.items():
             result = results[name]
             if result.failure is not None:
@@ -44,7 +44,7 @@ def interleave(turns: Mapping[str, Turn], results: Mapping[str, Timed], rounds: 
             try:
                 latencies_ms, texts_per_s = turn()
             except PeerFailed as failure:
-                say(f"{name:<36} failed, {failure}")
+                log(f"{name:<36} failed, {failure}")
                 result.failure, result.latencies_ms, result.texts_per_s = failure, [], []
                 continue
             if number:
@@ -53,7 +53,7 @@ def interleave(turns: Mapping[str, Turn], results: Mapping[str, Timed], rounds: 
 
 
 def in_process(
-    contenders: Mapping[str, Prepared], texts: list[str], many: list[str], rounds: int, say: Say
+    contenders: Mapping[str, Prepared], texts: list[str], many: list[str], rounds: int, log: Log
 ) -> dict[str, Timed]:
     """Time every text alone in each contender, and ``many`` in batches."""
     results = {name: Timed() for name in contenders}
@@ -66,7 +66,7 @@ def in_process(
                 processes[name] = process
                 pause(process.pid)
             except PeerFailed as failure:
-                say(f"{name:<36} failed, {failure}")
+                log(f"{name:<36} failed, {failure}")
                 results[name].failure = failure
 
         def turn(process: PeerProcess) -> tuple[Sequence[float], float]:
@@ -75,7 +75,7 @@ def in_process(
                 return latencies_ms, float(process.ask("latency", "texts_per_s", many))
 
         turns = {name: partial(turn, process) for name, process in processes.items()}
-        interleave(turns, results, rounds, say)
+        interleave(turns, results, rounds, log)
         for name, process in processes.items():
             if results[name].failure is None:
                 with resumed(process.pid):

@@ -10,7 +10,10 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from bantam.measure import draw_texts
+from bantam.errors import UserError
+from bantam.machine import describe_machine
+from bantam.run import builder as pipeline
+from bantam.run.latency import draw_texts
 from benchmarks.bench import environments, limits, ours, prepared, rounds, servers
 from benchmarks.bench.contenders import CONTENDERS, OURS, Contender
 from benchmarks.bench.driver import Job
@@ -19,18 +22,15 @@ from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, pause
 from benchmarks.bench.quality import judge_served, score_in_process
 from benchmarks.bench.results import Results, compare, figures, row
-from benchmarks.bench.state import Bench, Say, Settings
-from optimizer import pipeline
-from optimizer.errors import UserError
+from benchmarks.bench.state import Bench, Log, Settings
 from serving.backend.engine import usable_cores
-from serving.machine import describe_machine
 
 CALIBRATION_TEXTS = 300
 BATCHED_TEXTS = 160
 """Texts of a throughput measurement in process: five batches."""
 
 
-def bench(settings: Settings, say: Say) -> Results:
+def bench(settings: Settings, log: Log) -> Results:
     """Run all steps; what took long and does not depend on the moment is kept, measurements are made anew.
 
     Raises :class:`UserError` for options that cannot be met, and what making Bantam's own variants raises. A contender
@@ -41,10 +41,10 @@ def bench(settings: Settings, say: Say) -> Results:
     with pipeline.locked(settings.root):
         prepared.discard(settings.root)
         started = time.monotonic()
-        made = ours.make(settings.model, settings.data, settings.profile, settings.build, say)
+        made = ours.make(settings.model, settings.data, settings.profile, settings.build, log)
         if made.data.task != "multi_label":
             raise UserError(f"Got {settings.data}, one label a text; the peers' files expect several. Choose another.")
-        run = Bench(settings, say, made, _results(settings, made))
+        run = Bench(settings, log, made, _results(settings, made))
         run.results.steps_s["checkpoint and Bantam's variants"] = round(time.monotonic() - started, 1)
         for name, step in STEPS.items():
             with run.step(name):
@@ -116,7 +116,7 @@ def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> Non
         run.rows[peer.name] = row(peer, False, environment.versions)
         try:
             run.ready[peer.name] = prepared.prepare(
-                peer, environment, run.ours.checkpoint, job, run.settings.root, run.say
+                peer, environment, run.ours.checkpoint, job, run.settings.root, run.log
             )
         except PeerFailed as failure:
             run.failed(peer.name, failure)
@@ -129,7 +129,7 @@ def _environments(run: Bench, peers: Sequence[Contender]) -> dict[str, environme
 
     def attempt(name: str) -> environments.Environment | PeerFailed:
         try:
-            return environments.make(name, run.settings.root / "env", run.say)
+            return environments.make(name, run.settings.root / "env", run.log)
         except PeerFailed as failure:
             return failure
 
@@ -147,7 +147,7 @@ def time_in_process(run: Bench, peers: Sequence[Contender]) -> None:
     split, settings = run.ours.data.splits["test"].texts, run.settings
     racing = {name: each for name, each in run.ready.items() if each.contender.kind == "in-process"}
     texts, many = draw_texts(split, settings.texts), draw_texts(split, BATCHED_TEXTS, seed=1)
-    for name, timed in rounds.in_process(racing, texts, many, settings.rounds, run.say).items():
+    for name, timed in rounds.in_process(racing, texts, many, settings.rounds, run.log).items():
         run.rows[name].in_process = figures(timed)
         if timed.failure:
             run.rows[name].fail(timed.failure)
@@ -166,10 +166,10 @@ def serve_all(run: Bench, peers: Sequence[Contender]) -> None:
                 judge_served(run, name, running[name])
             except PeerFailed as failure:
                 running.pop(name, None)
-                run.say(f"{name:<36} failed, {failure}")
+                run.log(f"{name:<36} failed, {failure}")
                 run.rows[name].fail(failure)
         texts = draw_texts(run.ours.data.splits["test"].texts, run.settings.texts)
-        timings = servers.timed(running, texts, run.settings.rounds, run.settings.seconds, run.say)
+        timings = servers.timed(running, texts, run.settings.rounds, run.settings.seconds, run.log)
         for name, timed in timings.items():
             timed.load_s = start_s[name]
             run.rows[name].served = figures(timed)

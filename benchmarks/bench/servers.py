@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from bantam.errors import BantamError, ClientError, ServerError
+from bantam.loadtest import closed_loop
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
 from benchmarks.bench.driver import BATCH, WAKE_UP
 from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resume, resumed, tree
 from benchmarks.bench.rounds import Timed, interleave
-from optimizer.errors import BantamError, ClientError, ServerError
-from serving.loadtest import closed_loop
 from serving.repository import publish
 from serving.server import Server, free_ports
 
@@ -32,7 +32,7 @@ CLIENTS_AT_ONCE = 16
 PORTS = 3
 """In a row: some servers have one for each protocol."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _client_each(running: Running) -> Iterator[Callable[[list[str]], Scores]]:
             client.close()
 
 
-def timed(servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, say: Say) -> dict[str, Timed]:
+def timed(servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, log: Log) -> dict[str, Timed]:
     """Time every text alone with one client, then let several keep the server busy for some seconds a round."""
     results = {name: Timed() for name in servers}
 
@@ -182,7 +182,7 @@ def timed(servers: Mapping[str, Running], texts: list[str], rounds: int, seconds
 
     for running in servers.values():
         pause(running.pid)
-    interleave({name: partial(turn, running) for name, running in servers.items()}, results, rounds, say)
+    interleave({name: partial(turn, running) for name, running in servers.items()}, results, rounds, log)
     for name, running in servers.items():
         results[name].peak_rss_mb = running.peak_rss_mb()
     return results

@@ -13,7 +13,7 @@ from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed
 from benchmarks.bench.results import Results, Row
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Bench:
     """One run: what it knows so far."""
 
     settings: Settings
-    say: Say
+    log: Log
     ours: Ours
     results: Results
     rows: dict[str, Row] = field(default_factory=dict)
@@ -58,16 +58,16 @@ class Bench:
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Say what comes, and note how long it took."""
-        self.say(f"== {name}")
+        self.log(f"== {name}")
         started = time.monotonic()
         try:
             yield
         finally:
             self.results.steps_s[name] = round(time.monotonic() - started, 1)
-            self.say(f"== {name}: {self.results.steps_s[name]:.0f} s")
+            self.log(f"== {name}: {self.results.steps_s[name]:.0f} s")
 
     def failed(self, name: str, failure: PeerFailed) -> None:
         """A contender is out; the others go on."""
-        self.say(f"{name:<36} failed, {failure}")
+        self.log(f"{name:<36} failed, {failure}")
         self.rows[name].fail(failure)
         self.ready.pop(name, None)

@@ -28,7 +28,7 @@ class Work:
     reads a few rows."""
 
 
-def count(folder: Path, ships: Iterable[str], tokens: int) -> Work:
+def count(folder: Path, deployable: Iterable[str], tokens: int) -> Work:
     """The work of the model among the files that ship, for one text of ``tokens`` tokens.
 
     Raises ValueError if there is no file of a format known here.
@@ -37,11 +37,13 @@ def count(folder: Path, ships: Iterable[str], tokens: int) -> Work:
 
     tokenizer = next(iter(sorted(folder.rglob("tokenizer.json"))))
     vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
-    for name in ships:
+    for name in deployable:
         for ending, found in ((".onnx", onnx), (".xml", openvino), (".safetensors", pytorch)):
             if name.endswith(ending) and "tokenizer" not in name:
                 return found(folder / name, tokens, vocabulary)
-    raise ValueError(f"{folder}: got {', '.join(ships)}, expected a file that ends with .onnx, .xml or .safetensors")
+    raise ValueError(
+        f"{folder}: got {', '.join(deployable)}, expected a file that ends with .onnx, .xml or .safetensors"
+    )
 
 
 def pytorch(weights: Path, tokens: int, vocabulary: int) -> Work:

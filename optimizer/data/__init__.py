@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bantam.errors import DataError
 from optimizer.data.bundled import BUNDLED, load_bundled
 from optimizer.data.dataset import SPLITS, Dataset, Split
-from optimizer.errors import DataError
 
 __all__ = ["BUNDLED", "SPLITS", "Dataset", "Split", "load_dataset"]
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bantam.errors import DataError
 from optimizer.data.dataset import Dataset, Rows, build
 from optimizer.data.split import fill_splits
 from optimizer.data.table import Table
-from optimizer.errors import DataError
 
 TEXT = (
     *("text", "sentence", "review", "content", "comment", "message", "body", "tweet", "document", "utterance"),

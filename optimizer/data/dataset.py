@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from optimizer.errors import DataError
+from bantam.errors import DataError
 
 SPLITS = ("train", "dev", "test")
 

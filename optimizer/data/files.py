@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bantam.errors import DataError
 from optimizer.data.columns import SPLIT_NAMES, build_from_tables
 from optimizer.data.dataset import Dataset
 from optimizer.data.table import READERS, read_table
-from optimizer.errors import DataError
 
 
 def load_path(

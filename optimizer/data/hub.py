@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bantam.errors import DataError
 from optimizer.data.bundled import BUNDLED
 from optimizer.data.columns import SPLIT_NAMES, build_from_tables
 from optimizer.data.dataset import Dataset
 from optimizer.data.table import Table
-from optimizer.errors import DataError
 from optimizer.hub import HubError, require_hub
 
 

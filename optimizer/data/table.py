@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer.errors import DataError
+from bantam.errors import DataError
 
 
 @dataclass(frozen=True)

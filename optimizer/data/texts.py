@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bantam.errors import DataError
 from optimizer.data.columns import TEXT, find_column
 from optimizer.data.table import read_table
-from optimizer.errors import DataError
 
 
 def read_texts(path: Path) -> list[str]:

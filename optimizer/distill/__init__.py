@@ -7,14 +7,14 @@ from typing import Any
 
 from transformers.trainer_utils import set_seed
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.architecture import blocks
-from optimizer.artifact import Artifact
 from optimizer.config import DistillConfig
 from optimizer.distill.rows import training_rows
 from optimizer.distill.student import make_student
 from optimizer.distill.teachers import ask_teachers
 from optimizer.distill.trainer import ROW, DistillTrainer
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 from optimizer.training.classifier import draw, encode, set_up, write
 from optimizer.training.memory import Attempt, within_memory

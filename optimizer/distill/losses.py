@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimizer.errors import StageError
+from bantam.errors import StageError
 
 
 def hard_labels(logits: Tensor, targets: Tensor, task: str, labelled: Tensor | None = None) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bantam.errors import StageError
 from optimizer.config import Augmentation, DistillConfig
 from optimizer.data import Split
 from optimizer.data.texts import read_texts
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 from optimizer.training.classifier import draw, encode
 

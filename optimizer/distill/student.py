@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.architecture import anatomy, blocks
-from optimizer.artifact import Artifact
 from optimizer.config import DistillConfig
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 from optimizer.surgery import importance, keep_layers, keep_width
 from optimizer.training.classifier import load_artifact, load_checkpoint

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from bantam.errors import DiskFullError, StageError
 from optimizer.architecture import anatomy, blocks
-from optimizer.errors import DiskFullError, StageError
 
 Row = Mapping[str, Sequence[int]]
 """An encoded text: ``input_ids`` and what else the model takes, of equal lengths, without padding."""
@@ -167,7 +167,7 @@ def teacher_outputs(
     batch_size: int,
     pad_token_id: int,
     device: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     key: str,
 ) -> TeacherOutputs:
     """Run ``model`` over ``rows`` once, in fp32, or read what an earlier call wrote into ``folder``.
@@ -183,7 +183,7 @@ def teacher_outputs(
     if cache.done == len(rows):
         return TeacherOutputs(folder)
     if cache.done:
-        say(f"teacher outputs: going on after {cache.done} of {len(rows)} texts")
+        log(f"teacher outputs: going on after {cache.done} of {len(rows)} texts")
     # Longest first: if memory does not suffice, that shows at once.
     order = np.argsort(-np.diff(offsets), kind="stable")
     model.to(device).eval()  # type: ignore[arg-type]  # a string is a device to PyTorch
@@ -192,7 +192,7 @@ def teacher_outputs(
         for number, start in enumerate(range(cache.done, len(rows), batch_size), start=1):
             chosen = order[start : start + batch_size]
             outputs = _forward(model, pad([rows[i] for i in chosen], pad_token_id, device), captured, wanted)
-            cache.write(chosen, outputs, say)
+            cache.write(chosen, outputs, log)
             if number % FLUSH_EVERY == 0 or start + len(chosen) == len(rows):
                 cache.record(start + len(chosen))
             bar.update(task, advance=len(chosen))
@@ -241,10 +241,10 @@ class _Cache:
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
-    def write(self, rows: Array, outputs: Mapping[str, Array], say: Callable[[str], None]) -> None:
+    def write(self, rows: Array, outputs: Mapping[str, Array], log: Callable[[str], None]) -> None:
         """Put the outputs of a batch where they belong; the first batch tells how large the files are."""
         if not self.arrays:
-            self._allocate(outputs, say)
+            self._allocate(outputs, log)
         for name, values in outputs.items():
             if name == "logits":
                 self.arrays[name][rows] = values
@@ -253,7 +253,7 @@ class _Cache:
                 start, end = self.offsets[row : row + 2]
                 self.arrays[name][start:end] = padded[: end - start]
 
-    def _allocate(self, outputs: Mapping[str, Array], say: Callable[[str], None]) -> None:
+    def _allocate(self, outputs: Mapping[str, Array], log: Callable[[str], None]) -> None:
         for path in (self.folder / PROGRESS, *self.folder.glob("*.npy")):
             path.unlink(missing_ok=True)
         shapes = {
@@ -262,7 +262,7 @@ class _Cache:
         }
         needed = sum(rows * width * outputs[name].itemsize for name, (rows, width) in shapes.items())
         free = shutil.disk_usage(self.folder).free
-        say(f"teacher outputs: {needed / 1e6:.0f} MB of {', '.join(shapes)}, kept in {self.folder}")
+        log(f"teacher outputs: {needed / 1e6:.0f} MB of {', '.join(shapes)}, kept in {self.folder}")
         if needed > free:
             raise DiskFullError(
                 f"{self.folder} has {free / 1e6:.0f} MB free; the teacher's outputs need {needed / 1e6:.0f} MB.\n"

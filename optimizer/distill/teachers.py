@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from optimizer import ranks
+from bantam.artifact import Artifact, cache_key
+from bantam.errors import StageError
+from optimizer import distributed
 from optimizer.architecture import anatomy, blocks
-from optimizer.artifact import Artifact, cache_key
 from optimizer.config import DistillConfig, LossWeights
 from optimizer.distill.losses import average_probabilities
 from optimizer.distill.rows import Row
 from optimizer.distill.student import layer_map
 from optimizer.distill.teacher import TeacherOutputs, Wanted, teacher_outputs
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 from optimizer.training.classifier import forward_inputs, load_artifact
 
@@ -72,7 +72,7 @@ def ask_teachers(
         inputs = forward_inputs(model) & set(artifact.manifest.signature.inputs)
         questions = [{name: row[name] for name in row if name in inputs} for row in own_rows]
         key = cache_key(teacher=artifact.digest, rows=questions, wanted=repr(asked))
-        with ranks.main_first(context.device):
+        with distributed.main_first(context.device):
             said.append(
                 teacher_outputs(
                     model,
@@ -82,7 +82,7 @@ def ask_teachers(
                     batch_size=BATCH,
                     pad_token_id=artifact.manifest.signature.pad_token_id,
                     device=context.device,
-                    say=context.say,
+                    log=context.log,
                     key=key,
                 )
             )
@@ -110,7 +110,7 @@ def _encoded_again(
             f"Stage {config.name!r}: augmentation changes tokens, and teacher {name!r} has other tokens than the "
             "student. Leave augmentation out, or take a teacher with the student's tokenizer."
         )
-    context.say(f"{config.name}: teacher {name} has another tokenizer, only its logits are used")
+    context.log(f"{config.name}: teacher {name} has another tokenizer, only its logits are used")
     encoded = tokenizer(texts, truncation=True, max_length=artifact.manifest.signature.max_length)
     return [{key: encoded[key][i] for key in encoded} for i in range(len(texts))]
 

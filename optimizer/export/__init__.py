@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from bantam.artifact import Artifact, Manifest, seal
+from bantam.errors import ParityError, StageError
 from optimizer import logits, parity
-from optimizer.artifact import Artifact, Manifest, seal
 from optimizer.config import ExportConfig
-from optimizer.errors import ParityError, StageError
 from optimizer.export import onnx, openvino
 from optimizer.stage import RunContext
 
@@ -44,7 +44,7 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
     except ParityError as exc:
         if parent.manifest.format != "pytorch":
             raise
-        context.say(f"{config.name}: again without fused attention, which changed what it computes")
+        context.log(f"{config.name}: again without fused attention, which changed what it computes")
         manifest = _write(parent, config, context, fuse=False)
         manifest.metrics["fusion_failed"] = str(exc).splitlines()[0]
     return Artifact(context.folder, seal(context.folder, manifest))
@@ -62,7 +62,7 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
         format=config.format,
         precision=config.precision,
         signature=origin.signature,
-        ships=(*(name for name in FILES[config.format] if (context.folder / name).exists()), *TOKENIZER),
+        deployable=(*(name for name in FILES[config.format] if (context.folder / name).exists()), *TOKENIZER),
         lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,

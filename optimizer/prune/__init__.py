@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.config import PruneConfig
-from optimizer.errors import StageError
 from optimizer.prune import layers, sparse, structured, vocabulary
 from optimizer.stage import RunContext
 

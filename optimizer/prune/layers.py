@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.architecture import blocks
-from optimizer.artifact import Artifact
 from optimizer.config import PruneConfig
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 from optimizer.surgery import keep_layers
 from optimizer.surgery.importance import of_blocks

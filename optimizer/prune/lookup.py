@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from optimizer.artifact import cache_key
+from bantam.artifact import cache_key
 from optimizer.prune.search import Cost, Size, Space
 
 HEADS, NEURONS = 6, 5

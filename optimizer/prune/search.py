@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from bantam.errors import StageError
 from optimizer.architecture import Anatomy, flops
-from optimizer.errors import StageError
 from optimizer.prune.importance import Gradients
 from optimizer.surgery.importance import Importance
 

@@ -6,9 +6,9 @@ it does is for a measurement to say. Later training keeps them by :mod:`optimize
 
 from __future__ import annotations
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.config import PruneConfig
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 from optimizer.training.classifier import load_artifact, write
 from optimizer.training.sparsity import described, linears_of_blocks, two_of_four, zero_smallest

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
+from bantam.artifact import Artifact
 from optimizer.architecture import anatomy
-from optimizer.artifact import Artifact
 from optimizer.config import PruneConfig
 from optimizer.prune.importance import Batch, Gradients, fisher, gradients, taylor
 from optimizer.prune.lookup import latency
@@ -55,7 +55,7 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     tuned = tune(pruned, model, batches[:TUNING_BATCHES]) if tunable else 0
     ratios = {f"{name}_ratio": round(cost(size) / cost(space.full), 4) for name, cost in costs.items()}
     details: dict[str, Any] = {"heads": size.heads, "neurons": size.neurons, "hidden": size.hidden, "tuned": tuned}
-    context.say(
+    context.log(
         f"{config.name}: {size.heads} of {space.full.heads} heads, {size.neurons} of {space.full.neurons} neurons, "
         f"{size.hidden} of {space.full.hidden} hidden dimensions; {ratios['flops_ratio']:.0%} of the FLOPs"
     )

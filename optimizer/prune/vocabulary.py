@@ -7,11 +7,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.config import PruneConfig
 from optimizer.data import Split
 from optimizer.data.texts import read_texts
-from optimizer.errors import StageError
 from optimizer.evaluate import predict, tune_thresholds
 from optimizer.reference import Reference
 from optimizer.stage import RunContext
@@ -37,7 +37,7 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     ids, changed = _enough(trial, needed_tokens(tokenizer, others), config.tolerance)
     smaller, rewritten = keep_tokens(model, tokenizer, {*ids, *needed_tokens(tokenizer, dev)})
     check_same_tokens(tokenizer, rewritten, [*others, *dev])
-    context.say(
+    context.log(
         f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {changed:.2%} of unseen texts change a class"
     )
     return write(

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from bantam.artifact import Artifact, Manifest, seal
+from bantam.errors import StageError
 from optimizer import logits
-from optimizer.artifact import Artifact, Manifest, seal
 from optimizer.config import QuantizeConfig
-from optimizer.errors import StageError
 from optimizer.quantize import onnx_4bit, onnx_dynamic, openvino_static
 from optimizer.stage import RunContext
 
@@ -53,7 +53,7 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         format=format,
         precision=config.method.rpartition("-")[2],
         signature=origin.signature,
-        ships=(*(name for name in FILES[format] if (context.folder / name).exists()), *TOKENIZER),
+        deployable=(*(name for name in FILES[format] if (context.folder / name).exists()), *TOKENIZER),
         lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from optimizer.config import QuantizeConfig
 from optimizer.logits import Batch
 from optimizer.quantize.embeddings import quantize_embeddings

@@ -13,7 +13,7 @@ import onnxruntime
 from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from optimizer.config import QuantizeConfig
 from optimizer.logits import Batch
 from optimizer.quantize.embeddings import quantize_embeddings

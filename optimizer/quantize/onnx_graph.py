@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer.config import QuantizeConfig
-from optimizer.errors import StageError
 
 SMALLEST = 16_384
 """Bytes; weights below this stay fp32: nothing to gain."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import openvino
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer import openvino_ir
-from optimizer.artifact import Artifact
 from optimizer.config import QuantizeConfig
-from optimizer.errors import StageError
 from optimizer.logits import Batch
 from optimizer.stage import RunContext
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from optimizer.errors import StageError
+from bantam.errors import StageError
 
 
 def resized(model: PreTrainedModel, changes: Mapping[str, Any]) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 from optimizer.surgery.rebuild import fill, resized
 
 KINDS = ("WordPiece", "BPE", "Unigram", "WordLevel")

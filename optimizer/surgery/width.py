@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from bantam.errors import StageError
 from optimizer.architecture import Anatomy, anatomy
-from optimizer.errors import StageError
 from optimizer.surgery.rebuild import fill, resized, selection
 
 

@@ -14,11 +14,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from optimizer.artifact import Artifact, Manifest, Signature, seal
+from bantam.artifact import Artifact, Manifest, Signature, seal
+from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset, Split
-from optimizer.errors import ModelError
 from optimizer.stage import RunContext
 
 
@@ -132,7 +132,7 @@ def write(
             max_length=length,
             pad_token_id=fast.pad_token_id or 0,
         ),
-        ships=tuple(sorted(path.name for path in context.folder.iterdir())),
+        deployable=tuple(sorted(path.name for path in context.folder.iterdir())),
         lineage=context.lineage(config, parent),
         metrics=metrics or {},
         details={"parameters": model.num_parameters(), **(details or {})},

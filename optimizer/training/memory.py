@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import torch
 
-from optimizer import ranks
+from bantam.errors import StageError
+from optimizer import distributed
 from optimizer.config import TrainingConfig
-from optimizer.errors import StageError
 from optimizer.stage import RunContext
 
 Trained = TypeVar("Trained")
@@ -31,7 +31,7 @@ def within_memory(train: Callable[[Attempt], Trained], config: TrainingConfig, c
     Raises :class:`StageError` if memory does not suffice even for a batch of one text.
     """
     # Several processes share the batch of the recipe, which so means the same on any number of them.
-    attempt = Attempt(max(1, config.batch_size // ranks.count()))
+    attempt = Attempt(max(1, config.batch_size // distributed.count()))
     while True:
         try:
             return train(attempt)
@@ -44,7 +44,7 @@ def within_memory(train: Callable[[Attempt], Trained], config: TrainingConfig, c
                     f"of up to {config.max_length} tokens: lower max_length in the recipe, or take a smaller model."
                 ) from exc
         attempt = Attempt(attempt.batch // 2, attempt.accumulation * 2)
-        context.say(f"out of memory: going on with batches of {attempt.batch}, {attempt.accumulation} accumulated")
+        context.log(f"out of memory: going on with batches of {attempt.batch}, {attempt.accumulation} accumulated")
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from optimizer import ranks
+from optimizer import distributed
 
 
 class ProgressBar(TrainerCallback):
@@ -22,7 +22,7 @@ class ProgressBar(TrainerCallback):
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]}  dev macro-F1 {task.fields[dev]}"),
-            console=Console(stderr=True, quiet=not ranks.is_main()),
+            console=Console(stderr=True, quiet=not distributed.is_main()),
         )
         self.task: Any = None
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from bantam.artifact import Artifact
 from optimizer.architecture import blocks_path
-from optimizer.artifact import Artifact
 from optimizer.config import DistillConfig
 
 

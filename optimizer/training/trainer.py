@@ -28,7 +28,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from optimizer import ranks
+from optimizer import distributed
 from optimizer.config import TrainingConfig
 from optimizer.evaluate import quality, tune_thresholds
 from optimizer.stage import RunContext
@@ -110,7 +110,7 @@ def train(
     with attention_in_fp32(model) if trainer.args.bf16 and trainer.args.use_cpu else nullcontext():
         trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
     # The main process removes the checkpoints, out of which the others may still be loading the best one.
-    ranks.wait(context.device)
+    distributed.wait(context.device)
     return trainer
 
 
@@ -122,7 +122,7 @@ def trained(trainer: Trainer) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: Attempt) -> TrainingArguments:
     """The Trainer's settings for ``rows`` rows."""
     batch, accumulation = attempt.batch, attempt.accumulation
-    steps_per_epoch = max(1, -(-rows // (batch * accumulation * ranks.count())))
+    steps_per_epoch = max(1, -(-rows // (batch * accumulation * distributed.count())))
     steps = max(1, round(steps_per_epoch * config.epochs))
     every = max(1, steps_per_epoch // config.evaluations_per_epoch)
     return TrainingArguments(

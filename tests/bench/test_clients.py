@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from bantam.errors import ClientError, UnavailableError
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
-from optimizer.errors import ClientError, UnavailableError
-from tests.serving.fake_kserve import Fake, Script
+from tests.client.fake_kserve import Fake, Script
 
 LABELS = ("long", "short")
 """In another order than the fakes'."""

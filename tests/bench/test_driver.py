@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bantam.artifact import Artifact
 from benchmarks.bench.process import PeerFailed, PeerProcess, command, pause, resume
-from optimizer.artifact import Artifact
 from serving.backend.engine import Engine
 
 PEER = Path(__file__).with_name("tiny_peer.py")
@@ -37,7 +37,7 @@ def start(tiny_artifact: Artifact, tmp_path: Path) -> Any:
 def test_a_peer_prepares_and_says_what_ships(start: Any, tiny_artifact: Artifact, tmp_path: Path) -> None:
     with start("prepare", "--checkpoint", str(tiny_artifact.folder)) as process:
         answer = process.answer("prepare")
-    assert answer["ships"] == {
+    assert answer["deployable"] == {
         name: (tiny_artifact.folder / name).stat().st_size for name in ("model.onnx", "tokenizer.json")
     }
     assert (tmp_path / "out/model.onnx").exists()

@@ -19,7 +19,9 @@ import numpy as np
 import psutil
 import pytest
 
-from bantam.score import Scored
+from bantam.artifact import Artifact
+from bantam.errors import StageError, UserError
+from bantam.run.score import Scored
 from benchmarks.bench import environments, limits, ours, plot, prepared, quality, results, run, servers, table
 from benchmarks.bench.contenders import BASELINE, OURS, Contender
 from benchmarks.bench.driver import Job
@@ -27,9 +29,7 @@ from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, environment
 from benchmarks.bench.results import Comparison, Figures, Quality, Results, Row
 from benchmarks.bench.state import Bench, Settings
-from optimizer.artifact import Artifact
 from optimizer.data import Dataset, Split
-from optimizer.errors import StageError, UserError
 from optimizer.recipe import ServingConfig
 from serving.backend.engine import Engine
 from tests.conftest import WORDS
@@ -233,7 +233,7 @@ from benchmarks.bench import process, servers
 from benchmarks.bench.guardian import Guardian
 from tests.bench.test_run import LABELS, _prepare, contender
 import dataclasses
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 with Guardian() as guardian, ExitStack() as stack:
     done = _prepare(Path(sys.argv[1]), Artifact.load(Path(sys.argv[2])), {})
     done = dataclasses.replace(done, contender=contender("tiny", protocol="json"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bantam.artifact import Artifact
 from benchmarks.bench import limits, work
-from optimizer.artifact import Artifact
 from tests.plugins.tiny import write_checkpoint
 
 HIDDEN, LABELS = 16, 3

@@ -9,8 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from serving.loadtest.page import render
-from tests.serving import load_test_sample
+from bantam.loadtest.page import render
+from tests.loadtest import sample as load_test_sample
 
 pytestmark = pytest.mark.browser
 

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from serving.report_file import read_report, write_report
+from bantam.report.file import read_report, write_report
 from tests.plugins.reports import EXAMPLE, study
 
 pytestmark = pytest.mark.browser

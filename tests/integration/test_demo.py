@@ -12,9 +12,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from serving.client import Classifier
-from serving.report_file import read_report
-from serving.report_text import milliseconds, points, share
+from bantam.client.classifier import Classifier
+from bantam.report.file import read_report
+from bantam.report.text import milliseconds, points, share
 from serving.server import Server, free_ports
 from tests.integration.conftest import Toy
 from tests.integration.demo_page import WIDER, Visit, running_demo, visit

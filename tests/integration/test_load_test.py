@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from serving.server import Server
+from tests.client.fake_kserve import Fake, Protocol, Script
 from tests.integration.conftest import Toy, make_toy
-from tests.serving.fake_kserve import Fake, Protocol, Script
 
 FAILURE, USERS_MISTAKE = 1, 2
 

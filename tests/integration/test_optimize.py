@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
+from bantam.report.file import read_report
 from optimizer.data import load_dataset
 from optimizer.evaluate import quality
 from serving.backend.engine import Engine
-from serving.client import Classifier
-from serving.report_file import read_report
 from serving.repository import published
 from serving.server import Server
 from tests.integration import kills

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset
 
@@ -53,7 +53,7 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "tiny" / "config.json").write_text(json.dumps(TINY_BERT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BANTAM_CACHE", str(base / "cache"))
-        return resolve(str(base / "tiny"), random_init=True, say=lambda _: None).folder
+        return resolve(str(base / "tiny"), random_init=True, log=lambda _: None).folder
 
 
 @pytest.fixture

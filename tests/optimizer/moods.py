@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.config import DistillConfig, FinetuneConfig
 from optimizer.data import Dataset, load_dataset
@@ -70,7 +70,7 @@ def context_in(
         checkpoint=checkpoint,
         shared=folder / "shared",
         sources=sources or {},
-        say=lambda line: None,
+        log=lambda line: None,
     )
 
 

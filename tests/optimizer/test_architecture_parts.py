@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
+from bantam.errors import ModelError
 from optimizer.architecture import anatomy, blocks, flops
-from optimizer.errors import ModelError
 from tests.optimizer.tiny_models import CONFIGS, LABELS, VOCABULARY
 
 KNOWN = ("bert", "distilbert", "roberta", "xlm-roberta", "electra", "mpnet", "llama", "mistral", "qwen3")

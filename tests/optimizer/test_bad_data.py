@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bantam.errors import DataError
 from optimizer.data import BUNDLED, load_dataset
-from optimizer.errors import DataError
 
 
 def rows(n: int = 60) -> list[dict[str, Any]]:

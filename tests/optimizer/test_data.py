@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bantam.errors import DataError
 from optimizer.data import SPLITS, Dataset, load_dataset
 from optimizer.data.bundled import BUNDLED, FOLDER
 from optimizer.data.split import stratify
-from optimizer.errors import DataError
 
 EKMAN = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 

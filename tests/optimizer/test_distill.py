@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from bantam.artifact import Artifact
+from bantam.errors import ModelError, StageError
 from optimizer import distill
-from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.config import Augmentation, DistillConfig, LossWeights
 from optimizer.data import Dataset
 from optimizer.distill import teacher as teacher_module
 from optimizer.distill.rows import changed_copies
 from optimizer.distill.student import layer_map, make_student, spread
-from optimizer.errors import ModelError, StageError
 from tests.optimizer.moods import DISTILL, LOSSES, context_in, macro_f1
 
 

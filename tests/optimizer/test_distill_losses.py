@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bantam.errors import StageError
 from optimizer.distill import losses
-from optimizer.errors import StageError
 
 LENGTHS = (5, 2, 4, 1)
 BATCH, TOKENS, HEADS, LABELS = len(LENGTHS), max(LENGTHS), 2, 3

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from bantam.artifact import Artifact, Signature
+from bantam.errors import ParityError, StageError
 from optimizer import export, logits, quantize
-from optimizer.artifact import Artifact, Signature
 from optimizer.config import ExportConfig, QuantizeConfig
-from optimizer.errors import ParityError, StageError
 from optimizer.export import onnx as export_onnx
 from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
 
@@ -69,7 +69,7 @@ def test_the_manifest_says_what_was_made_from_what(bert: Artifact, bert_onnx: Ar
     assert loaded.signature == bert.manifest.signature
     assert [entry["stage"] for entry in loaded.lineage] == ["finetune", "export"]
     assert loaded.lineage[-1]["config"]["format"] == "onnx"
-    assert set(loaded.ships) == {"model.onnx", "tokenizer.json", "tokenizer_config.json"} == set(loaded.files)
+    assert set(loaded.deployable) == {"model.onnx", "tokenizer.json", "tokenizer_config.json"} == set(loaded.files)
     assert loaded.metrics["parity"]["against"] == "baseline"
 
 
@@ -125,7 +125,7 @@ def test_a_fusion_that_changes_the_result_is_left_out(
 
     monkeypatch.setattr(export_onnx, "fuse_attention", damaging)
     said: list[str] = []
-    artifact = export.run(bert, ONNX, replace(make_context(tmp_path / "onnx"), say=said.append))
+    artifact = export.run(bert, ONNX, replace(make_context(tmp_path / "onnx"), log=said.append))
     assert artifact.manifest.details["fused_attention"] == 0
     assert artifact.manifest.metrics["parity"]["max_difference"] < 1e-4
     assert "differs from its source" in artifact.manifest.metrics["fusion_failed"]
@@ -138,11 +138,11 @@ def test_large_models_keep_their_weights_beside_the_graph(
 ) -> None:
     monkeypatch.setattr(export_onnx, "LARGEST_FILE", 10_000)
     artifact = export.run(bert, ONNX, make_context(tmp_path / "onnx"))
-    assert "model.onnx.data" in artifact.manifest.ships
+    assert "model.onnx.data" in artifact.manifest.deployable
     assert (artifact.folder / "model.onnx").stat().st_size < 30_000
     assert artifact.size_bytes == pytest.approx(bert_onnx.size_bytes, rel=0.1)
     int8 = quantize.run(artifact, INT8, make_context(tmp_path / "int8"))
-    assert "model.onnx.data" in int8.manifest.ships
+    assert "model.onnx.data" in int8.manifest.deployable
     assert int8.size_bytes < 0.75 * artifact.size_bytes
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from bantam.artifact import Artifact
+from bantam.errors import ModelError, StageError
 from optimizer import finetune
-from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.config import FinetuneConfig
 from optimizer.data import Dataset, load_dataset
-from optimizer.errors import ModelError, StageError
 from optimizer.evaluate import quality
 from optimizer.reference import Reference
 from optimizer.training import progress, trainer
@@ -31,7 +31,7 @@ def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(fine_tuned: Artif
     assert macro_f1(fine_tuned, moods) > 0.9
     assert Reference.load(fine_tuned.folder).model.config.id2label == dict(enumerate(moods.labels))
     assert fine_tuned.manifest.signature.labels == moods.labels
-    assert set(fine_tuned.manifest.ships) >= {"model.safetensors", "config.json", "tokenizer.json"}
+    assert set(fine_tuned.manifest.deployable) >= {"model.safetensors", "config.json", "tokenizer.json"}
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(

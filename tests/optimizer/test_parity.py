@@ -8,9 +8,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from bantam.artifact import Artifact, Signature
+from bantam.errors import ParityError
 from optimizer import logits, parity
-from optimizer.artifact import Artifact, Signature
-from optimizer.errors import ParityError
 from optimizer.logits import Batch
 
 SIGNATURE = Signature("multi_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=512, pad_token_id=7)

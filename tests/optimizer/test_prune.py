@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from bantam.artifact import Artifact
+from bantam.errors import ModelError, StageError
 from optimizer import prune
 from optimizer.architecture import anatomy, blocks, flops
-from optimizer.artifact import Artifact
 from optimizer.config import PruneConfig
-from optimizer.errors import ModelError, StageError
 from optimizer.prune import lookup, structured
 from optimizer.prune.tuning import normal_equations, solve, tune
 from optimizer.surgery import keep_width

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from bantam.errors import StageError
 from optimizer.architecture import Anatomy, Layer, flops
-from optimizer.errors import StageError
 from optimizer.prune import lookup
 from optimizer.prune.importance import Gradients, fisher
 from optimizer.prune.search import Size, Space, rearranged, select

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer import prune
 from optimizer.architecture import anatomy
-from optimizer.artifact import Artifact
 from optimizer.config import DistillConfig, PruneConfig
-from optimizer.errors import StageError
 from optimizer.surgery import keep_layers, keep_width
 from optimizer.training.sparsity import (
     CubicSchedule,

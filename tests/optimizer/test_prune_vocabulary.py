@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.errors import DataError, StageError
 from optimizer.config import PruneConfig
 from optimizer.data import Split
-from optimizer.errors import DataError, StageError
 from optimizer.prune import vocabulary
 from optimizer.stage import RunContext
 from optimizer.training.classifier import load_artifact

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer import export, logits, quantize
-from optimizer.artifact import Artifact
 from optimizer.config import ExportConfig, QuantizeConfig
-from optimizer.errors import StageError
 from optimizer.quantize.embeddings import quantize_embeddings, symmetric_rows
 from optimizer.stage import RunContext
 from tests.optimizer.tiny_models import make_context, write_tiny_model
@@ -52,7 +52,7 @@ def test_int8_is_small_close_to_its_parent_and_the_same_each_time(
     assert 0 < figures["mean_difference"] < 0.1 * figures["reference_std"]
     assert figures["mean_difference"] <= figures["max_difference"] < figures["reference_std"]
     assert not list((tmp_path / "one-scratch").iterdir())
-    assert set(loaded.files) == set(loaded.ships)
+    assert set(loaded.files) == set(loaded.deployable)
 
 
 def test_static_takes_an_openvino_parent_too(bert_onnx: Artifact, tmp_path: Path) -> None:

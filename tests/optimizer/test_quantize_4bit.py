@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
+from bantam.artifact import Artifact
+from bantam.errors import StageError
 from optimizer import export, logits, quantize
-from optimizer.artifact import Artifact
 from optimizer.config import ExportConfig, QuantizeConfig
-from optimizer.errors import StageError
 from optimizer.quantize import embeddings
 from optimizer.quantize.embeddings import packed_rows, quantize_embeddings
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 from optimizer.load import resolve
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -26,14 +26,14 @@ def test_random_weights_are_marked_and_reproducible(
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    first = resolve(str(architecture), random_init=True, say=said.append)
+    first = resolve(str(architecture), random_init=True, log=said.append)
     assert torch.equal(torch.rand(1), expected), "the caller's random numbers are untouched"
     assert first.random_weights
     assert "RANDOM WEIGHTS" in said[0]
     assert "stand-in" in said[1]
     assert first.source.startswith("random weights in the architecture of")
     monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "elsewhere"))
-    again = resolve(str(architecture), random_init=True, say=quiet)
+    again = resolve(str(architecture), random_init=True, log=quiet)
     assert again.folder != first.folder
     assert again.digest == first.digest
 
@@ -53,7 +53,7 @@ def test_catalog_decoder_needs_no_hub(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "configs" / "tinyllama" / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(random_init, "CONFIGS", tmp_path / "configs")
     monkeypatch.setattr(random_init, "BF16_ABOVE", 1000)
-    checkpoint = resolve("tinyllama", random_init=True, say=quiet)
+    checkpoint = resolve("tinyllama", random_init=True, log=quiet)
     architecture = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
     assert checkpoint.source == f"random weights in the architecture of {architecture}, stand-in tokenizer"
     assert checkpoint.training["learning_rate"] == 2e-5
@@ -70,18 +70,18 @@ def test_catalog_decoder_needs_no_hub(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("no_hub")
 def test_random_weights_of_an_unknown_architecture() -> None:
     with pytest.raises(ModelError, match=r"even random weights need the model's config\.json.*\nTake one of minilm"):
-        resolve("nobody/nothing", random_init=True, say=quiet)
+        resolve("nobody/nothing", random_init=True, log=quiet)
 
 
 def test_random_weights_of_an_architecture_that_transformers_lacks(tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_text('{"model_type": "odd"}')
     with pytest.raises(ModelError, match=r"transformers cannot build the architecture"):
-        resolve(str(tmp_path / "odd"), random_init=True, say=quiet)
+        resolve(str(tmp_path / "odd"), random_init=True, log=quiet)
 
 
 def test_vocabulary_too_small_for_a_stand_in(architecture: Path) -> None:
     config = json.loads((architecture / "config.json").read_text())
     (architecture / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
     with pytest.raises(ModelError, match=r"vocabulary of 100 is too small"):
-        resolve(str(architecture), random_init=True, say=quiet)
+        resolve(str(architecture), random_init=True, log=quiet)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from bantam.errors import RecipeError
 from optimizer.config import FinetuneConfig
-from optimizer.errors import RecipeError
 from optimizer.recipe import PROFILES, known_recipes, load_recipe
 
 RECIPE = """

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers import logging as transformers_logging
 
+from bantam.errors import BantamError, ModelError, StageError
 from optimizer.architecture import anatomy, blocks
 from optimizer.config import ExportConfig
-from optimizer.errors import BantamError, ModelError, StageError
 from optimizer.export import onnx
 from optimizer.surgery import keep_layers, keep_width
 from tests.optimizer.tiny_models import CONFIGS as TINY

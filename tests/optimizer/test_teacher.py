@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from bantam.errors import DiskFullError, StageError
 from optimizer.architecture import anatomy
 from optimizer.distill import teacher
 from optimizer.distill.teacher import Captured, TeacherOutputs, Wanted, pad, teacher_outputs
-from optimizer.errors import DiskFullError, StageError
 from tests.optimizer.tiny_models import VOCABULARY, write_tiny_model
 
 WANTED = Wanted(hidden=(0, 1), queries=(1,), keys=(1,), values=(0,))
@@ -118,12 +118,12 @@ def test_a_batch_is_as_long_as_its_longest_text_and_read_by_memory_map(outputs: 
 def test_the_teacher_is_asked_once(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Counting(model, monkeypatch)
     said: list[str] = []
-    first = ask(model, tmp_path, say=said.append)
+    first = ask(model, tmp_path, log=said.append)
     assert calls.texts == [4, 4, 2]
     assert calls.tokens == [30, 7, 2], "like lengths together, the longest first"
     assert len(said) == 1
     assert "MB of logits, hidden-0" in said[0]
-    second = ask(model, tmp_path, say=said.append, batch_size=3)
+    second = ask(model, tmp_path, log=said.append, batch_size=3)
     assert calls.texts == [4, 4, 2]
     assert len(said) == 1
     assert np.array_equal(first.hidden(1, range(10)), second.hidden(1, range(10)))
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert calls.texts == [4, 4]
     with monkeypatch.context() as patch:
         calls = Counting(model, patch)
-        resumed = ask(model, folder, say=said.append, batch_size=1)
+        resumed = ask(model, folder, log=said.append, batch_size=1)
     assert calls.texts == [1, 1]
     assert said == ["teacher outputs: going on after 8 of 10 texts"]
     for name, array in outputs.arrays.items():

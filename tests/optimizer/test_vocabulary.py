@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from optimizer.errors import ModelError
+from bantam.errors import ModelError
 from optimizer.surgery.vocabulary import keep_tokens, needed_tokens
 from tests.optimizer.tiny_models import CONFIGS, MAX_LENGTH
 from tests.optimizer.tiny_tokenizers import (

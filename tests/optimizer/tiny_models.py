@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.artifact import Artifact, Manifest, Signature, seal
+from bantam.artifact import Artifact, Manifest, Signature, seal
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, Split
 from optimizer.stage import RunContext
@@ -96,7 +96,7 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
             max_length=MAX_LENGTH,
             pad_token_id=config.pad_token_id,
         ),
-        ships=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        deployable=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         lineage=({"name": "baseline", "stage": "finetune", "key": "0" * 64, "config": {}},),
         random_weights=True,
     )

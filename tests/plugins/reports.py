@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from serving.report import Report
+from bantam.report.schema import Report
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "example-report.json"
 

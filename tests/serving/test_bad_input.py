@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from serving.backend.engine import Engine
 from serving.repository import publish
 from serving.server import Server

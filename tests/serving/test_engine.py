@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from serving.backend import engine as module
 from serving.backend.engine import Engine, micro_batches, sigmoid, softmax, usable_cores
 
@@ -71,7 +71,7 @@ def make_int8(make_artifact: Callable[..., Artifact]) -> Artifact:
     """The tiny classifier with its head quantized dynamically: one activation scale for a whole batch."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from optimizer.artifact import seal
+    from bantam.artifact import seal
 
     artifact = make_artifact(precision="int8")
     model = artifact.folder / "model.onnx"

@@ -15,11 +15,11 @@ import numpy as np
 import psutil
 import pytest
 
-from optimizer.artifact import Artifact
-from optimizer.errors import ClientError, ServerError
+from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
+from bantam.errors import ClientError, ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
-from serving.client import Classifier
 from serving.inline.build import FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build
 from serving.repository import publish
 from serving.server import Server

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from optimizer.artifact import Artifact
-from optimizer.errors import DiskFullError, RepositoryError
+from bantam.artifact import Artifact
+from bantam.errors import DiskFullError, RepositoryError
 from serving.backend.engine import Engine
 from serving.repository import Published, models, publish, published, withdraw
 
@@ -185,7 +185,7 @@ def test_full_disk_keeps_the_previous_version(
 KILLED = """
 import sys, time
 from pathlib import Path
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
 from serving.repository import publish
 artifact, root = Artifact.load(Path(sys.argv[1])), Path(sys.argv[2])
 print("go", flush=True)

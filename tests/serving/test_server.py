@@ -16,8 +16,8 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 
-from optimizer.artifact import Artifact
-from optimizer.errors import ServerError
+from bantam.artifact import Artifact
+from bantam.errors import ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
 from serving.repository import publish

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from optimizer.artifact import Artifact
+from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
 from serving import supervisor
-from serving.client import Classifier
 from serving.repository import publish
 from serving.server import Server
 

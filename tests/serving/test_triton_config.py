@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from optimizer.errors import RepositoryError
+from bantam.errors import RepositoryError
 from serving.triton_config import TritonConfig, parse_pbtxt
 
 BASE: dict[str, Any] = {"name": "tiny", "version": 3, "task": "multi_label", "labels": ("joy", "größe", 'a "b"')}

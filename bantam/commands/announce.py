@@ -1,0 +1,20 @@
+"""What ``bantam serve`` says when its server is ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from serving.server import Server
+
+
+def announce(server: Server, as_json: bool, log: Callable[[str], None]) -> None:
+    """Where the models are and how to call them: for people, and with ``as_json`` for scripts on standard output."""
+    grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
+    if as_json:
+        print(json.dumps({"grpc": grpc, "http": http, "models": server.models}), flush=True)
+    if server.backend.reason:
+        log(f"Each model runs in a process of its own, which costs a request some time: {server.backend.reason}.")
+    log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
+    log("  from bantam import Classifier")
+    log(f'  Classifier("{grpc}", model="{server.models[0]}")(["I love it"])')

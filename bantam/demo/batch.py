@@ -1,0 +1,82 @@
+"""Scores the texts of a file through the server, and writes the file again with labels and scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bantam.client.classifier import Classifier
+from bantam.report.file import write_files
+
+CHUNK = 256
+"""Texts between two steps of the progress bar: several requests, under way together."""
+LABELS = "predicted"
+SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was read."""
+
+    columns: Mapping[str, Sequence[Any]]
+    """By name, of equal length, in the file's order."""
+    text: str
+    """Which of them holds the texts."""
+
+
+ReadUpload = Callable[[Path, str], Upload]
+"""Reads a file, the text column by what the user said of it (``""``: to be found); raises :class:`BantamError`."""
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """All rows with what the model says of them."""
+
+    path: Path
+    """The CSV to download."""
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+    text: str
+    """Which column was scored."""
+    seconds: float
+    """From the first request to the last answer."""
+
+
+def score_file(
+    client: Classifier, upload: Upload, target: Path, on_progress: Callable[[int, int], object]
+) -> ScoredFile:
+    """Score every row, and write ``target``: the file's own columns, the labels, and the score of each label.
+
+    ``on_progress`` gets texts done and texts in all. Raises what a client's call raises, and what
+    :func:`bantam.report.file.write_files` does.
+    """
+    texts = ["" if cell is None else str(cell) for cell in upload.columns[upload.text]]
+    description = client.describe()
+    added: dict[str, list[Any]] = {LABELS: [], **{f"score_{label}": [] for label in description.labels}}
+    on_progress(0, len(texts))
+    began = time.perf_counter()
+    for start in range(0, len(texts), CHUNK):
+        for prediction in client(texts[start : start + CHUNK]):
+            added[LABELS].append(SEPARATOR.join(prediction.labels))
+            for label, score in prediction.scores.items():
+                added[f"score_{label}"].append(round(score, 4))
+        on_progress(min(start + CHUNK, len(texts)), len(texts))
+    seconds = time.perf_counter() - began
+    # Columns of an earlier scoring are replaced, not doubled.
+    columns: dict[str, Sequence[Any]] = {**upload.columns, **added}
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    write_files({target: _csv(tuple(columns), rows)})
+    return ScoredFile(target, tuple(columns), rows, upload.text, seconds)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    # The byte order mark tells spreadsheets that it is UTF-8.
+    text = io.StringIO("\N{ZERO WIDTH NO-BREAK SPACE}")
+    text.seek(1)
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()

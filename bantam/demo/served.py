@@ -1,0 +1,132 @@
+"""The model and its baseline as their server has them now: who is there, and what each says of a text."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+
+from bantam.client.classifier import Classifier
+from bantam.client.prediction import Prediction
+from bantam.errors import ClientError, ModelNotFoundError
+from serving.repository import baseline_of
+
+LOOK_S = 1.0
+"""A server that has not answered within this is down."""
+ANSWER_S = 10.0
+REQUESTS, ENOUGH_S = 5, 0.1
+"""How often a text is sent to each model to be timed, and after how long it is not sent again."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was found at the address a moment ago."""
+
+    labels: tuple[str, ...] = ()
+    """The model's; none if it does not answer."""
+    baseline: bool = False
+    """Whether the baseline answers, and with the same labels."""
+    problem: str = ""
+    """Why the model, or the baseline, is not there."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the model answers."""
+        return bool(self.labels)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model says of a text, and how long it took."""
+
+    name: str
+    prediction: Prediction
+    latencies_ms: tuple[float, ...]
+    """Of each request, around the client's call."""
+
+    @property
+    def p50_ms(self) -> float:
+        """The median."""
+        return median(self.latencies_ms)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answers to one text; the baseline's is None if it is not served."""
+
+    text: str
+    model: Answer
+    baseline: Answer | None
+
+    @property
+    def speedup(self) -> float | None:
+        """The baseline's latency divided by the model's."""
+        return self.baseline.p50_ms / self.model.p50_ms if self.baseline else None
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where a model and its baseline are served.
+
+    Clients are made for each use: a model that was published again, with other labels, is seen at once.
+    """
+
+    address: str
+    model: str
+
+    @property
+    def baseline(self) -> str:
+        """The baseline's name."""
+        return baseline_of(self.model)
+
+    def client(self, name: str, timeout: float = ANSWER_S) -> Classifier:
+        """A client that does not retry: whoever is at the page is to see that the server is down."""
+        return Classifier(self.address, name, timeout=timeout, retries=0)
+
+    def look(self) -> Status:
+        """Ask the server for both; never raises."""
+        try:
+            with self.client(self.model, LOOK_S) as client:
+                labels = client.describe().labels
+        except ClientError as exc:
+            return Status(problem=str(exc))
+        try:
+            with self.client(self.baseline, LOOK_S) as client:
+                same = client.describe().labels == labels
+        except ClientError as exc:
+            return Status(labels, problem=str(exc))
+        problem = "" if same else f"{self.baseline} has other labels: it is the baseline of another model."
+        return Status(labels, baseline=same, problem=problem)
+
+    def compare(self, text: str) -> Comparison:
+        """Send a text to both models in turn, a few times, so that both are timed alike.
+
+        Raises the :class:`ClientError` of the model; a baseline that is not served, or is another model's, is left out.
+        """
+        with ExitStack() as stack:
+            clients = {self.model: stack.enter_context(self.client(self.model))}
+            labels = clients[self.model].describe().labels
+            baseline = stack.enter_context(self.client(self.baseline))
+            try:
+                if baseline.describe().labels == labels:
+                    clients = {self.baseline: baseline, **clients}
+            except ModelNotFoundError:
+                pass  # the page says so
+            answers = _in_turn(clients, text)
+        return Comparison(text, answers[self.model], answers.get(self.baseline))
+
+
+def _in_turn(clients: dict[str, Classifier], text: str) -> dict[str, Answer]:
+    # Not timed: after a pause, the first one finds cores asleep and caches cold, in whichever model comes first.
+    predictions = {name: client(text) for name, client in clients.items()}
+    latencies: dict[str, list[float]] = {name: [] for name in clients}
+    began = time.perf_counter()
+    for number in range(REQUESTS):
+        if number and time.perf_counter() - began > ENOUGH_S:
+            break
+        for name, client in clients.items():
+            sent = time.perf_counter()
+            client(text)
+            latencies[name].append(1e3 * (time.perf_counter() - sent))
+    return {name: Answer(name, predictions[name], tuple(latencies[name])) for name in clients}

@@ -1,0 +1,278 @@
+"""``load-test.json``, schema 1: what a load test measured. docs/load-test.md explains the figures.
+
+Latencies are milliseconds, rates requests per second, MB 10^6 bytes. What was not measured is None here and absent in
+the file, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+from pydantic import Field
+
+from bantam.loadtest.histogram import ENOUGH, PERCENTS, Percentile, Times
+from bantam.loadtest.host import Usage
+from bantam.loadtest.kserve import ServerSplit
+from bantam.loadtest.result import BUSY, LATE_MS, LoadResult
+from bantam.loadtest.search import SloSearch
+from bantam.report.schema import Count, Machine, Positive, Record, Share
+
+DIFFERENT = 0.05
+"""Two ways to count latency differ if one of their percentiles does by more than this share."""
+MOMENTS = 60
+"""Points of latency over time, at most; none is shorter than :data:`SHORTEST_S`."""
+SHORTEST_S = 0.2
+
+
+class Quantile(Record):
+    """A percentile of the latency, its 95% interval, and how many requests took longer."""
+
+    percent: float
+    ms: Positive
+    low_ms: Positive | None = None
+    high_ms: Positive | None = None
+    beyond: Count
+
+
+class Moment(Record):
+    """The requests that were meant to be sent within a short time."""
+
+    start_s: float
+    requests: Count
+    errors: Count
+    p50_ms: Positive | None = None
+    p99_ms: Positive | None = None
+    max_ms: Positive | None = None
+
+
+class Server(Record):
+    """The server meanwhile: its own account of the time, in means over requests, and what it took of the machine."""
+
+    batch: Positive | None = None
+    """Texts in a run of the model."""
+    queue_ms: float | None = None
+    compute_input_ms: float | None = None
+    compute_infer_ms: float | None = None
+    compute_output_ms: float | None = None
+    cores: float | None = None
+    peak_rss_mb: Positive | None = None
+
+
+class Measurement(Record):
+    """One test at one rate, or with one number of clients."""
+
+    kind: Literal["open", "closed"]
+    arrivals: str | None = None
+    rate: Positive | None = None
+    clients: int | None = None
+    requests: Count
+    seconds: Positive
+    answered_per_s: float
+    errors: dict[str, Count]
+    latency: tuple[Quantile, ...]
+    """From the intended sending. In a closed loop, as measured: without what the waiting clients did not send."""
+    naive: tuple[Quantile, ...] | None = None
+    """Open loop: from the actual sending, if that differs."""
+    corrected: tuple[Quantile, ...] | None = None
+    """Closed loop: corrected for coordinated omission, if that differs."""
+    lag_p99_ms: float
+    client_cores: float
+    """CPU of a testing process, in cores."""
+    processes: int
+    client_bound: bool
+    server: Server
+    moments: tuple[Moment, ...]
+    hdr: str
+    """The histogram of ``latency`` in microseconds, in HdrHistogram's own compressed form (V2, base64)."""
+
+    @property
+    def name(self) -> str:
+        """``closed loop, 1 client`` or ``open loop, 200/s``."""
+        if self.kind == "open":
+            return f"open loop, {self.rate:.4g}/s"
+        return f"closed loop, {self.clients} client{'' if self.clients == 1 else 's'}"
+
+    def quantile(self, percent: float) -> Quantile | None:
+        """One percentile of the latency; None if nothing was answered."""
+        return next((found for found in self.latency if found.percent == percent), None)
+
+    def histogram(self) -> HdrHistogram:
+        """The histogram as an object."""
+        return HdrHistogram.decode(self.hdr)
+
+
+class Step(Record):
+    """A rate that the search for the limit tried."""
+
+    rate: Positive
+    requests: Count
+    """Those sent; a step ends early once it cannot be met any more."""
+    percentile_ms: Positive | None = None
+    """The objective's percentile of those that were answered."""
+    p50_ms: Positive | None = None
+    within: Share
+    met: bool
+    client_bound: bool
+
+
+class Limit(Record):
+    """The search for the highest rate that keeps the objective."""
+
+    slo: str
+    rate: Positive | None = None
+    """Highest rate tried that kept it."""
+    failed_rate: Positive | None = None
+    """Lowest rate tried that did not."""
+    steps: tuple[Step, ...]
+
+
+class Texts(Record):
+    """What was sent."""
+
+    source: str
+    count: Count
+    words_p50: float
+    words: int | None = None
+    """Words of each text, if they were made equally long."""
+
+
+class LoadTestReport(Record):
+    """A whole load test."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    model: str
+    address: str
+    protocol: str
+    texts: Texts
+    tests: tuple[Measurement, ...]
+    limit: Limit | None = None
+    notes: tuple[str, ...] = ()
+    machine: Machine | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    created: str | None = None
+    command: str | None = None
+
+
+def describe(result: LoadResult, arrivals: str | None, split: ServerSplit | None, usage: Usage | None) -> Measurement:
+    """A test's record; ``arrivals`` of an open loop."""
+    is_open = result.rate is not None
+    latency = result.percentiles()
+    other = result.naive_percentiles() if is_open else result.corrected_percentiles()
+    other = other if _differ(latency, other) else []
+    return Measurement(
+        kind="open" if is_open else "closed",
+        arrivals=arrivals if is_open else None,
+        rate=result.rate,
+        clients=result.clients,
+        requests=len(result.due),
+        seconds=result.seconds,
+        answered_per_s=result.texts_per_s,
+        errors=result.errors,
+        latency=_quantiles(latency),
+        naive=_quantiles(other) if other and is_open else None,
+        corrected=_quantiles(other) if other and not is_open else None,
+        lag_p99_ms=result.lag_p99_ms,
+        client_cores=result.client_cores,
+        processes=result.processes,
+        client_bound=result.client_bound,
+        server=_server(split, usage),
+        moments=tuple(_moments(result)),
+        hdr=result.histogram.encode().decode("ascii"),
+    )
+
+
+def describe_limit(search: SloSearch) -> Limit:
+    """A search's record."""
+    steps = [
+        Step(
+            rate=step.rate or 0.0,
+            requests=len(step.due),
+            percentile_ms=_or_none(step.percentile_ms(search.slo.percent)),
+            p50_ms=_or_none(step.p50_ms),
+            within=step.share_within(search.slo_ms),
+            met=search.slo.met(step),
+            client_bound=step.client_bound,
+        )
+        for step in search.steps
+    ]
+    return Limit(slo=str(search.slo), rate=search.rate, failed_rate=search.failed_rate, steps=tuple(steps))
+
+
+def warnings(tests: Iterable[Measurement], limit: Limit | None) -> list[str]:
+    """What a reader has to know before the figures are trusted."""
+    found, lucky = [], []
+    for test in tests:
+        if test.client_bound and test.client_cores >= BUSY:
+            found.append(
+                f"{test.name}: the client was the bottleneck, with {test.client_cores:.2f} cores in each of its "
+                f"{test.processes} processes. Take more --processes, or a lower rate."
+            )
+        elif test.client_bound:
+            found.append(
+                f"{test.name}: 1 in 100 requests was sent {test.lag_p99_ms:.1f} ms late or more, which is part of its "
+                "latency. The client, its connections or its machine was too busy: take a lower rate, or a free one."
+            )
+        if not test.latency:
+            found.append(f"{test.name}: no request was answered.")
+        elif test.latency[-1].beyond < ENOUGH:
+            lucky.append(test.name)
+    if lucky:
+        found.append(
+            f"{'; '.join(lucky)}: fewer than {ENOUGH} requests took longer than p{PERCENTS[-1]:g}, so it is a matter "
+            "of luck. Test for longer."
+        )
+    if limit and any(step.client_bound and not step.met for step in limit.steps):
+        found.append(f"{limit.slo}: at a rate that failed, the client was too slow; the server may bear more.")
+    return found
+
+
+def _quantiles(found: Iterable[Percentile]) -> tuple[Quantile, ...]:
+    return tuple(Quantile(**percentile._asdict()) for percentile in found)
+
+
+def _differ(one: list[Percentile], other: list[Percentile]) -> bool:
+    return any(
+        abs(a.ms - b.ms) > max(DIFFERENT * a.ms, LATE_MS / 10) for a, b in zip(one, other, strict=True)
+    )  # a tenth of a millisecond is what any hand-over between threads takes
+
+
+def _server(split: ServerSplit | None, usage: Usage | None) -> Server:
+    return Server(
+        batch=split.batch if split else None,
+        queue_ms=split.queue if split else None,
+        compute_input_ms=split.compute_input if split else None,
+        compute_infer_ms=split.compute_infer if split else None,
+        compute_output_ms=split.compute_output if split else None,
+        cores=usage.cores if usage else None,
+        peak_rss_mb=usage.peak_mb if usage else None,
+    )
+
+
+def _moments(result: LoadResult) -> Iterable[Moment]:
+    """Latency over time, by the intended sending."""
+    if not len(result.due):
+        return
+    width = max(float(result.due.max()) / MOMENTS, SHORTEST_S)
+    answered = np.ones(len(result.due), dtype=np.bool_)
+    answered[list(result.failed)] = False
+    latencies = 1e3 * (result.done - result.due)
+    place = (result.due / width).astype(np.intp)
+    for number in np.unique(place):
+        here = place == number
+        values: Times = latencies[here & answered]
+        p50, p99 = np.percentile(values, [50, 99]).tolist() if len(values) else (None, None)
+        yield Moment(
+            start_s=float(number * width),
+            requests=int(here.sum()),
+            errors=int((here & ~answered).sum()),
+            p50_ms=p50,
+            p99_ms=p99,
+            max_ms=float(values.max()) if len(values) else None,
+        )
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value

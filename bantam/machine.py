@@ -1,0 +1,150 @@
+"""What this machine is and which libraries are installed: what a figure means nothing without.
+
+Best effort on Linux, macOS and Windows; what cannot be found out is absent.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from bantam.report.schema import Machine
+
+INSTRUCTION_SETS = (
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+"""Linux's names of what int8 and bf16 inference gains from, x86-64 and Arm."""
+
+LIBRARIES = (
+    "bantam",
+    *("torch", "transformers", "accelerate", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf"),
+    *("tokenizers", "numpy", "tritonclient", "nvidia-pytriton"),
+)
+
+_WINDOWS_FEATURES = {40: "avx2", 41: "avx512f", 43: "asimddp"}
+_MAC_FEATURES = {
+    "hw.optional.avx2_0": "avx2",
+    "hw.optional.avx512f": "avx512f",
+    "hw.optional.arm.FEAT_DotProd": "asimddp",
+    "hw.optional.arm.FEAT_I8MM": "i8mm",
+    "hw.optional.arm.FEAT_BF16": "bf16",
+}
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def describe_machine() -> Machine:
+    """CPU, usable cores, instruction sets, GPU and memory of this machine, container limits respected."""
+    cpu, isa = _processor()
+    return Machine(
+        cpu=cpu,
+        cores=_cores(),
+        isa=isa,
+        gpu=_gpu(),
+        memory_gib=_memory_gib(),
+        os=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def versions(site_packages: Path | None = None) -> dict[str, str]:
+    """Versions of the installed :data:`LIBRARIES`, of this environment or of another one's ``site-packages``."""
+    path = sys.path if site_packages is None else [str(site_packages)]
+    found = {"python": platform.python_version()} if site_packages is None else {}
+    for name in LIBRARIES:
+        distribution = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
+        if distribution is not None:
+            found[name] = distribution.version
+    return found
+
+
+def _processor() -> tuple[str | None, tuple[str, ...] | None]:
+    """The CPU's name and its instruction sets."""
+    systems = {"Windows": _windows_processor, "Darwin": _mac_processor, "Linux": _linux_processor}
+    return systems.get(platform.system(), _linux_processor)()
+
+
+def _linux_processor() -> tuple[str | None, tuple[str, ...] | None]:
+    return parse_cpuinfo(_read(Path("/proc/cpuinfo")) or "")
+
+
+def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...] | None]:
+    """Name and instruction sets from the text of Linux's ``/proc/cpuinfo``, x86-64 or Arm; None what it lacks."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    name = fields.get("model name") or platform.processor() or None
+    return name, tuple(name for name in INSTRUCTION_SETS if name in flags) if flags else None
+
+
+def _mac_processor() -> tuple[str | None, tuple[str, ...] | None]:
+    isa = tuple(name for key, name in _MAC_FEATURES.items() if _output("sysctl", "-n", key) == "1")
+    return _output("sysctl", "-n", "machdep.cpu.brand_string"), isa or None
+
+
+def _windows_processor() -> tuple[str | None, tuple[str, ...] | None]:
+    if sys.platform == "win32":  # a type checker skips this block elsewhere
+        import ctypes
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            name = str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+        present = ctypes.windll.kernel32.IsProcessorFeaturePresent
+        return name, tuple(name for code, name in _WINDOWS_FEATURES.items() if present(code)) or None
+    else:  # noqa: RET505 - outside of it, a type checker on Windows calls it unreachable
+        return None, None
+
+
+def _cores() -> int | None:
+    """Cores that this process may use: those it is bound to, and no more than its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota, _, period = (_read(_CGROUP / "cpu.max") or "").partition(" ")
+    if cores and quota.isdigit() and period.strip().isdigit():
+        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return cores
+
+
+def _memory_gib() -> float:
+    limit = (_read(_CGROUP / "memory.max") or "").strip()
+    total: int = psutil.virtual_memory().total
+    return round(min(total, int(limit) if limit.isdigit() else total) / 2**30, 1)
+
+
+def _gpu() -> str | None:
+    """Names of NVIDIA's GPUs as ``nvidia-smi`` gives them: ``2 x NVIDIA H200``."""
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    if names is None:
+        return None
+    counts = Counter(line.strip() for line in names.splitlines() if line.strip())
+    return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in counts.items()) or None
+
+
+def _output(program: str, *arguments: str) -> str | None:
+    """What a program prints; None if it is not there, fails or hangs."""
+    path = shutil.which(program)
+    if path is None:
+        return None
+    command: Sequence[str] = (path, *arguments)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

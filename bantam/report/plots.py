@@ -1,0 +1,297 @@
+"""The report's plots as inline SVG whose colours are CSS variables, so that they follow the page's theme.
+
+Drawn with Matplotlib's objects, without pyplot and its global state; the same report gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+from bantam.report.ranking import leading, model_of, on_front, pareto_front, trade_off
+from bantam.report.schema import BASELINE, Latency, Report, Variant
+from bantam.report.text import kind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 5.0
+"""Inches: small, so that the text is still readable when a phone shrinks the plot to its width."""
+MARKERS = ("o", "D", "s", "^", "v", "P", "X", "p")
+DASHES: tuple[Any, ...] = ("-", "-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+VARIABLES = ("ink", "muted", "grid", "surface", *(f"series-{n}" for n in range(len(MARKERS))))
+STAND_INS = {name: f"#{0xABCD00 + n:06x}" for n, name in enumerate(VARIABLES)}
+"""Matplotlib knows no CSS variables: it draws with these colours, which are then replaced."""
+
+
+MOST_SERIES = len(MARKERS)
+"""Variants that can each have a look of their own."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """How one variant looks: told apart by shape and dashes as well as by colour."""
+
+    variant: Variant
+    color: str
+    marker: str
+    dashes: Any
+    chosen: bool
+
+    @property
+    def width(self) -> float:
+        """Line width in points."""
+        return 2.2 if self.chosen else 1.4
+
+
+def series(report: Report) -> list[Series]:
+    """At most :data:`MOST_SERIES`, those that lead, each with a look of its own.
+
+    The baseline in grey, the chosen one in the page's accent colour, the others in the palette's order.
+    """
+    others = iter(range(2, MOST_SERIES))
+    result = []
+    for variant in leading(report, MOST_SERIES):
+        chosen = variant.name == report.chosen
+        slot = 1 if chosen else 0 if variant.name == BASELINE else next(others)
+        result.append(Series(variant, STAND_INS[f"series-{slot}"], MARKERS[slot], DASHES[slot], chosen))
+    return result
+
+
+def groups(report: Report) -> list[Series]:
+    """All variants, when there are too many for looks of their own: the model is the colour, the format the shape."""
+    models = list(dict.fromkeys(map(model_of, report.ordered)))
+    kinds = list(dict.fromkeys(map(kind, report.ordered)))
+    result = []
+    for variant in report.ordered:
+        color = STAND_INS[f"series-{models.index(model_of(variant)) % len(MARKERS)}"]
+        marker = MARKERS[kinds.index(kind(variant)) % len(MARKERS)]
+        result.append(Series(variant, color, marker, "-", variant.name == report.chosen))
+    return result
+
+
+def tradeoff(report: Report) -> str | None:
+    """Macro-F1 against in-process p50, with the Pareto front, the drop's intervals and the budget; SVG.
+
+    None if fewer than two variants have both figures. An interval bar is the baseline's macro-F1 minus the ends of the
+    interval of the drop.
+    """
+    many = len(report.variants) > MOST_SERIES
+    drawn = [(s, *point) for s in (groups(report) if many else series(report)) if (point := trade_off(s.variant))]
+    if len(drawn) < 2 or report.random_weights:
+        return None
+    with new_figure(3.4) as figure:
+        axes = figure.subplots()
+        _front(axes, [(latency, f1) for _, latency, f1 in drawn])
+        baseline = report.variant(BASELINE).quality
+        base_f1 = baseline.macro_f1 if baseline else None
+        if base_f1 is not None:
+            _budget(axes, base_f1, report.budget.max_drop_points)
+        for item, latency, f1 in drawn:
+            _interval(axes, item, latency, base_f1, faint=many and not item.chosen)
+            _point(axes, item, latency, f1, many=many)
+        latency_axis(axes, "in-process p50, ms (less is better)")
+        axes.set_ylabel("macro-F1 (more is better)")
+        axes.locator_params(axis="y", nbins=6)
+        axes.yaxis.set_major_formatter("{x:.3f}")
+        axes.margins(x=0.12, y=0.15)
+        handles, labels = unique([axes])
+        if many:
+            _name_the_best(axes, report)
+            handles, labels = _keys(handles, labels, [item for item, _, _ in drawn])
+        legend(figure, handles, labels)
+        return svg(figure, "tradeoff", "Macro-F1 against in-process latency", _in_words(report, drawn))
+
+
+def _in_words(report: Report, drawn: Sequence[tuple[Series, float, float]]) -> str:
+    """The plot's text alternative: every point, and which of them are on the front."""
+    front = on_front(report.variants)
+    return "; ".join(
+        f"{item.variant.name}: {latency:g} ms, macro-F1 {f1:.3f}"
+        + (", on the Pareto front" if item.variant.name in front else "")
+        for item, latency, f1 in drawn
+    )
+
+
+def _front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    front = pareto_front(points)
+    if len(front) == 1:  # what beats all others in both is a corner: lines to the right and down
+        (latency, f1), slowest = front[0], max(point[0] for point in points)
+        front = [(latency, min(point[1] for point in points)), (latency, f1), (slowest, f1)]
+    style: Any = {"color": STAND_INS["muted"], "linewidth": 1, "label": "Pareto front", "zorder": 1}
+    axes.step(*zip(*front, strict=True), where="post", **style)
+
+
+def _budget(axes: Axes, base_f1: float, points: float) -> None:
+    style: Any = {"color": STAND_INS["ink"], "linewidth": 1, "linestyle": (0, (2, 3)), "zorder": 1}
+    axes.axhline(base_f1 - points / 100, label=f"budget: drop of {points:g}", **style)
+
+
+def _interval(axes: Axes, item: Series, latency: float, base_f1: float | None, *, faint: bool) -> None:
+    quality = item.variant.quality
+    if base_f1 is not None and quality is not None and quality.drop_ci95 is not None:
+        low, high = (base_f1 - end / 100 for end in reversed(quality.drop_ci95))
+        style: Any = {"linewidth": 0.8, "alpha": 0.35} if faint else {"linewidth": item.width}
+        axes.vlines(latency, low, high, color=item.color, zorder=2, **style)
+
+
+def _point(axes: Axes, item: Series, latency: float, f1: float, *, many: bool) -> None:
+    size, edge = (12, "ink" if many else "surface") if item.chosen else (7 if many else 9, "surface")
+    axes.plot([latency], [f1], item.marker, color=item.color, markersize=size, zorder=3 + item.chosen,
+              markeredgecolor=STAND_INS[edge], linestyle="none", label=item.variant.name)  # fmt: skip
+
+
+def _name_the_best(axes: Axes, report: Report) -> None:
+    """Names at the points of the front and of the chosen variant, which a legend of models and formats lacks."""
+    for name in sorted(on_front(report.variants) | {report.chosen}):
+        point = trade_off(report.variant(name))
+        if point:
+            axes.annotate(name, point, xytext=(9, 9), textcoords="offset points", fontsize=9, zorder=5)
+
+
+def _keys(handles: list[Any], labels: list[str], items: Sequence[Series]) -> tuple[list[Any], list[str]]:
+    """The legend when looks are shared: the lines, a colour for each model, and a shape for each format."""
+    from matplotlib.lines import Line2D
+
+    names = {item.variant.name for item in items}
+    keys = {label: handle for handle, label in zip(handles, labels, strict=True) if label not in names}
+    for item in items:
+        line = Line2D([], [], color=item.color, linewidth=5, solid_capstyle="butt")
+        keys.setdefault(model_of(item.variant), line)
+    for item in items:
+        shape = Line2D([], [], color=STAND_INS["muted"], marker=item.marker, linestyle="none", markersize=7)
+        keys.setdefault(kind(item.variant), shape)
+    return list(keys.values()), list(keys)
+
+
+def distribution(report: Report) -> str | None:
+    """Share of requests answered within a time, in process and served, one line a variant; SVG or None without data."""
+    panels = [
+        (title, [(s, found) for s in series(report) if (found := getattr(s.variant, source)) and found.percentiles_ms])
+        for title, source in (("In process", "in_process"), ("Served", "served"))
+    ]
+    panels = [(title, lines) for title, lines in panels if lines]
+    if not panels:
+        return None
+    with new_figure(3.4 if len(panels) > 1 else 2.4) as figure:
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0].tolist()
+        for axes, (title, lines) in zip(rows, panels, strict=True):
+            for item, latency in lines:
+                style = {"color": item.color, "linewidth": item.width, "linestyle": item.dashes}
+                axes.plot(latency.percentiles_ms, range(101), label=item.variant.name, zorder=2 + item.chosen, **style)
+            axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+            axes.set_ylabel("answered, %")
+            axes.set_yticks([0, 25, 50, 75, 95])
+            axes.set_ylim(0, 101)
+        latency_axis(rows[-1], "latency of one text, ms")
+        for axes in rows[:-1]:
+            axes.tick_params(which="both", bottom=False)
+        legend(figure, *unique(rows))
+        return svg(figure, "distribution", "Distribution of latency", _describe(panels))
+
+
+def _describe(panels: Sequence[tuple[str, Sequence[tuple[Series, Latency]]]]) -> str:
+    return "; ".join(
+        f"{title}, {item.variant.name}: half within {latency.p50_ms:g} ms, 99% within {latency.p99_ms:g} ms"
+        for title, lines in panels
+        for item, latency in lines
+    )
+
+
+def unique(rows: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    """Handles and labels of all panels, each label once."""
+    found = {label: handle for axes in rows for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)
+
+
+def latency_axis(axes: Axes, label: str) -> None:
+    """Logarithmic, because variants differ by factors, with plain numbers at 1, 2, 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
+
+
+def legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    """Below the plot, in as many columns as the longest name leaves room for; the figure grows by its height."""
+    columns = max(1, min(3, len(labels), 52 // (max(map(len, labels)) + 7)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+@contextmanager
+def new_figure(height: float) -> Iterator[Figure]:
+    """A figure in the report's style, ``height`` in inches without the legend."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    ink, muted, grid = (STAND_INS[name] for name in ("ink", "muted", "grid"))
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "bantam",
+        "text.parse_math": False,
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "legend.fontsize": 10,
+        "legend.frameon": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.linewidth": 0.7,
+        **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), grid),
+        **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), muted),
+        "text.color": ink,
+    }
+    with mpl.rc_context(style):
+        yield Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """The figure as an ``<svg>`` for a page: ids of its own, the page's font and colours, a title and a description."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - Matplotlib's own output, not a stranger's
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {key: _restyle(key, value, name) for key, value in element.attrib.items()}
+        for key in [key for key in element.attrib if key.endswith("}href")]:
+            element.set("href", element.attrib.pop(key))
+        if element.tag == "g":
+            element.attrib.pop("id", None)
+        element.tail = None
+        if element.tag != "text":
+            element.text = None
+    for defs in [child for child in root if child.tag == "defs" and child.find("style") is not None]:
+        root.remove(defs)
+    for tag, text in (("desc", description), ("title", title)):
+        root.insert(0, ET.Element(tag, id=f"{name}-{tag}"))
+        root[0].text = text
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-labelledby": f"{name}-title {name}-desc"}
+    return ET.tostring(root, encoding="unicode")
+
+
+def _restyle(key: str, value: str, name: str) -> str:
+    """One SVG attribute: colours to variables, the font to the page's, ids made unique on the page."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("}href"):
+        return f"#{name}-{value[1:]}"
+    if key == "style":
+        value = re.sub(r"font-family:[^;]+;?\s*", "", value)
+        for variable, color in STAND_INS.items():
+            value = value.replace(color, f"var(--{variable})")
+    return re.sub(r"\s+", " ", value.replace("url(#", f"url(#{name}-")).strip()

@@ -1,0 +1,61 @@
+"""Which variants stand out: the fastest, those that no other one beats, and which of them are one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bantam.report.schema import BASELINE, Report, Variant
+
+MADE_FOR_AN_ENGINE = ("export", "quantize")
+"""Stages that write another form of a model, not another model."""
+
+
+def waiting_ms(variant: Variant) -> float | None:
+    """Median milliseconds that a user waits: served, or in process if it is not served; None if neither was timed."""
+    timed = variant.served or variant.in_process
+    return timed.p50_ms if timed else None
+
+
+def leading(report: Report, most: int) -> tuple[Variant, ...]:
+    """At most ``most`` variants, in the report's order: the baseline, the chosen one and the fastest others.
+
+    The fastest, because the chosen variant is the fastest within the budget: what is slower can only have lost to it.
+    """
+    others = [variant for variant in report.ordered if variant.name not in (BASELINE, report.chosen)]
+    others.sort(key=lambda variant: _or_last(waiting_ms(variant)))
+    names = {BASELINE, report.chosen}
+    names.update(variant.name for variant in others[: max(0, most - len(names))])
+    return tuple(variant for variant in report.ordered if variant.name in names)
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (latency, quality) points that no other one beats in both, from the fastest to the best."""
+    front: list[tuple[float, float]] = []
+    for latency, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((latency, quality))
+    return front
+
+
+def trade_off(variant: Variant) -> tuple[float, float] | None:
+    """In-process p50 in milliseconds and macro-F1; None if either was not measured."""
+    if variant.in_process is None or variant.quality is None or variant.quality.macro_f1 is None:
+        return None
+    return variant.in_process.p50_ms, variant.quality.macro_f1
+
+
+def on_front(variants: Sequence[Variant]) -> set[str]:
+    """Names of the variants that no other one beats both in in-process p50 and in macro-F1."""
+    found = {variant.name: point for variant in variants if (point := trade_off(variant))}
+    front = set(pareto_front(found.values()))
+    return {name for name, point in found.items() if point in front}
+
+
+def model_of(variant: Variant) -> str:
+    """The model that a variant runs: the name of the last stage of its lineage that changed weights or layers."""
+    made = [step.name for step in variant.stages if step.stage not in MADE_FOR_AN_ENGINE]
+    return made[-1] if made else variant.name
+
+
+def _or_last(value: float | None) -> float:
+    return float("inf") if value is None else value

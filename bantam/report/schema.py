@@ -1,0 +1,298 @@
+"""``report.json``, schema 1: what was measured in one run. docs/report-schema.md explains each field.
+
+What was not measured is None here and absent in the file, never zero. MB is 10^6 bytes; latencies are milliseconds;
+``macro_f1``, ``micro_f1``, ``accuracy`` and ``top1`` are shares from 0 to 1; a point is 0.01 of such a share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+SCHEMA = 1
+BASELINE = "baseline"
+"""Name of the variant that all others are compared with."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Frozen; refuses unknown keys, infinities and NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+
+
+class Machine(Record):
+    """Where it was measured; see :func:`bantam.machine.describe_machine`."""
+
+    cpu: str | None = None
+    cores: int | None = Field(None, ge=1)
+    """Cores that this process may use."""
+    isa: tuple[str, ...] | None = None
+    """Instruction sets that make classifiers faster, such as ``avx512_vnni``."""
+    gpu: str | None = None
+    memory_gib: Positive | None = None
+    os: str | None = None
+
+
+class StageStep(Record):
+    """One step of a variant's lineage, as in its manifest."""
+
+    name: str
+    stage: str
+    key: str | None = None
+    seconds: float | None = Field(None, ge=0)
+    config: dict[str, Any] = {}
+
+
+class Slice(Record):
+    """Quality on a part of the test rows."""
+
+    rows: Count
+    macro_f1: Share | None = None
+    accuracy: Share | None = None
+    drop_points: float | None = None
+    """Macro-F1 points lost against the baseline on the same rows."""
+
+
+class LabelQuality(Record):
+    """Quality on one label."""
+
+    label: str
+    support: Count
+    """Test rows that have this label."""
+    f1: Share
+
+
+class Quality(Record):
+    """Quality in process, with thresholds tuned on dev."""
+
+    split: str
+    rows: int = Field(ge=1)
+    macro_f1: Share | None = None
+    micro_f1: Share | None = None
+    accuracy: Share | None = None
+    """Multi-label: share of rows with exactly the right set of labels."""
+    top1: Share | None = None
+    """Share of rows whose highest score belongs to one of their labels."""
+    drop_points: float | None = None
+    """Macro-F1 points lost against the baseline; negative is a gain. Absent for the baseline itself."""
+    drop_ci95: tuple[float, float] | None = None
+    """Paired bootstrap interval of ``drop_points``."""
+    slices: dict[str, Slice] | None = None
+    per_label: tuple[LabelQuality, ...] | None = None
+
+
+class Latency(Record):
+    """Batch 1, real texts, tokenization included."""
+
+    p50_ms: Positive
+    p95_ms: Positive
+    p99_ms: Positive
+    percentiles_ms: Annotated[tuple[Positive, ...], Field(min_length=101, max_length=101)] | None = None
+    """Percentiles 0, 1, ... 100: the distribution in 101 figures."""
+    samples: int | None = Field(None, ge=1)
+    """How many latencies the percentiles come from."""
+
+    @field_validator("percentiles_ms")
+    @classmethod
+    def _rising(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and list(values) != sorted(values):
+            raise ValueError("percentiles must not fall")
+        return values
+
+
+class InProcess(Latency):
+    """Measured inside one process, without a server."""
+
+    texts_per_s: Positive | None = None
+
+
+class Served(Latency):
+    """Measured by a client of the running server."""
+
+    protocol: Literal["grpc", "http"]
+    max_rps_within_slo: Positive | None = None
+    """Highest request rate tried whose 99th percentile stayed within ``slo_ms``."""
+    slo_ms: Positive | None = None
+    errors: Count | None = None
+    """Requests without an answer, of all that were sent to this variant."""
+    accuracy: Share | None = None
+    """From the running server's answers, as is ``macro_f1``."""
+    macro_f1: Share | None = None
+    max_score_difference: float | None = Field(None, ge=0)
+    """Largest difference between a served and an in-process score of the same text."""
+    peak_rss_mb: Positive | None = None
+    """Peak resident memory of the process that holds the model."""
+    server_peak_rss_mb: Positive | None = None
+    """Peak resident memory of all the server's processes together."""
+
+
+class Variant(Record):
+    """One way to run the classifier: a row in the table."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    stages: tuple[StageStep, ...] = ()
+    format: Literal["pytorch", "onnx", "openvino"]
+    precision: str
+    size_mb: Positive | None = None
+    """What production must ship: weights, graph, tokenizer."""
+    parameters: int | None = Field(None, ge=1)
+    peak_rss_mb: Positive | None = None
+    """Peak resident memory of a process that loads this variant alone and answers the texts."""
+    train_s: float | None = Field(None, ge=0)
+    quality: Quality | None = None
+    in_process: InProcess | None = None
+    served: Served | None = None
+
+
+class Dropped(Record):
+    """A variant that does not pay, and why."""
+
+    name: str
+    reason: str
+
+
+class Budget(Record):
+    """What the chosen variant may lose."""
+
+    max_drop_points: Positive
+    met: bool | None = None
+    """Absent if it could not be judged, as with random weights."""
+
+
+class Optimize(Record):
+    """What the run itself cost."""
+
+    peak_rss_mb: Positive | None = None
+    seconds: float | None = Field(None, ge=0)
+
+
+class DataSource(Record):
+    """Where the texts come from."""
+
+    source: str | None = None
+    licence: str | None = None
+    digest: str | None = None
+    hub_id: str | None = None
+    """The data set on the Hugging Face hub; absent for a user's own file."""
+    task: Literal["multi_label", "single_label"] | None = None
+    language: str | None = None
+    """ISO 639-1 code."""
+    about: str | None = None
+    """What the texts are, and whom they leave out."""
+    rows: dict[str, Count] | None = None
+    """Rows of each split."""
+
+
+class ModelSource(Record):
+    """Where the weights come from."""
+
+    source: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+    digest: str | None = None
+    hub_id: str | None = None
+    """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
+
+
+class Published(Record):
+    """What was written to the model repository."""
+
+    name: str
+    version: int = Field(ge=1)
+
+
+class Conditions(Record):
+    """How latency was measured; the same for all variants. Batch 1 always."""
+
+    texts: int | None = Field(None, ge=1)
+    rounds: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
+    tokens_p50: Positive | None = None
+    """Median length of the texts in tokens."""
+
+
+class Report(Record):
+    """One run, measured."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    model: str
+    data: str
+    recipe: str
+    profile: Literal["quick", "full"]
+    machine: Machine
+    versions: dict[str, str]
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    chosen: str
+    speedup: Positive | None = None
+    """The baseline's in-process p50 divided by the chosen variant's."""
+    size_ratio: Positive | None = None
+    """The baseline's size divided by the chosen variant's."""
+    budget: Budget
+    chosen_reason: str | None = None
+    """Why it was chosen: the rest of a sentence, such as 'the fastest variant within the budget'."""
+    random_weights: bool | None = None
+    """True if the weights are random: sizes and times mean something, predictions do not."""
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Lines for the reader."""
+    created: str | None = None
+    """ISO 8601, UTC."""
+    command: str | None = None
+    """What to type to get this report again."""
+    published: Published | None = None
+    conditions: Conditions | None = None
+    optimize: Optimize | None = None
+    data_source: DataSource | None = None
+    model_source: ModelSource | None = None
+    serving_versions: dict[str, str] | None = None
+    """Libraries of the serving environment, where those of ``versions`` do not run."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Report:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two variants have the same name: {', '.join(names)}")
+        for name in (BASELINE, self.chosen):
+            if name not in names:
+                raise ValueError(f"no variant is named {name!r}; there are {', '.join(names)}")
+        return self
+
+    def variant(self, name: str) -> Variant:
+        """The variant of this name; KeyError if there is none."""
+        return {variant.name: variant for variant in self.variants}[name]
+
+    @property
+    def ordered(self) -> tuple[Variant, ...]:
+        """The variants, the baseline first."""
+        return tuple(sorted(self.variants, key=lambda variant: variant.name != BASELINE))
+
+
+def gain(baseline: float | None, variant: float | None) -> float | None:
+    """How many times smaller ``variant`` is than ``baseline``, in time or in size; None if either was not measured."""
+    return None if baseline is None or variant is None else baseline / variant
+
+
+def speedup(baseline: Variant, variant: Variant) -> float | None:
+    """The baseline's in-process p50 divided by the variant's; None if either was not measured."""
+    if baseline.in_process is None or variant.in_process is None:
+        return None
+    return gain(baseline.in_process.p50_ms, variant.in_process.p50_ms)
+
+
+def percentile_fields(latencies_ms: Sequence[float]) -> dict[str, Any]:
+    """The fields of :class:`Latency` from all the latencies of a variant, to 0.1 microseconds.
+
+    Percentiles are interpolated linearly (NumPy's default). Raises ValueError if there are none.
+    """
+    import numpy as np
+
+    if not len(latencies_ms):
+        raise ValueError("no latencies: expected at least one")
+    p = np.percentile(np.asarray(latencies_ms, dtype=np.float64), np.arange(101)).round(4).tolist()
+    return {"p50_ms": p[50], "p95_ms": p[95], "p99_ms": p[99], "percentiles_ms": tuple(p), "samples": len(latencies_ms)}

@@ -1,0 +1,109 @@
+"""A report in the terminal: headline, table of variants, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from bantam.report.ranking import leading
+from bantam.report.schema import Report, Variant
+from bantam.report.text import (
+    COLUMNS,
+    LATENCY_GROUPS,
+    RANDOM_WEIGHTS,
+    Column,
+    client_code,
+    dropped,
+    headline,
+    kind,
+    serve_command,
+)
+
+MARK = "»"
+"""In front of the chosen variant."""
+MOST_ROWS = 12
+"""Variants in the table, unless all are asked for: a study has some two dozen, and a screen has as many lines."""
+
+
+def show(report: Report, console: Console, *, html: Path | None = None, whole: bool = False) -> None:
+    """Print the report; ``html`` is the page to point at. On a narrow console the table comes in two parts.
+
+    The table has at most :data:`MOST_ROWS` variants, the fastest, unless the ``whole`` one is asked for.
+    """
+    if report.random_weights:
+        console.print(Text(RANDOM_WEIGHTS, style="bold yellow"))
+    first, *others = headline(report)
+    console.print(Text(first, style="bold green" if report.budget.met else "bold"))
+    for line in others:
+        console.print(Text(line, style="red" if report.budget.met is False and line is others[-1] else ""))
+    console.print()
+    shown = report.ordered if whole else leading(report, MOST_ROWS)
+    for part in _tables(report, shown, console):
+        console.print(part)
+    if len(shown) < len(report.variants):
+        console.print(Text(_rest(report, len(shown), html)))
+    for line in _explanation(report, shown):
+        console.print(Text(line, style="dim"))
+    console.print()
+    console.print(Text("Next", style="bold"))
+    if html is not None:
+        console.print(Text(f"  open {html}", no_wrap=True, overflow="ignore"))
+    console.print(Text(f"  {serve_command(report)}"))
+    console.print("  ask it from Python:")
+    for line in client_code(report).splitlines():
+        console.print(Text(f"    {line}"))
+
+
+def _tables(report: Report, shown: Sequence[Variant], console: Console) -> list[Table]:
+    """One table if the console is wide enough, otherwise one of quality and cost and one of latency."""
+    whole = table(report, shown, COLUMNS)
+    unbounded = console.options.update(width=10_000)
+    if Measurement.get(console, unbounded, whole).maximum <= console.width:
+        return [whole]
+    latency = tuple(column for column in COLUMNS if column.group in LATENCY_GROUPS)
+    others = tuple(column for column in COLUMNS if column not in latency)
+    return [table(report, shown, others), table(report, shown, latency)]
+
+
+def _rest(report: Report, shown: int, html: Path | None) -> str:
+    """What the table leaves out, and where it is."""
+    folder = f" {shlex.quote(str(html.parent))}" if html else ""
+    return (
+        f"{shown} of {len(report.variants)} variants: the baseline and the fastest. "
+        f"All of them: bantam report{folder} --all, or report.html."
+    )
+
+
+def table(report: Report, shown: Sequence[Variant], columns: Sequence[Column]) -> Table:
+    """One row for each variant that is ``shown``, the chosen one marked; a dash where nothing was measured."""
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    result.add_column("\n  Variant", overflow="fold")
+    for column in columns:
+        result.add_column(column.head, justify="right", overflow="fold")
+    leavers = dropped(report)
+    for variant in shown:
+        is_chosen = variant.name == report.chosen
+        style = "bold green" if is_chosen else "dim" if variant.name in leavers else ""
+        cells = [Text(column.text(report, variant)) for column in columns]
+        result.add_row(Text(f"{MARK if is_chosen else ' '} {variant.name}"), *cells, style=style)
+    return result
+
+
+def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
+    """What the reader of the table has to know, one line each."""
+    machine = report.machine
+    where = [machine.cpu, f"{machine.cores} cores" if machine.cores else None, machine.gpu, report.created]
+    lines = [
+        f"{MARK} chosen ({kind(report.variant(report.chosen))}). Drop: macro-F1 points lost, same rows as the baseline."
+    ]
+    names = {variant.name for variant in shown}
+    lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]
+    lines += [f"Note: {note}" for note in report.notes]
+    return [*lines, "Measured with batch 1 on " + ", ".join(part for part in where if part)]

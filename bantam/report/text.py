@@ -1,0 +1,182 @@
+"""A report in words and formatted figures: what the terminal and the page show alike."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bantam.report.schema import BASELINE, Quality, Report, Variant, speedup
+
+DASH = "\N{EN DASH}"
+"""Stands for what was not measured."""
+
+FORMATS = {"pytorch": "PyTorch", "onnx": "ONNX", "openvino": "OpenVINO"}
+
+Values = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of variants."""
+
+    group: str
+    title: str
+    values: Callable[[Report, Variant], Values | None]
+    """The figures in a cell as they are in the report; None if they were not measured."""
+    show: Callable[[Values], str]
+    head: str
+    """Head in the terminal: two short lines."""
+
+    def text(self, report: Report, variant: Variant) -> str:
+        """The cell as a reader sees it."""
+        values = self.values(report, variant)
+        return DASH if values is None else self.show(values)
+
+
+def milliseconds(value: float) -> str:
+    """Three digits that count: 0.48, 9.71, 41.2, 335."""
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """A quality from 0 to 1."""
+    return f"{value:.3f}"
+
+
+def points(value: float) -> str:
+    """Points of macro-F1, without a negative zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio with two or three digits."""
+    digits = f"{ratio:.2f}" if ratio < 0.995 else f"{ratio:.1f}" if ratio < 99.5 else f"{ratio:,.0f}"
+    return f"{digits}\N{MULTIPLICATION SIGN}"
+
+
+def megabytes(value: float) -> str:
+    """10^6 bytes: 23.1, 4,400."""
+    return f"{value:.1f}" if value < 999.95 else f"{value:,.0f}"
+
+
+def interval(values: Values) -> str:
+    """Both ends of an interval in points."""
+    return f"{points(values[0])} to {points(values[1])}"
+
+
+def _path(path: str) -> Callable[[Report, Variant], Values | None]:
+    """Follows attribute names from a variant to a number, or to a tuple of them; None if one is missing."""
+
+    def values(_: Report, variant: Variant) -> Values | None:
+        found: object = variant
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if isinstance(found, tuple):
+            return found
+        return (found,) if isinstance(found, int | float) else None
+
+    return values
+
+
+def _speedup(report: Report, variant: Variant) -> Values | None:
+    ratio = speedup(report.variant(BASELINE), variant)
+    return None if ratio is None else (ratio,)
+
+
+def _one(show: Callable[[float], str]) -> Callable[[Values], str]:
+    return lambda values: show(values[0])
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("Quality", "Macro-F1", _path("quality.macro_f1"), _one(share), "Macro\nF1"),
+    Column("Quality", "Drop, points", _path("quality.drop_points"), _one(points), "Drop\npoints"),
+    Column("Quality", "95% interval", _path("quality.drop_ci95"), interval, "95%\ninterval"),
+    Column("In process, ms", "p50", _path("in_process.p50_ms"), _one(milliseconds), "Process\np50 ms"),
+    Column("In process, ms", "p95", _path("in_process.p95_ms"), _one(milliseconds), "\np95 ms"),
+    Column("In process, ms", "p99", _path("in_process.p99_ms"), _one(milliseconds), "\np99 ms"),
+    Column("Served, ms", "p50", _path("served.p50_ms"), _one(milliseconds), "Served\np50 ms"),
+    Column("Served, ms", "p95", _path("served.p95_ms"), _one(milliseconds), "\np95 ms"),
+    Column("Served, ms", "p99", _path("served.p99_ms"), _one(milliseconds), "\np99 ms"),
+    Column("Gain and cost", "Speed", _speedup, _one(times), "\nSpeed"),
+    Column("Gain and cost", "Size, MB", _path("size_mb"), _one(megabytes), "Size\nMB"),
+    Column("Gain and cost", "Memory, MB", _path("peak_rss_mb"), _one(lambda value: f"{value:,.0f}"), "Memory\nMB"),
+)
+LATENCY_GROUPS = ("In process, ms", "Served, ms")
+
+
+def kind(variant: Variant) -> str:
+    """What a variant is: ``ONNX int8``."""
+    return f"{FORMATS[variant.format]} {variant.precision}"
+
+
+def dropped(report: Report) -> dict[str, str]:
+    """Name of each dropped variant and the reason, the chosen one's own entry left out."""
+    return {entry.name: entry.reason for entry in report.dropped if entry.name != report.chosen}
+
+
+def headline(report: Report) -> tuple[str, str, str]:
+    """Three lines: what was chosen and why; what was gained; what was lost, and whether the budget is kept."""
+    chosen = report.variant(report.chosen)
+    verb = "The baseline stays" if chosen.name == BASELINE else f"{chosen.name} was chosen"
+    reason = f": {report.chosen_reason.rstrip('.')}" if report.chosen_reason else f" ({kind(chosen)})"
+    return f"{verb}{reason}.", _gains(report, chosen), _cost(report, chosen.quality)
+
+
+def _gains(report: Report, chosen: Variant) -> str:
+    baseline = report.variant(BASELINE)
+    if chosen.name == BASELINE:
+        return "Nothing was gained in speed or size."
+    parts = []
+    if report.speedup is not None and chosen.in_process and baseline.in_process:
+        now, was = milliseconds(chosen.in_process.p50_ms), milliseconds(baseline.in_process.p50_ms)
+        parts.append(f"{_ratio(report.speedup, 'faster', 'slower')} (p50 {now} ms, was {was} ms)")
+    if report.size_ratio is not None and chosen.size_mb and baseline.size_mb:
+        sizes = f"{megabytes(chosen.size_mb)} MB, was {megabytes(baseline.size_mb)} MB"
+        parts.append(f"{_ratio(report.size_ratio, 'smaller', 'larger')} ({sizes})")
+    return " and ".join(parts) + " than the baseline." if parts else "Its speed and size were not measured."
+
+
+def _ratio(ratio: float, better: str, worse: str) -> str:
+    return f"{times(ratio)} {better}" if ratio >= 1 else f"{times(1 / ratio)} {worse}"
+
+
+def _cost(report: Report, quality: Quality | None) -> str:
+    """The drop of the chosen variant, and the budget."""
+    limit = f"{report.budget.max_drop_points:g} point{'' if report.budget.max_drop_points == 1 else 's'}"
+    verdict = {True: f"the budget of {limit} is kept", False: f"the budget of {limit} is NOT kept", None: ""}
+    end = verdict[report.budget.met] or f"the budget of {limit} was not judged"
+    if report.random_weights:
+        return f"Random weights: quality means nothing here, {end}."
+    if quality is None or quality.macro_f1 is None:
+        return f"Its quality was not measured, {end}."
+    if quality.drop_points is None:
+        return f"Macro-F1 {share(quality.macro_f1)}; {end}."
+    side = "below" if quality.drop_points >= 0 else "above"
+    ci = f" (drop with 95% interval {interval(quality.drop_ci95)})" if quality.drop_ci95 else ""
+    amount = points(abs(quality.drop_points))
+    return f"Macro-F1 {share(quality.macro_f1)}, {amount} points {side} the baseline{ci}; {end}."
+
+
+RANDOM_WEIGHTS = "RANDOM WEIGHTS: sizes and times mean something, predictions and quality do not."
+
+
+def served_name(report: Report) -> str:
+    """The name under which the server knows the model."""
+    return report.published.name if report.published else report.model
+
+
+def serve_command(report: Report) -> str:
+    """What to type to serve the chosen variant."""
+    return f"make serve NAME={shlex.quote(served_name(report))}"
+
+
+def client_code(report: Report) -> str:
+    """Python that asks the served model."""
+    return (
+        "from bantam import Classifier\n\n"
+        f'classifier = Classifier("localhost:8001", model={json.dumps(served_name(report), ensure_ascii=False)})\n'
+        'for prediction in classifier(["I love it"]):\n'
+        "    print(prediction.labels, prediction.scores)"
+    )

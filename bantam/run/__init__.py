@@ -1,0 +1,1 @@
+"""``bantam optimize``: from a request to a report and a published model."""

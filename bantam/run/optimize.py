@@ -1,0 +1,297 @@
+"""``bantam optimize``: from a model's name to a measured, published endpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
+from bantam.errors import StageError
+from bantam.loadtest import max_rate_within_slo
+from bantam.memory import MemoryWatch
+from bantam.report.file import write_report
+from bantam.report.schema import Report
+from bantam.run import builder as pipeline
+from bantam.run import record
+from bantam.run.latency import Endpoint, Measured, draw_texts, measure
+from bantam.run.score import Scored, score
+from optimizer import distributed
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset, load_dataset
+from optimizer.load import resolve
+from optimizer.recipe import Recipe, load_recipe
+from optimizer.stage import RunContext
+from serving.repository import Published, baseline_of, publish, withdraw
+from serving.server import Server
+
+Log = Callable[[str], None]
+BASELINE = "baseline"
+SCORE_TOLERANCE = 1e-3
+"""Most that a served and an in-process score of the same text may differ; beyond it, a variant is not published."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    model: str = "minilm"
+    data: str = "goemotions-ekman"
+    recipe: str = "int8"
+    profile: str = "quick"
+    device: str = "cpu"
+    max_drop: float | None = None
+    name: str | None = None
+    """Name to publish under; the model's own if absent."""
+    random_init: bool = False
+    text_column: str | None = None
+    label_column: str | None = None
+    separator: str | None = None
+    build: Path = Path("build")
+    repository: Path = Path("model_repo")
+    command: str = ""
+    """What the user typed, for the report."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the running server answered for one variant, and how fast."""
+
+    test: NDArray[np.float32]
+    max_rate: float | None
+    errors: int
+    peak_rss_mb: float | None
+
+
+@dataclass
+class Run:
+    """Everything that a run finds out; what :mod:`bantam.run.record` makes the report from."""
+
+    request: Request
+    recipe: Recipe
+    data: Dataset
+    checkpoint: Checkpoint
+    checkpoints: Mapping[str | None, Checkpoint]
+    """The same under None, and the others that stages of the recipe name."""
+    folder: Path
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Of all stages, measured or not, by name."""
+    scored: dict[str, Scored] = field(default_factory=dict)
+    served: dict[str, Served] = field(default_factory=dict)
+    measured: dict[str, Measured] = field(default_factory=dict)
+    published: Published | None = None
+    server_peak_rss_mb: float | None = None
+    """Peak of all processes of the server that serves the published model alone."""
+    isolated_because: str = ""
+    """Why the measured servers ran each model in a process of its own; empty if they did not."""
+    peak_rss_mb: float = 0.0
+    seconds: float = 0.0
+
+
+def prepare(request: Request, log: Log) -> Run:
+    """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had."""
+    recipe = load_recipe(request.recipe, request.profile)
+    if request.max_drop is not None:
+        recipe = recipe.model_copy(update={"max_drop_points": request.max_drop})
+    data = load_dataset(
+        request.data,
+        text_column=request.text_column,
+        label_column=request.label_column,
+        separator=request.separator,
+    )
+    checkpoint = resolve(request.model, random_init=request.random_init, log=log)
+    checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
+    recipe = recipe.suited_to(checkpoint.training)
+    for note in data.notes:
+        log(note)
+    if checkpoint.random_weights:
+        log("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
+    return Run(request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, request.build / run_name(request))
+
+
+def run_name(request: Request) -> str:
+    """Name of the run's folder: model, data, recipe and profile."""
+    parts = [request.model, request.data, request.recipe, request.profile]
+    name = "-".join(slug(Path(part).stem if part.endswith((".toml", ".csv", ".tsv")) else part) for part in parts)
+    return f"{name}-random" if request.random_init else name
+
+
+def slug(text: str) -> str:
+    """The last part of a path or hub id, with what a folder's or model's name cannot hold replaced by hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.rstrip("/").rpartition("/")[2].lower()).strip("-.") or "model"
+
+
+def optimize(request: Request, log: Log) -> tuple[Report, Path]:
+    """Make every variant, serve all of them, measure, publish the best; returns the report and the run's folder.
+
+    Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
+    """
+    started = time.monotonic()
+    with distributed.main_first(request.device):
+        run = prepare(request, log)
+    with pipeline.locked(run.folder), MemoryWatch() as memory:
+        make(run, log)
+        candidates = run.folder / "candidates"
+        try:
+            with pipeline.disk_full_explained(run.folder):
+                _measure_candidates(run, candidates, log)
+        finally:
+            shutil.rmtree(candidates, ignore_errors=True)
+        records = record.variants(run)
+        choice = record.choice(run, records, SCORE_TOLERANCE)
+        _publish_baseline(run, log)
+        _publish_chosen(run, choice.chosen, log)
+        run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
+        report = record.report(run, records, choice)
+        write_report(report, run.folder)
+    return report, run.folder
+
+
+def make(run: Run, log: Log) -> None:
+    """Make and score every variant, or keep what is there; nothing is served. The caller holds the folder's lock."""
+    _write_recipe(run)
+    run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
+    context = RunContext(
+        folder=run.folder,
+        scratch=run.folder,
+        key="",
+        data=run.data,
+        checkpoint=run.checkpoint,
+        shared=run.folder,
+        device=run.request.device,
+        log=log,
+    )
+    for stage in run.recipe.stages:
+        if stage.measure:
+            run.scored[stage.name] = score(run.artifacts[stage.name], run.data, context, run.recipe.serving)
+
+
+def take_part(request: Request) -> None:
+    """What a process of several does that is not the main one: it trains with the others, and writes nothing."""
+    with distributed.main_first(request.device):
+        run = prepare(request, lambda _: None)
+    pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=request.device, log=lambda _: None)
+
+
+def _measure_candidates(run: Run, candidates: Path, log: Log) -> None:
+    """Serve all exported variants from a throw-away repository and measure them side by side."""
+    serving = run.recipe.serving
+    servable = {name: scored for name, scored in run.scored.items() if scored.artifact.manifest.format != "pytorch"}
+    if not servable:
+        raise StageError(
+            f"Recipe {run.recipe.name!r} makes nothing that can be served. "
+            "Expected a measured stage that exports to onnx or openvino."
+        )
+    for name, scored in servable.items():
+        _publish(scored, candidates, name, run, link=True)
+    log(f"serving {', '.join(servable)}")
+    with ExitStack() as stack:
+        endpoints = {name: _endpoint(candidates, name, stack) for name in servable}
+        run.isolated_because = next(iter(endpoints.values())).server.backend.reason
+        texts = draw_texts(run.data.splits["test"].texts, run.recipe.measure.texts)
+        run.measured = measure(run.scored, endpoints, texts, run.recipe.measure, serving, log)
+        for name, endpoint in endpoints.items():
+            with endpoint.server.resumed():
+                run.served[name] = _serve_all(run, name, endpoint, texts, log)
+
+
+def _endpoint(candidates: Path, name: str, stack: ExitStack) -> Endpoint:
+    """A paused server of one variant, and a client that has read its description; ``stack`` ends both."""
+    server = stack.enter_context(Server(candidates, models=[name]))
+    client = stack.enter_context(Classifier(server.grpc_address, name, timeout=60))
+    client.describe()
+    server.pause()
+    return Endpoint(server, client)
+
+
+def _serve_all(run: Run, name: str, endpoint: Endpoint, texts: list[str], log: Log) -> Served:
+    """Score the whole test split through the server, then find the rate that it can bear."""
+    client = endpoint.client
+    answers = client.scores(run.data.splits["test"].texts)
+    difference = float(np.abs(answers - run.scored[name].test).max())
+    log(f"{name:<24} test split scored through the server, largest difference {difference:.1e}")
+    plan = run.recipe.measure
+    search = max_rate_within_slo(
+        lambda text: client.scores([text]),
+        texts,
+        slo_ms=plan.slo_ms,
+        seconds=plan.rate_seconds,
+        step_seconds=plan.rate_seconds / 5,
+    )
+    errors = sum(sum(step.errors.values()) for step in search.steps)
+    return Served(answers, search.rate, errors, endpoint.server.model_memory(name).peak / 1e6)
+
+
+def published_name(request: Request) -> str:
+    """What the chosen variant is published as."""
+    return request.name or slug(request.model) + ("-random" if request.random_init else "")
+
+
+def _publish_baseline(run: Run, log: Log) -> None:
+    """Publish the recipe's ONNX export of the baseline beside the chosen variant, for those who compare the two.
+
+    Without such an export, the baseline of an earlier run is withdrawn: the chosen variant was not made from it. Each
+    publish is whole by itself; a run that is killed between the two is completed by the next.
+    """
+    name = baseline_of(published_name(run.request))
+    if export := run.recipe.export_of(BASELINE):
+        scored = replace(run.scored[BASELINE], artifact=run.artifacts[export])
+        found = _publish(scored, run.request.repository, name, run, link=False)
+        log(f"{export} {'published as' if found.changed else 'is published already as'} {found.folder}")
+    elif withdraw(run.request.repository, name):
+        log(f"{name} withdrawn: it is of an earlier run, and recipe {run.recipe.name!r} does not export the baseline")
+
+
+def _publish_chosen(run: Run, chosen: str, log: Log) -> None:
+    """Publish a variant to the model repository, serve it from there, and check its answers on the whole test split.
+
+    Raises :class:`StageError` if the published model answers anything else than what was measured.
+    """
+    name = published_name(run.request)
+    run.published = _publish(run.scored[chosen], run.request.repository, name, run, link=False)
+    state = "published as" if run.published.changed else "is published already as"
+    log(f"{chosen} {state} {run.published.folder}")
+    with (
+        Server(run.request.repository, models=[name]) as server,
+        Classifier(server.grpc_address, name, timeout=60) as client,
+    ):
+        answers = client.scores(run.data.splits["test"].texts)
+        run.server_peak_rss_mb = sum(process.peak for process in server.memory().values()) / 1e6
+    difference = float(np.abs(answers - run.scored[chosen].test).max())
+    if difference > SCORE_TOLERANCE:
+        raise StageError(
+            f"{run.published.folder}: served scores differ from those measured by up to {difference:.1e}, expected at "
+            f"most {SCORE_TOLERANCE:g}. Please report this, with {run.folder / 'report.json'}."
+        )
+
+
+def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Published:
+    serving = run.recipe.serving
+    return publish(
+        scored.artifact,
+        root,
+        name,
+        thresholds=scored.thresholds,
+        max_batch_size=serving.max_batch_size,
+        micro_batch=serving.micro_batch,
+        threads=serving.threads,
+        link=link,
+    )
+
+
+def _write_recipe(run: Run) -> None:
+    """The recipe as it was resolved, profile and defaults applied: ``--recipe`` with this file runs it again."""
+    path = run.folder / "recipe.toml"
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,86 @@
+"""Artifacts: whole or absent, and known by their content."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bantam.artifact import MANIFEST, Artifact, Manifest, Signature, replacing, seal, sweep
+from bantam.errors import ArtifactError
+
+SIGNATURE = Signature("single_label", ("ham", "spam"), ("input_ids",), 8)
+
+
+def make(folder: Path, content: str = "weights", **changes: object) -> Artifact:
+    with replacing(folder) as temporary:
+        (temporary / "model.bin").write_text(content)
+        (temporary / "notes.txt").write_text("not shipped")
+        manifest = Manifest("a", "test", "k", "onnx", "fp32", SIGNATURE, deployable=("model.bin",))
+        seal(temporary, replace(manifest, **changes))  # type: ignore[arg-type]
+    return Artifact.load(folder, verify=True)
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    artifact = make(tmp_path / "a", lineage=({"name": "a", "config": {"x": 1}},), metrics={"train_s": 1.5})
+    assert artifact.manifest.signature == SIGNATURE
+    assert artifact.manifest.lineage == ({"name": "a", "config": {"x": 1}},)
+    assert artifact.size_bytes == len("weights")
+    assert set(artifact.manifest.files) == {"model.bin", "notes.txt"}
+
+
+def test_the_digest_tells_contents_apart_and_leaves_measurements_out(tmp_path: Path) -> None:
+    first = make(tmp_path / "a", metrics={"train_s": 1.0})
+    assert make(tmp_path / "b", metrics={"train_s": 2.0}).digest == first.digest
+    assert make(tmp_path / "c", content="other!!").digest != first.digest
+    assert make(tmp_path / "d", details={"threshold": 1}).digest != first.digest
+
+
+def test_a_failed_write_leaves_the_old_artifact_and_no_rest(tmp_path: Path) -> None:
+    before = make(tmp_path / "a")
+
+    def fail() -> None:
+        with replacing(tmp_path / "a") as temporary:
+            (temporary / "model.bin").write_text("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail()
+    assert Artifact.load(tmp_path / "a", verify=True).digest == before.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_replacing_puts_the_new_in_place_of_the_old(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    assert make(tmp_path / "a", content="newer").size_bytes == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_sweep_removes_only_what_was_left_half_written(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "b.tmp-123").mkdir()
+    (tmp_path / "report.json.tmp-9").write_text("{")
+    assert len(sweep(tmp_path)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.bin").unlink(), "missing or not 7 bytes"),
+        (lambda folder: (folder / "model.bin").write_text("wei"), "missing or not 7 bytes"),
+        (lambda folder: (folder / "model.bin").write_text("WEIGHTS"), "has changed since"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), "no readable manifest.json"),
+        (lambda folder: (folder / MANIFEST).write_text('{"schema": 99}'), "schema 99, expected 1"),
+        (lambda folder: (folder / MANIFEST).unlink(), "no readable manifest.json"),
+    ],
+)
+def test_damage_is_found(tmp_path: Path, damage: object, message: str) -> None:
+    make(tmp_path / "a")
+    damage(tmp_path / "a")  # type: ignore[operator]
+    with pytest.raises(ArtifactError, match=message):
+        Artifact.load(tmp_path / "a", verify=True)
+
+
+def test_an_artifact_without_a_file_that_should_ship_is_not_sealed(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"model\.xml should ship but was not written"):
+        make(tmp_path / "a", deployable=("model.bin", "model.xml"))

@@ -1,0 +1,83 @@
+"""What the client refuses by itself, and what it says when nobody is there. No server runs in these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from bantam import AsyncClassifier, Classifier
+from bantam.errors import InvalidInputError, UnavailableError, UserError
+
+Protocol = Literal["grpc", "http"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (None, "Got NoneType, expected a str or a list of str"),
+        (7, "Got int"),
+        (b"bytes", "Got bytes"),
+        ({"a": 1}, "Got dict"),
+        (["a", None], r"texts\[1\] is NoneType, expected str"),
+        (["a", "b", b"c"], r"texts\[2\] is bytes, expected str"),
+        (["a", "\ud800"], r"texts\[1\] has a lone surrogate at character 0"),
+    ],
+)
+def test_what_is_no_text_is_refused_before_anything_is_sent(texts: Any, words: str) -> None:
+    # Any request to port 1 would raise UnavailableError.
+    with Classifier("127.0.0.1:1", "tiny") as classify, pytest.raises(InvalidInputError, match=words):
+        classify(texts)
+
+    async def run() -> None:
+        async with AsyncClassifier("127.0.0.1:1", "tiny") as aclassify:
+            await aclassify.scores(texts)
+
+    with pytest.raises(InvalidInputError, match=words):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_nobody_there(protocol: Protocol) -> None:
+    with (
+        Classifier("127.0.0.1:1", "tiny", protocol=protocol, retries=1) as classify,
+        pytest.raises(UnavailableError, match=r"'tiny' at 127\.0\.0\.1:1 is unavailable.*refused.*Check that"),
+    ):
+        classify("a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"address": "localhost"}, "address 'localhost', expected host:port"),
+        ({"address": "http://localhost:8000"}, "expected host:port without a scheme"),
+        ({"address": "localhost:8001/v2"}, "expected host:port"),
+        ({"address": ":8001"}, "expected host:port"),
+        ({"address": "localhost:x"}, "expected host:port"),
+        ({"protocol": "rest"}, "protocol 'rest', expected one of grpc, http"),
+        ({"model": ""}, "empty model name"),
+        ({"timeout": 0}, "timeout=0"),
+        ({"retries": -1}, "retries=-1"),
+        ({"in_flight": 0}, "in_flight=0"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: dict[str, Any], words: str) -> None:
+    for make in (Classifier, AsyncClassifier):
+        with pytest.raises(UserError, match=words):
+            make(**{"address": "localhost:8001", "model": "tiny", **arguments})
+
+
+def test_importing_the_client_needs_no_heavy_library() -> None:
+    heavy = "torch transformers onnxruntime openvino pydantic gevent aiohttp"
+    code = (
+        "import sys\n"
+        "from bantam import Classifier, AsyncClassifier\n"
+        f"print([name for name in {heavy.split()!r} if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

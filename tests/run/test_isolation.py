@@ -1,0 +1,44 @@
+"""Models that run in processes of their own, though nobody asked for it: the user is told why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from bantam.commands.announce import announce
+from bantam.run.optimize import Run
+from bantam.run.record import serving_notes
+from serving.server import Server
+from serving.tritonserver import Backend
+
+WHY = "there is no C compiler 'cc'"
+
+
+def server(backend: Backend) -> Server:
+    started = SimpleNamespace(grpc_address="host:1", http_address="host:2", models=("tiny",), backend=backend)
+    return cast(Server, started)
+
+
+@pytest.mark.parametrize(("because", "notes"), [("", 0), (WHY, 1)])
+def test_the_report_has_a_note(because: str, notes: int) -> None:
+    found = serving_notes(cast(Run, SimpleNamespace(isolated_because=because)))
+    assert len(found) == notes
+    assert all(WHY in note for note in found)
+
+
+def test_serve_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    announce(server(Backend(Path("folder"), isolated=True, reason=WHY)), True, said.append)
+    assert WHY in said[0]
+    assert json.loads(capsys.readouterr().out) == {"grpc": "host:1", "http": "host:2", "models": ["tiny"]}
+
+
+def test_serve_says_nothing_of_it_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    announce(server(Backend(Path("folder"), isolated=False, reason="")), False, said.append)
+    assert said[0].startswith("Serving tiny on host:1")
+    assert capsys.readouterr().out == ""
