@@ -38,8 +38,8 @@ def files(root: Path) -> dict[str, bytes]:
 def test_first_publish_is_version_one_and_self_contained(tiny_artifact: Artifact, tmp_path: Path) -> None:
     result = put(tiny_artifact, tmp_path / "repo")
     assert result == Published("tiny", 1, tmp_path / "repo" / "tiny" / "1", changed=True)
-    names = {"model.py", "engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
-    assert names <= {path.name for path in result.folder.iterdir()}
+    names = {"model.py", "backend/engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
+    assert names <= {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert (result.folder / "labels.txt").read_text(encoding="utf-8") == "joy\nanger\nfear\n"
     assert Engine(result.folder, threads=1).scores(["love"]).shape == (1, 3)
     assert models(tmp_path / "repo") == ["tiny"]
@@ -109,8 +109,8 @@ def test_format_that_cannot_be_served(make_artifact: Callable[..., Artifact], tm
     from dataclasses import replace
 
     artifact = make_artifact()
-    pytorch = Artifact(artifact.folder, replace(artifact.manifest, format="pytorch"))
-    with pytest.raises(RepositoryError, match=r"format 'pytorch', expected onnx or openvino. Export it first"):
+    pytorch = Artifact(artifact.folder, replace(artifact.manifest, layout="hf"))
+    with pytest.raises(RepositoryError, match=r"got a pytorch fp32 model, expected onnx or openvino. Export it first"):
         put(pytorch, tmp_path)
 
 
