@@ -133,7 +133,7 @@ def test_memory_is_given_by_role(server: Server) -> None:
     memory = server.memory()
     assert set(memory) == {"tritonserver", *(("tiny", "tiny.ov") if server.backend.isolated else ())}
     for used in memory.values():
-        assert 1e6 < used.rss <= used.peak < 1e9
+        assert 1 < used.rss <= used.peak < 1000
     assert server.model_memory("tiny") == memory["tiny" if server.backend.isolated else "tritonserver"]
 
 
