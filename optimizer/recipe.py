@@ -29,6 +29,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bantam.errors import RecipeError
 from optimizer.config import AnyStage, Config, ExportConfig, TrainingConfig
+from optimizer.metric import Metric, MetricField
 
 RECIPES = Path(__file__).with_name("recipes")
 PROFILES = ("quick", "full")
@@ -68,7 +69,8 @@ class Recipe(Config):
     name: str
     description: str
     max_drop_points: float = Field(1.0, gt=0)
-    """The budget: macro-F1 points that the chosen variant may lose against the baseline."""
+    """The budget: points of ``metric`` that the chosen variant may lose against the baseline, whatever the data."""
+    metric: MetricField = Metric()
     stages: tuple[AnyStage, ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     serving: ServingConfig = ServingConfig()

@@ -18,7 +18,7 @@ from bantam.loadtest.host import Usage
 from bantam.loadtest.kserve import ServerSplit
 from bantam.loadtest.result import BUSY, LATE_MS, LoadResult
 from bantam.loadtest.search import SloSearch
-from bantam.report.schema import Count, Machine, Positive, Record, Share
+from bantam.report.provenance import Count, Machine, Positive, Record, Share
 
 DIFFERENT = 0.05
 """Two ways to count latency differ if one of their percentiles does by more than this share."""

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from bantam.report import plots
 from bantam.report.ranking import on_front
-from bantam.report.schema import BASELINE, Quality, Report, Slice, StageStep, Variant
+from bantam.report.provenance import StageStep
+from bantam.report.schema import BASELINE, Quality, Report, Slice, Variant
 from bantam.report.text import (
     COLUMNS,
     DASH,

@@ -42,7 +42,9 @@ class Candidate:
     compressed: bool = True
     """False for what computes the baseline's own model in its own numbers: it is what everything else must beat."""
     published: bool = False
-    """Whether it is what the published name stands for already."""
+    """Whether it is what is published under the run's name already."""
+    problem: str | None = None
+    """Why it cannot be published at all, such as answers other than those measured."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, sa
 
     Of those that nobody can tell from the fastest, the one that is published already is chosen. What is slower than
     the baseline, or than what it was made from, does not pay. ``safe`` is None for random weights, whose quality is
-    unknown: then the fastest is chosen whatever it gains. ``candidates`` holds at least one.
+    unknown: then the fastest is chosen whatever it gains. At least one candidate has no ``problem``.
     """
     by_name = {c.name: c for c in candidates}
     dropped = {c.name: r for c in candidates if (r := _why_not(c, by_name.get(c.source or ""), baseline, budget))}
@@ -87,8 +89,7 @@ def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, sa
     if safe is not None:
         reasons = {name: reason for name, reason in dropped.items() if name != safe}
         return Choice(safe, _why_safe(nearest, budget), False, nearest, reasons)
-    answering = [c for c in candidates if not c.timing.failed] or list(candidates)
-    best = min(answering, key=_p50)
+    best = min((c for c in candidates if not c.problem), key=_p50)
     reasons = {name: reason for name, reason in dropped.items() if name != best.name}
     return Choice(best.name, "no variant is faster than the baseline; this one is the fastest", False, None, reasons)
 
@@ -105,8 +106,8 @@ def contradicts(drop: Drop, budget: Budget) -> bool:
 
 def _why_not(c: Candidate, source: Candidate | None, baseline: Timing, budget: Budget) -> str | None:
     """Why a candidate cannot be chosen; None if it can."""
-    if c.timing.failed or c.timing.served is None:
-        return f"{c.timing.failed} of its requests failed"
+    if c.problem:
+        return c.problem
     if c.drop is not None and not budget.holds(c.drop):
         if c.drop.points > budget.points:
             return f"loses {c.drop.points:.2f} points, the budget is {budget.points:g}"

@@ -89,9 +89,9 @@ class Row:
 
     @property
     def within_budget(self) -> bool:
-        """Whether its drop keeps the budget, by the rule of :mod:`bantam.run.choose`."""
+        """Whether its drop keeps the budget, by the rule of :mod:`bantam.run.choose`, though on test."""
         quality = self.quality
-        return quality is not None and within_budget(quality.drop_points, quality.drop_ci95[1], BUDGET_POINTS)
+        return quality is not None and within_budget(quality.drop_ci95[1], BUDGET_POINTS)
 
 
 @dataclass(frozen=True)
