@@ -35,7 +35,7 @@ from optimizer.load import resolve
 from optimizer.recipe import Recipe, load_recipe
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
-from serving.repository import Published, baseline_of, publish, withdraw
+from serving.repository import Version, baseline_of, publish, withdraw
 from serving.server import Server
 
 Log = Callable[[str], None]
@@ -67,7 +67,7 @@ class Run:
     scored: dict[str, Scored] = field(default_factory=dict)
     served: dict[str, Served] = field(default_factory=dict)
     measured: dict[str, Timing] = field(default_factory=dict)
-    published: Published | None = None
+    published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""
     isolated_because: str = ""
@@ -240,7 +240,7 @@ def _publish_chosen(run: Run, chosen: str, log: Log) -> None:
         )
 
 
-def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Published:
+def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Version:
     serving = run.recipe.serving
     return publish(
         scored.artifact,
