@@ -27,7 +27,7 @@ from bantam.memory import peak_rss_mb
 class Runner(Protocol):
     """What runs a variant in process: the PyTorch reference, or the engine that also runs inside the server."""
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
 
 
@@ -71,9 +71,9 @@ class Worker:
             self._process.kill()
             self._process.join()
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
-        return np.asarray(self._ask("scores", list(texts)))
+        return np.asarray(self._ask("probabilities", list(texts)))
 
     def latencies_ms(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Milliseconds that each text takes alone, from text to probabilities: float64 ``[texts]``."""
@@ -121,13 +121,13 @@ def _latencies_ms(runner: Runner, texts: list[str]) -> NDArray[np.float64]:
     result = np.empty(len(texts))
     for i, text in enumerate(texts):
         start = time.perf_counter()
-        runner.scores([text])
+        runner.probabilities([text])
         result[i] = time.perf_counter() - start
     return result * 1e3
 
 
 _JOBS: dict[str, Callable[[Runner, list[str]], Any]] = {
-    "scores": lambda runner, texts: runner.scores(texts),
+    "probabilities": lambda runner, texts: runner.probabilities(texts),
     "latencies_ms": _latencies_ms,
     "peak_rss_mb": lambda runner, texts: peak_rss_mb(),
 }
