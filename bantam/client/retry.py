@@ -1,9 +1,9 @@
 """When to send a request again.
 
-Not by gRPC's own retries (``retryPolicy`` in its service configuration): gRPC's core caps the tries of a call at 5, which
-are over within a second, so a server that restarts is not found again; between two tries the time-out gives
-DEADLINE_EXCEEDED, which hides that the server refused; and HTTP would need this module all the same. gRPC's rule against
-too many retries is a good one, and is :class:`Throttle`.
+Not by gRPC's own retries (``retryPolicy`` in its service configuration): gRPC's core caps the tries of a call at 5,
+which are over within a second, so a server that restarts is not found again; between two tries the time-out gives
+DEADLINE_EXCEEDED, which hides that the server refused; and HTTP would need this module all the same. gRPC's rule
+against too many retries is a good one, and is :class:`Throttle`.
 """
 
 from __future__ import annotations
