@@ -6,20 +6,80 @@ into it, so that it is either whole or absent, whenever the process is killed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any, Literal
 
 from bantam.errors import ArtifactError
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+"""What an exported model's tokenizer is made of."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What kind of files a model is in, and what can be done with them."""
+
+    format: str
+    """The word for it in reports and messages."""
+    weights: tuple[str, ...] = ()
+    """Graph and weights; those that are there are deployable, beside the tokenizer's files."""
+    trainable: bool = False
+    exports_to: tuple[str, ...] = ()
+    """Names of the layouts that it can be exported to."""
+    servable: bool = False
+
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "hf": Layout("pytorch", trainable=True, exports_to=("onnx", "openvino")),
+        "onnx": Layout("onnx", ("model.onnx", "model.onnx.data"), exports_to=("openvino",), servable=True),
+        "openvino": Layout("openvino", ("model.xml", "model.bin"), servable=True),
+        "scores": Layout("scores"),
+    }
+)
+"""Every layout by name: ``hf`` is a Hugging Face folder, ``scores`` a variant's answers on a data set."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """In what the weights, or the activations, are stored and multiplied."""
+
+    kind: Literal["float", "bfloat", "int"] = "float"
+    bits: int = 32
+    scheme: Literal["symmetric", "asymmetric"] | None = None
+    """Whether 0 is represented without an offset; None for floats."""
+    granularity: Literal["tensor", "channel", "row", "block"] | None = None
+    """What shares a scale; None for floats."""
+    dynamic: bool | None = None
+    """Activations in integers: True if the scale is found while computing, False if it was calibrated."""
+
+    @property
+    def label(self) -> str:
+        """``fp32``, ``bf16``, ``int8`` ..."""
+        return f"{ {'float': 'fp', 'bfloat': 'bf', 'int': 'int'}[self.kind] }{self.bits}"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a model computes in, and what follows from it for who runs it."""
+
+    weights: Numbers = Numbers()
+    activations: Numbers = Numbers()
+    batch_invariant: bool = True
+    """A text's logits do not depend on its neighbours in a batch, nor on padding: the engine may batch."""
+    devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu",)
+
+    @property
+    def precision(self) -> str:
+        """The label of whichever has fewer bits: the word for it in reports and messages."""
+        return min(self.weights, self.activations, key=lambda numbers: numbers.bits).label
 
 
 @dataclass(frozen=True)
@@ -44,12 +104,12 @@ class Manifest:
     stage: str
     key: str
     """Hash of all that went into it; see :func:`cache_key`."""
-    format: str
-    """``pytorch`` (a Hugging Face folder), ``onnx``, ``openvino``, or ``scores``."""
-    precision: str
+    layout: str
+    """A name of :data:`LAYOUTS`."""
     signature: Signature
+    compute: Compute = Compute()
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Relative path -> ``{"sha256": hex, "bytes": int}``, the manifest itself left out."""
+    """Path below the folder -> ``{"sha256": hex, "bytes": int}``, the manifest itself left out."""
     deployable: tuple[str, ...] = ()
     """The files that production needs: weights, graph, tokenizer. Their sum is the variant's size."""
     lineage: tuple[dict[str, Any], ...] = ()
@@ -61,6 +121,16 @@ class Manifest:
     random_weights: bool = False
     """True if the weights are random: sizes and times mean something, predictions do not."""
     schema: int = SCHEMA
+
+    @property
+    def kind(self) -> str:
+        """Format and precision, for messages: ``onnx int8``."""
+        return f"{LAYOUTS[self.layout].format} {self.compute.precision}"
+
+    @property
+    def is_fp32(self) -> bool:
+        """Whether weights and activations are 32-bit floats: what can be exported or quantized further."""
+        return self.compute.precision == "fp32"
 
 
 @dataclass(frozen=True)
@@ -83,8 +153,8 @@ class Artifact:
             files={name: entry["sha256"] for name, entry in m.files.items()},
             signature=asdict(m.signature),
             details=m.details,
-            format=m.format,
-            precision=m.precision,
+            layout=m.layout,
+            compute=asdict(m.compute),
         )
 
     @classmethod
@@ -102,8 +172,13 @@ class Artifact:
             signature: dict[str, Any] = raw["signature"]
             signature |= {"labels": tuple(signature["labels"]), "inputs": tuple(signature["inputs"])}
             raw["signature"] = Signature(**signature)
+            raw["compute"] = _compute(raw["compute"])
             raw["deployable"], raw["lineage"] = tuple(raw["deployable"]), tuple(raw["lineage"])
             artifact = cls(folder, Manifest(**raw))
+            if artifact.manifest.layout not in LAYOUTS:
+                raise ValueError(f"layout {artifact.manifest.layout!r}, expected one of {', '.join(LAYOUTS)}")
+            for name in artifact.manifest.files:
+                _check_inside(name)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ArtifactError(f"{folder}: no readable {MANIFEST} ({exc}). Delete the folder and run again.") from exc
         for name, entry in artifact.manifest.files.items():
@@ -117,6 +192,24 @@ class Artifact:
         return artifact
 
 
+def deployable_files(folder: Path, layout: str) -> tuple[str, ...]:
+    """Names of the files in ``folder`` that production needs of an exported model: graph, weights, tokenizer."""
+    return (*(name for name in LAYOUTS[layout].weights if (folder / name).exists()), *TOKENIZER_FILES)
+
+
+def _compute(raw: dict[str, Any]) -> Compute:
+    return Compute(
+        Numbers(**raw["weights"]), Numbers(**raw["activations"]), raw["batch_invariant"], tuple(raw["devices"])
+    )
+
+
+def _check_inside(name: str) -> None:
+    """Raise ``ValueError`` for a path that could lead out of the artifact's folder, on any system."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
+        raise ValueError(f"file {name!r} is not a path below the folder")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
@@ -127,45 +220,6 @@ def cache_key(**parts: Any) -> str:
     """Hash of JSON-serialisable parts; the order of keys does not count. 64 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(final: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``final`` to write into; put it in ``final``'s place if the block ends well.
-
-    ``final`` is replaced as a whole; if the block raises, the half-written folder is removed and ``final`` untouched.
-    """
-    temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if final.exists():
-            # A folder cannot be renamed onto another; killed between the two steps, the stage simply runs again.
-            outdated = final.with_name(f"{final.name}.tmp-old-{os.getpid()}")
-            shutil.rmtree(outdated, ignore_errors=True)
-            final.rename(outdated)
-            temporary.rename(final)
-            shutil.rmtree(outdated, ignore_errors=True)
-        else:
-            temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def sweep(folder: Path) -> list[Path]:
-    """Remove what killed processes left half-written directly in ``folder``; returns what was removed.
-
-    The caller holds the folder's lock, so that nothing found is in use.
-    """
-    left = [path for path in folder.glob("*.tmp-*") if path.is_dir() or path.is_file()]
-    for path in left:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return left
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:

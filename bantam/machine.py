@@ -6,8 +6,6 @@ Best effort on Linux, macOS and Windows; what cannot be found out is absent.
 from __future__ import annotations
 
 import importlib.metadata
-import math
-import os
 import platform
 import shutil
 import subprocess
@@ -19,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from bantam.report.schema import Machine
+from serving.backend.cores import usable_cores
 
 INSTRUCTION_SETS = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
@@ -49,7 +48,7 @@ def describe_machine() -> Machine:
     cpu, isa = _processor()
     return Machine(
         cpu=cpu,
-        cores=_cores(),
+        cores=usable_cores(_CGROUP),
         isa=isa,
         gpu=_gpu(),
         memory_gib=_memory_gib(),
@@ -105,15 +104,6 @@ def _windows_processor() -> tuple[str | None, tuple[str, ...] | None]:
         return name, tuple(name for code, name in _WINDOWS_FEATURES.items() if present(code)) or None
     else:  # noqa: RET505 - outside of it, a type checker on Windows calls it unreachable
         return None, None
-
-
-def _cores() -> int | None:
-    """Cores that this process may use: those it is bound to, and no more than its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota, _, period = (_read(_CGROUP / "cpu.max") or "").partition(" ")
-    if cores and quota.isdigit() and period.strip().isdigit():
-        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    return cores
 
 
 def _memory_gib() -> float:

@@ -1,4 +1,7 @@
-"""Peak memory: of this process, and of a run with all the processes it starts. In MB (10^6 bytes), resident."""
+"""Peak memory: of a process, and of a run with all the processes it starts. In MB (10^6 bytes), resident.
+
+Standard library only at import time: the benchmark's peers measure themselves with it in environments of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
 
+def peak_rss_mb(pid: int | None = None) -> float:
+    """The most memory that a process has had; this one if ``pid`` is left out, others on Linux only.
 
-def peak_rss_mb() -> float:
-    """The most memory that this process has had."""
+    Raises :class:`ProcessLookupError` if it has ended.
+    """
     system = sys.platform
     if system == "linux":
         # Not getrusage: its figure starts at that of the process that started this one.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+        try:
+            status = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii")
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+        except (FileNotFoundError, IndexError) as exc:
+            raise ProcessLookupError(f"process {pid} has ended") from exc
+    import psutil
+
     if system == "win32":
         return float(psutil.Process().memory_info()._asdict()["peak_wset"] / 1e6)
     import resource
@@ -53,6 +62,8 @@ class MemoryWatch:
         self._thread.join()
 
     def _watch(self) -> None:
+        import psutil
+
         me = psutil.Process(os.getpid())
         while not self._stop.wait(self._interval):
             total = 0

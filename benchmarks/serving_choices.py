@@ -63,7 +63,7 @@ CHOICES = (
 def serve(choice: Choice, variant: Artifact, root: Path) -> Server:
     """Publish ``variant`` changed by ``choice`` and start a server for it."""
     state = publish(variant, root, "model", thresholds=None)
-    engine, config = state.folder / "engine.py", root / "model" / "config.pbtxt"
+    engine, config = state.folder / "backend" / "engine.py", root / "model" / "config.pbtxt"
     if choice.spinning is not None:
         kept, count = SPINNING.subn("", engine.read_text())
         assert count, "the engine no longer sets how threads spin"

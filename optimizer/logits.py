@@ -1,4 +1,4 @@
-"""Logits of an artifact, whatever its format: what parity and quantization compare."""
+"""Logits of an artifact, whatever its layout: what parity and quantization compare."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Logits = Callable[[Batch], NDArray[np.float32]]
 
 
 def of(folder: Path, manifest: Manifest, *, threads: int | None = None) -> Logits:
-    """Load the model in ``folder``, which may still be in the making, in the format that ``manifest`` says."""
-    return FORMATS[manifest.format](folder, manifest, threads)
+    """Load the model in ``folder``, which may still be in the making, in the layout that ``manifest`` says."""
+    return LOADERS[manifest.layout](folder, manifest, threads)
 
 
 def _pytorch(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
@@ -55,7 +55,8 @@ def _onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
 def _openvino(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     import openvino
 
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": manifest.details["inference_precision"]}
+    precision = "bf16" if manifest.compute.activations.kind == "bfloat" else "f32"
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
@@ -87,8 +88,8 @@ def encode(folder: Path, signature: Signature, texts: Sequence[str]) -> list[Bat
     ]
 
 
-FORMATS: dict[str, Callable[[Path, Manifest, int | None], Logits]] = {
-    "pytorch": _pytorch,
+LOADERS: dict[str, Callable[[Path, Manifest, int | None], Logits]] = {
+    "hf": _pytorch,
     "onnx": _onnx,
     "openvino": _openvino,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +38,8 @@ class RunContext:
     """``cpu`` or ``cuda``."""
     log: Callable[[str], None] = print
     """One line to the user."""
-    threads: int = os.cpu_count() or 1
+    threads: int = 1
+    """CPU threads for what computes here."""
 
     def lineage(self, config: AnyStage, parent: Artifact | None = None) -> tuple[dict[str, Any], ...]:
         """The parent's lineage and this stage's own entry, for the manifest."""

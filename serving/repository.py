@@ -1,7 +1,7 @@
 """An artifact becomes a version in a Triton model repository::
 
     <root>/<name>/config.pbtxt
-    <root>/<name>/<version>/{model.py, engine.py, manifest.json, labels.txt, tokenizer.json, model files}
+    <root>/<name>/<version>/{model.py, backend/, manifest.json, labels.txt, tokenizer.json, model files}
 
 A publish is atomic: the version folder is written beside its place and renamed into it; then ``config.pbtxt``, whose
 version policy names exactly one version, is replaced. That replace is the single commit point: killed before it, a
@@ -11,7 +11,6 @@ publish has not happened, and the previous version stays.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -22,16 +21,20 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from bantam.artifact import Artifact, cache_key, replacing, seal, sha256, sweep
-from bantam.errors import ArtifactError, DiskFullError, RepositoryError
+from bantam.artifact import LAYOUTS, Artifact, cache_key, seal, sha256
+from bantam.errors import ArtifactError, RepositoryError
+from bantam.files import replacing, sweep, writing
 from serving.triton_config import LABELS_FILE, TritonConfig, parse_pbtxt
 
 CONFIG = "config.pbtxt"
 BACKEND = Path(__file__).with_name("backend")
-BACKEND_FILES = ("model.py", "engine.py")
-FORMATS = ("onnx", "openvino")
+BACKEND_FILES = {
+    path.name if path.name == "model.py" else f"backend/{path.name}": path for path in sorted(BACKEND.glob("*.py"))
+}
+"""Path in a version folder -> source: what Triton loads, and the package beside it that does the work."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LOCK_TIMEOUT_S = 120.0
+ADVICE = "Expected a folder that a model can be published to; the version before, if any, stays."
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def publish(
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
         raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
-    with _translated(root), _locked(root, name):
+    with writing(root, RepositoryError, ADVICE), _locked(root, name):
         return _publish(artifact, root / name, config, link)
 
 
@@ -90,7 +93,7 @@ def withdraw(root: Path, name: str) -> bool:
     """
     if not (root / name / CONFIG).is_file():
         return False
-    with _translated(root), _locked(root, name):
+    with writing(root, RepositoryError, ADVICE), _locked(root, name):
         (root / name / CONFIG).unlink(missing_ok=True)
         _sync(root / name)
     return True
@@ -128,9 +131,10 @@ def _check(artifact: Artifact, name: str) -> None:
         raise RepositoryError(
             f"Got model name {name!r}; expected lower-case letters, digits, '.', '_' and '-', first a letter or digit."
         )
-    if artifact.manifest.format not in FORMATS:
+    if not LAYOUTS[artifact.manifest.layout].servable:
+        servable = [layout.format for layout in LAYOUTS.values() if layout.servable]
         raise RepositoryError(
-            f"{artifact.folder}: got a model in format {artifact.manifest.format!r}, expected {' or '.join(FORMATS)}. "
+            f"{artifact.folder}: got a {artifact.manifest.kind} model, expected {' or '.join(servable)}. "
             "Export it first."
         )
 
@@ -140,7 +144,7 @@ def _publish(artifact: Artifact, folder: Path, config: TritonConfig, link: bool)
     folder.mkdir(exist_ok=True)
     sweep(folder)
     options = config.model_dump(mode="json", exclude={"version"})
-    backend = {file: sha256(BACKEND / file) for file in BACKEND_FILES}
+    backend = {file: sha256(source) for file, source in BACKEND_FILES.items()}
     content = cache_key(artifact=artifact.digest, options=options, backend=backend)
     versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     # A version with this content may be there without being the published one: after a kill, or a return to it.
@@ -172,8 +176,9 @@ def _write_version(artifact: Artifact, staging: Path, content: str, link: bool) 
             os.link(artifact.folder / file, target)
         else:
             shutil.copyfile(artifact.folder / file, target)
-    for file in BACKEND_FILES:
-        shutil.copyfile(BACKEND / file, staging / file)
+    (staging / "backend").mkdir()
+    for file, source in BACKEND_FILES.items():
+        shutil.copyfile(source, staging / file)
     (staging / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
     # Without the metrics: seconds and the like would make equal models differ.
     details = {**artifact.manifest.details, "content": content}
@@ -212,22 +217,4 @@ def _locked(root: Path, name: str) -> Iterator[None]:
     except Timeout as exc:
         raise RepositoryError(
             f"{root / name}: another process has been publishing for {LOCK_TIMEOUT_S:.0f} s. Wait for it or end it."
-        ) from exc
-
-
-@contextlib.contextmanager
-def _translated(root: Path) -> Iterator[None]:
-    """Errors of the file system in the user's terms."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(root).free / 1e6
-            raise DiskFullError(
-                f"{root}: the disk is full ({free:.0f} MB free); the model was not published and the previous version "
-                "stays. Free some space and run again."
-            ) from exc
-        raise RepositoryError(
-            f"{root}: not a folder that a model can be published to ({exc}). Expected one that can be written to; the "
-            "previous version, if any, stays."
         ) from exc

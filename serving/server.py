@@ -25,6 +25,7 @@ from typing import NamedTuple, Self
 import psutil
 
 from bantam.errors import ServerError
+from bantam.memory import peak_rss_mb
 from serving import repository as model_repository
 from serving import supervisor, tritonserver
 
@@ -35,12 +36,12 @@ MARGIN_S = 10.0
 
 
 class Memory(NamedTuple):
-    """Memory of one process, in bytes."""
+    """Memory of one process, in MB (10^6 bytes)."""
 
-    rss: int
+    rss: float
     """Resident now."""
-    peak: int
-    """Most that was ever resident (VmHWM)."""
+    peak: float
+    """The most that was ever resident."""
 
 
 class Server:
@@ -187,7 +188,10 @@ class Server:
             command = child.cmdline()
             if len(command) > 1 and Path(command[0]).name == tritonserver.STUB:
                 processes[Path(command[1]).parents[1].name] = child.pid  # <repository>/<model>/<version>/model.py
-        return {role: Memory(psutil.Process(pid).memory_info().rss, _peak(pid)) for role, pid in processes.items()}
+        return {
+            role: Memory(psutil.Process(pid).memory_info().rss / 1e6, peak_rss_mb(pid))
+            for role, pid in processes.items()
+        }
 
     def model_memory(self, name: str) -> Memory:
         """Memory of the process that holds the model: its own, or Triton's."""
@@ -277,11 +281,3 @@ def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
     finally:
         for listener in sockets:
             listener.close()
-
-
-def _peak(pid: int) -> int:
-    """VmHWM in bytes; psutil does not read it."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise ServerError(f"/proc/{pid}/status has no VmHWM: the process has just ended.")

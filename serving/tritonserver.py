@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from bantam.checkout import SERVING, root
 from bantam.errors import ServerError
 from serving.inline.build import BuildError, build
 
 STUB = "triton_python_backend_stub"
 PYTHON_VARIABLE = "BANTAM_SERVING_PYTHON"
-ENVIRONMENT = ".venv-serving"
 ADMIN_HEADER = "bantam-admin"
 ADMIN_APIS = "shared-memory,model-repository,trace,logging"
 ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
@@ -80,11 +80,20 @@ def find(python: Path | None = None) -> Installation:
 
 
 def serving_python() -> Path:
-    """The interpreter of the serving environment: named in BANTAM_SERVING_PYTHON, or beside the checkout."""
+    """The interpreter of the serving environment: named in BANTAM_SERVING_PYTHON, or in the checkout.
+
+    Raises :class:`ServerError` if there is neither.
+    """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
         return Path(named)
-    return Path(__file__).resolve().parents[1] / ENVIRONMENT / "bin" / "python"
+    checkout = root()
+    if checkout is None:
+        raise ServerError(
+            "No tritonserver on PATH, and Bantam was installed without its checkout, which holds the serving "
+            f"environment. Serve from a checkout (make serve), or name the Python of one in {PYTHON_VARIABLE}."
+        )
+    return checkout / SERVING / "bin" / "python"
 
 
 def _embedded(python: Path) -> Installation:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bantam.artifact import Artifact, Manifest, Signature, seal
+from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")
@@ -76,8 +76,8 @@ def write_artifact(
     folder: Path,
     *,
     task: str = "multi_label",
-    format: str = "onnx",
-    precision: str = "fp32",
+    layout: str = "onnx",
+    compute: Compute | None = None,
     labels: tuple[str, ...] = LABELS,
     details: dict[str, Any] | None = None,
 ) -> Artifact:
@@ -85,20 +85,20 @@ def write_artifact(
     folder.mkdir(parents=True, exist_ok=True)
     write_onnx(folder / "model.onnx", len(labels))
     files: tuple[str, ...] = ("model.onnx",)
-    if format == "openvino":
+    if layout == "openvino":
         import openvino as ov
 
         ov.save_model(ov.convert_model(str(folder / "model.onnx")), str(folder / "model.xml"), compress_to_fp16=False)
         (folder / "model.onnx").unlink()
-        files, details = ("model.xml", "model.bin"), {"inference_precision": "f32", **(details or {})}
+        files = ("model.xml", "model.bin")
     write_tokenizer(folder / "tokenizer.json")
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": MAX_LENGTH}), encoding="utf-8")
     manifest = Manifest(
         name="tiny",
         stage="export",
         key="0" * 64,
-        format=format,
-        precision=precision,
+        layout=layout,
+        compute=compute or Compute(),
         signature=Signature(task, labels, ("input_ids", "attention_mask"), max_length=MAX_LENGTH),
         deployable=(*files, "tokenizer.json", "tokenizer_config.json"),
         details=details or {},
@@ -114,7 +114,7 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture(scope="session")
 def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
-    """The same classifier with another task, format (onnx, openvino), precision, labels or details."""
+    """The same classifier with another task, layout (onnx, openvino), compute, labels or details."""
 
     def make(**options: Any) -> Artifact:
         return write_artifact(tmp_path_factory.mktemp("tiny") / "artifact", **options)

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from bantam.checkout import OPTIMIZER, SERVING, site_packages
 from bantam.doctor.check import SETUP, Check, output
-from bantam.doctor.environments import OPTIMIZER, SERVING, optimizer_environment, serving_environment, site_packages
+from bantam.doctor.environments import optimizer_environment, serving_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = {8000: "HTTP", 8001: "gRPC", 8002: "metrics"}

@@ -6,14 +6,13 @@ Reads what is installed from the outside, so that a broken environment can be to
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 from pathlib import Path
 
+from bantam.checkout import OPTIMIZER, SERVING, site_packages
 from bantam.doctor.check import SETUP, Check, output
 
-OPTIMIZER, SERVING = ".venv", ".venv-serving"
 AGAIN = "`rm -rf {0} && make setup` makes it anew."
 
 
@@ -43,12 +42,6 @@ def serving_environment(root: Path) -> list[Check]:
     if versions:
         checks.append(_libpython(root / SERVING / "bin/python"))
     return checks
-
-
-def site_packages(environment: Path) -> Path | None:
-    """Where an environment's packages are; None if there is no such environment."""
-    pattern = "Lib/site-packages" if os.name == "nt" else "lib/python3*/site-packages"
-    return next(environment.glob(pattern), None)
 
 
 def _environment(root: Path, name: str, pins: str) -> tuple[dict[str, str], list[Check]]:

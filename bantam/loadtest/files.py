@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 from pathlib import Path
 from typing import NamedTuple
 
-from bantam.errors import DiskFullError, UserError
 from bantam.loadtest.histogram import PERCENTS
 from bantam.loadtest.report import LoadTestReport, Measurement
+from bantam.report.file import write_files
 
 
 class Written(NamedTuple):
@@ -54,14 +53,7 @@ def write(report: LoadTestReport, folder: Path) -> Written:
     from bantam.loadtest.page import render
 
     paths = Written(*(folder / f"load-test.{kind}" for kind in Written._fields))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, (to_json(report), to_csv(report), render(report)), strict=True):
-            path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as exc:
-        if exc.errno == errno.ENOSPC:
-            raise DiskFullError(f"{folder}: no space left for the results. Free some and test again.") from exc
-        raise UserError(f"{folder}: the results cannot be written there ({exc.strerror}). Choose another one.") from exc
+    write_files(dict(zip(paths, (to_json(report), to_csv(report), render(report)), strict=True)))
     return paths
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bantam.errors import ArtifactError, DiskFullError, UserError
+from bantam.errors import ArtifactError, UserError
+from bantam.files import write_text, writing
 from bantam.report.schema import SCHEMA, Report
 
 REPORT_JSON = "report.json"
@@ -43,25 +42,8 @@ def write_files(files: Mapping[Path, str]) -> None:
     Raises :class:`DiskFullError` if there is no space left, :class:`UserError` if a folder cannot be written.
     """
     for path, text in files.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, text)
-        except OSError as exc:
-            folder = path.parent
-            if exc.errno == errno.ENOSPC:
-                raise DiskFullError(f"{folder}: no space left for {path.name}. Free some and run again.") from exc
-            raise UserError(
-                f"{path.name} cannot be written there: {folder} ({exc.strerror}). Make it writable."
-            ) from exc
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with writing(path, UserError, "Make its folder writable."):
+            write_text(path, text)
 
 
 def reports(build: Path) -> list[Path]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import gc
 import os
 import shutil
@@ -25,14 +24,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bantam import __version__
-from bantam.artifact import Artifact, cache_key, replacing, sweep
-from bantam.errors import ArtifactError, DiskFullError, StageError
+from bantam.artifact import Artifact, cache_key
+from bantam.errors import ArtifactError, StageError
+from bantam.files import replacing, sweep, writing
 from optimizer import distributed
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset
 from optimizer.recipe import Recipe
 from optimizer.stage import RunContext
+from serving.backend.cores import usable_cores
 
 # Named, not imported: a run in which every stage is kept needs no torch.
 STAGES = {name: f"optimizer.{name}" for name in ("finetune", "distill", "prune", "export", "quantize")}
@@ -69,6 +70,7 @@ def run(
             sources=sources,
             device=device,
             log=log,
+            threads=usable_cores(),
         )
 
         def make(target: RunContext, config: Any = config) -> Artifact:
@@ -109,14 +111,14 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
         return kept
     with contextlib.suppress(ArtifactError, FileNotFoundError):
         for other in _made_elsewhere(name, context):
-            with disk_full_explained(final), replacing(final) as temporary:
+            with writing(final), replacing(final) as temporary:
                 shutil.copytree(other.folder, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
             context.log(f"{name:<24} taken from {other.folder.parent.name}")
             return Artifact.load(final)
     started = time.monotonic()
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        with disk_full_explained(final), replacing(final) as temporary:
+        with writing(final), replacing(final) as temporary:
             make(replace(context, folder=temporary, scratch=scratch))
         _give_memory_back()
         # Also the checkpoints of other configurations of this stage: their turn has passed.
@@ -191,7 +193,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises :class:`StageError` if another process works in it. The lock goes with the process, however it ends.
     """
-    with disk_full_explained(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -201,34 +203,3 @@ def locked(folder: Path) -> Iterator[None]:
         raise StageError(
             f"{folder} is in use by another run. Wait for it to end, or choose another recipe or profile."
         ) from exc
-
-
-@contextlib.contextmanager
-def disk_full_explained(target: Path) -> Iterator[None]:
-    """Turn 'no space left on device' into a message that says where, how much is left, and that nothing was lost."""
-    try:
-        yield
-    except Exception as exc:
-        if not _is_disk_full(exc):
-            raise
-        where = next(path for path in [target, *target.parents] if path.exists())
-        raise DiskFullError(
-            f"No space left while writing {target}: {shutil.disk_usage(where).free / 1e6:.0f} MB free. "
-            "What was there before is untouched. Free some space and run the same command again: it goes on from here."
-        ) from exc
-
-
-# What libraries without error codes say: safetensors and protobuf pass the system's words on; PyTorch's own file writer
-# only sees that it wrote less than it should.
-DISK_FULL_WORDS = ("No space left on device", "inline_container.cc")
-
-
-def _is_disk_full(exc: BaseException | None) -> bool:
-    """ENOSPC, also behind a library's own exception."""
-    while exc is not None:
-        if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(exc) for words in DISK_FULL_WORDS):
-            return True
-        exc = exc.__cause__ or exc.__context__
-    return False

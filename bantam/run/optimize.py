@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -15,9 +14,10 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact
+from bantam.artifact import LAYOUTS, Artifact
 from bantam.client.classifier import Classifier
 from bantam.errors import StageError
+from bantam.files import write_text, writing
 from bantam.loadtest import max_rate_within_slo
 from bantam.memory import MemoryWatch
 from bantam.report.file import write_report
@@ -32,6 +32,7 @@ from optimizer.data import Dataset, load_dataset
 from optimizer.load import resolve
 from optimizer.recipe import Recipe, load_recipe
 from optimizer.stage import RunContext
+from serving.backend.cores import usable_cores
 from serving.repository import Published, baseline_of, publish, withdraw
 from serving.server import Server
 
@@ -143,7 +144,7 @@ def optimize(request: Request, log: Log) -> tuple[Report, Path]:
         make(run, log)
         candidates = run.folder / "candidates"
         try:
-            with pipeline.disk_full_explained(run.folder):
+            with writing(run.folder):
                 _measure_candidates(run, candidates, log)
         finally:
             shutil.rmtree(candidates, ignore_errors=True)
@@ -170,6 +171,7 @@ def make(run: Run, log: Log) -> None:
         shared=run.folder,
         device=run.request.device,
         log=log,
+        threads=usable_cores(),
     )
     for stage in run.recipe.stages:
         if stage.measure:
@@ -186,7 +188,7 @@ def take_part(request: Request) -> None:
 def _measure_candidates(run: Run, candidates: Path, log: Log) -> None:
     """Serve all exported variants from a throw-away repository and measure them side by side."""
     serving = run.recipe.serving
-    servable = {name: scored for name, scored in run.scored.items() if scored.artifact.manifest.format != "pytorch"}
+    servable = {n: scored for n, scored in run.scored.items() if LAYOUTS[scored.artifact.manifest.layout].servable}
     if not servable:
         raise StageError(
             f"Recipe {run.recipe.name!r} makes nothing that can be served. "
@@ -229,7 +231,7 @@ def _serve_all(run: Run, name: str, endpoint: Endpoint, texts: list[str], log: L
         step_seconds=plan.rate_seconds / 5,
     )
     errors = sum(sum(step.errors.values()) for step in search.steps)
-    return Served(answers, search.rate, errors, endpoint.server.model_memory(name).peak / 1e6)
+    return Served(answers, search.rate, errors, endpoint.server.model_memory(name).peak)
 
 
 def published_name(request: Request) -> str:
@@ -266,7 +268,7 @@ def _publish_chosen(run: Run, chosen: str, log: Log) -> None:
         Classifier(server.grpc_address, name, timeout=60) as client,
     ):
         answers = client.scores(run.data.splits["test"].texts)
-        run.server_peak_rss_mb = sum(process.peak for process in server.memory().values()) / 1e6
+        run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())
     difference = float(np.abs(answers - run.scored[chosen].test).max())
     if difference > SCORE_TOLERANCE:
         raise StageError(
@@ -292,6 +294,4 @@ def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> 
 def _write_recipe(run: Run) -> None:
     """The recipe as it was resolved, profile and defaults applied: ``--recipe`` with this file runs it again."""
     path = run.folder / "recipe.toml"
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bantam.doctor.environments import SERVING, site_packages
+from bantam import checkout
+from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
@@ -32,9 +32,7 @@ from bantam.report.schema import Published as PublishedRecord
 from bantam.report.schema import Served as ServedRecord
 from bantam.run.choose import Candidate, Choice, choose
 from optimizer.evaluate import bootstrap_drop, one_hot, per_label, predict, quality, slice_quality
-from serving.backend.engine import usable_cores
-
-ROOT = Path(__file__).resolve().parents[2]
+from serving.backend.cores import usable_cores
 
 if TYPE_CHECKING:
     from bantam.run.optimize import Run, Served
@@ -71,7 +69,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
         profile=run.request.profile,
         machine=describe_machine(),
         versions=versions(),
-        serving_versions=versions(serving) if (serving := site_packages(ROOT / SERVING)) else None,
+        serving_versions=_serving_versions(),
         variants=tuple(_with_server_memory(run, record, chosen.chosen) for record in records),
         chosen=chosen.chosen,
         chosen_reason=chosen.why,
@@ -112,6 +110,12 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
     )
 
 
+def _serving_versions() -> dict[str, str] | None:
+    root = checkout.root()
+    serving = checkout.site_packages(root / checkout.SERVING) if root else None
+    return versions(serving) if serving else None
+
+
 def _variant(run: Run, name: str) -> Variant:
     artifact, measured = run.scored[name].artifact, run.measured[name]
     manifest = artifact.manifest
@@ -119,8 +123,8 @@ def _variant(run: Run, name: str) -> Variant:
     return Variant(
         name=name,
         stages=tuple(StageStep(**step) for step in manifest.lineage),
-        format=manifest.format,
-        precision=manifest.precision,
+        format=LAYOUTS[manifest.layout].format,
+        precision=manifest.compute.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
         parameters=behind(run, name, "details", "parameters")[-1],
         peak_rss_mb=round(measured.peak_rss_mb, 1),

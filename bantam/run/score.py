@@ -44,7 +44,7 @@ def score(variant: Artifact, data: Dataset, context: RunContext, serving: Servin
             name=f"scores-{name}",
             stage="score",
             key=key,
-            format="scores",
+            layout="scores",
             deployable=(),
             files={},
             metrics={},

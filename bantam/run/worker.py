@@ -33,7 +33,7 @@ class Runner(Protocol):
 
 def open_runner(artifact: Artifact, *, threads: int | None, micro_batch: int) -> Runner:
     """Load a variant to run it in this process."""
-    if artifact.manifest.format == "pytorch":
+    if artifact.manifest.layout == "hf":
         from optimizer.reference import Reference
 
         return Reference.load(artifact.folder, threads=threads)

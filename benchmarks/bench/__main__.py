@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bantam.errors import BantamError
+from bantam.files import write_text
 from benchmarks.bench import plot, results, table
 from benchmarks.bench.run import bench
 from benchmarks.bench.state import Settings
@@ -44,7 +45,7 @@ def main() -> int:
         print("Stopped. What was finished is kept: the same command goes on from here.", file=sys.stderr)
         return 130
     results.write(found, settings.root / "bench.json")
-    results.write_text(settings.root / "bench.md", table.markdown(found))
+    write_text(settings.root / "bench.md", table.markdown(found))
     plots = plot.draw(found, settings.root)
     table.show(found, console)
     written = ", ".join(str(path) for path in (settings.root / "bench.json", settings.root / "bench.md", *plots))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     Scores = NDArray[np.float32]
 
+ROOT = Path(__file__).resolve().parents[2]
 BATCH = 32
 """Texts in a batch where throughput is measured."""
 WAKE_UP = 5
@@ -66,6 +67,7 @@ def main() -> None:
     """Do what the command line asks; exit code 1 after an answer that is not ok."""
     arguments = parse()
     sys.path.pop(0)  # this folder: its modules must not stand in for a library's
+    sys.path.append(str(ROOT))  # last, for bantam.memory alone
     end_with_parent(signal.SIGTERM if arguments.command == "serve" else signal.SIGKILL)
     answers = clean_stdout()
     job = read_job(arguments.job, arguments.options)
@@ -129,7 +131,7 @@ def prepare(peer: ModuleType, checkpoint: Path, folder: Path, job: Job) -> dict[
     folder.mkdir(parents=True, exist_ok=True)
     _, seconds = timed(lambda: peer.prepare(checkpoint.resolve(), folder.resolve(), job))
     deployable = {str(path.relative_to(folder.resolve())): path.stat().st_size for path in peer.sizes(folder.resolve())}
-    return {"seconds": seconds, "deployable": deployable, "peak_rss_mb": peak_rss_mb()}
+    return {"seconds": seconds, "deployable": deployable, "peak_rss_mb": _peak_rss_mb()}
 
 
 def answer_all(scores: Callable[[list[str]], Scores], job: Job, answers: IO[str]) -> None:
@@ -178,17 +180,17 @@ def texts_per_s(scores: Callable[[list[str]], Scores], texts: list[str], job: Jo
     return len(texts) / (time.perf_counter() - start)
 
 
-def peak_rss_mb() -> float:
-    """The most memory that this process has had, in 10^6 bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+def _peak_rss_mb() -> float:
+    from bantam.memory import peak_rss_mb
+
+    return peak_rss_mb()
 
 
 JOBS: dict[str, Callable[[Callable[[list[str]], Scores], list[str], Job], Any]] = {
     "scores": checked,
     "latencies_ms": latencies_ms,
     "texts_per_s": texts_per_s,
-    "peak_rss_mb": lambda scores, texts, job: peak_rss_mb(),
+    "peak_rss_mb": lambda scores, texts, job: _peak_rss_mb(),
 }
 
 
@@ -196,7 +198,7 @@ def try_out(scores: Callable[[list[str]], Scores], job: Job) -> dict[str, Any]:
     """Three texts: their scores and, after a first round, their latencies."""
     answer = checked(scores, TRIAL, job)
     latencies_ms(scores, TRIAL, job)
-    return {"scores": answer, "latencies_ms": latencies_ms(scores, TRIAL, job), "peak_rss_mb": peak_rss_mb()}
+    return {"scores": answer, "latencies_ms": latencies_ms(scores, TRIAL, job), "peak_rss_mb": _peak_rss_mb()}
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bantam.doctor.environments import site_packages
+from bantam.checkout import site_packages
 from benchmarks.bench.contenders import OURS
 from benchmarks.bench.process import PeerFailed
 

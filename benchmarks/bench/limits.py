@@ -139,7 +139,7 @@ def limit(found: work.Work, precision: str, rates: dict[str, Any], p50_ms: float
 
 def main() -> None:
     """Print the rates of this machine."""
-    from serving.backend.engine import usable_cores
+    from serving.backend.cores import usable_cores
 
     parser = argparse.ArgumentParser(description="What this machine reaches in a matrix product and in a copy.")
     parser.add_argument("--threads", type=int, default=usable_cores())

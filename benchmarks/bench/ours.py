@@ -78,11 +78,11 @@ def contenders(made: Ours, threads: int) -> list[tuple[Contender, Scored]]:
                 f"{NAME} {name}",
                 "bantam",
                 OURS,
-                (ENGINES[scored.artifact.manifest.format], "tokenizers"),
+                (ENGINES[scored.artifact.manifest.layout], "tokenizers"),
                 "make optimize",
                 options,
                 protocol="triton-grpc",
-                precision=scored.artifact.manifest.precision,
+                precision=scored.artifact.manifest.compute.precision,
             ),
             scored,
         )

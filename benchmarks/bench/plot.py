@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bantam.files import replacing_file
 from benchmarks.bench.results import BUDGET_POINTS, Results, Row, baseline
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
             panel(axes, results, where, title, found)
         for ending in ("svg", "png"):
             path = folder / f"bench.{ending}"
-            temporary = path.with_name(f"bench.tmp-{os.getpid()}")
-            figure.savefig(temporary, format=ending, dpi=150)
-            temporary.replace(path)
+            with replacing_file(path) as temporary:
+                figure.savefig(temporary, format=ending, dpi=150)
             written.append(path)
     return written
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact, cache_key, replacing, sha256
+from bantam.artifact import Artifact, cache_key, sha256
+from bantam.files import replacing
 from benchmarks.bench.contenders import Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.environments import Environment

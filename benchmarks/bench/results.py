@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bantam.files import write_text
 from bantam.report.schema import percentile_fields
 from bantam.run.choose import within_budget
 from benchmarks.bench.contenders import BASELINE, Contender
@@ -188,10 +188,3 @@ def baseline(rows: Sequence[Row]) -> Row | None:
 def write(results: Results, path: Path) -> None:
     """Write bench.json, whole or not at all."""
     write_text(path, json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

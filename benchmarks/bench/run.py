@@ -23,7 +23,7 @@ from benchmarks.bench.process import PeerFailed, pause
 from benchmarks.bench.quality import judge_served, score_in_process
 from benchmarks.bench.results import Results, compare, figures, row
 from benchmarks.bench.state import Bench, Log, Settings
-from serving.backend.engine import usable_cores
+from serving.backend.cores import usable_cores
 
 CALIBRATION_TEXTS = 300
 BATCHED_TEXTS = 160

@@ -17,6 +17,7 @@ import numpy as np
 
 from bantam.errors import BantamError, ClientError, ServerError
 from bantam.loadtest import closed_loop
+from bantam.memory import peak_rss_mb
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
 from benchmarks.bench.driver import BATCH, WAKE_UP
 from benchmarks.bench.guardian import Guardian
@@ -50,12 +51,11 @@ class Running:
 
     def peak_rss_mb(self) -> float:
         """The most memory that each of its processes has had, summed, in 10^6 bytes; shared pages count for each."""
-        total = 0
+        total = 0.0
         for process in tree(self.pid):
-            with contextlib.suppress(OSError, IndexError):  # it has just ended
-                status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-                total += int(status.split("VmHWM:")[1].split()[0]) * 1024
-        return total / 1e6
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                total += peak_rss_mb(process.pid)
+        return total
 
 
 def start(

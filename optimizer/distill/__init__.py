@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.trainer_utils import set_seed
 
-from bantam.artifact import Artifact
+from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import StageError
 from optimizer.architecture import blocks
 from optimizer.config import DistillConfig
@@ -86,9 +86,9 @@ def _train(
 
 def _check_source(artifact: Artifact, config: DistillConfig, context: RunContext) -> None:
     manifest = artifact.manifest
-    if manifest.format != "pytorch":
+    if not LAYOUTS[manifest.layout].trainable:
         raise StageError(
-            f"Stage {config.name!r} learns from {manifest.name!r}, which is {manifest.format} {manifest.precision}. "
+            f"Stage {config.name!r} learns from {manifest.name!r}, which is {manifest.kind}. "
             "Expected a fine-tuned, distilled or pruned model, before its export."
         )
     if manifest.signature.labels != context.data.labels:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bantam.artifact import Artifact, Manifest, seal
+from bantam.artifact import LAYOUTS, TOKENIZER_FILES, Artifact, Compute, Manifest, Numbers, deployable_files, seal
 from bantam.errors import ParityError, StageError
 from optimizer import logits, parity
 from optimizer.config import ExportConfig
@@ -26,23 +26,20 @@ class Writer(Protocol):
 
 FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}
 
-FILES = {"onnx": ("model.onnx", "model.onnx.data"), "openvino": ("model.xml", "model.bin")}
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-
 
 def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact:
     """Write ``parent`` in ``config.format`` and check that it still computes the same.
 
-    A parent of format ``pytorch`` becomes ONNX, or OpenVINO IR by way of ONNX; one of format ``onnx`` becomes OpenVINO
-    IR. Raises :class:`StageError` if it cannot be exported, :class:`ParityError` if the result computes something else.
+    A parent in layout ``hf`` becomes ONNX, or OpenVINO IR by way of ONNX; one in layout ``onnx`` becomes OpenVINO IR.
+    Raises :class:`StageError` if it cannot be exported, :class:`ParityError` if the result computes something else.
     """
     _check_possible(parent, config)
-    for name in TOKENIZER:
+    for name in TOKENIZER_FILES:
         shutil.copyfile(parent.folder / name, context.folder / name)
     try:
         manifest = _write(parent, config, context, fuse=True)
     except ParityError as exc:
-        if parent.manifest.format != "pytorch":
+        if not LAYOUTS[parent.manifest.layout].trainable:
             raise
         context.log(f"{config.name}: again without fused attention, which changed what it computes")
         manifest = _write(parent, config, context, fuse=False)
@@ -55,14 +52,16 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
     details = FORMATS[config.format](parent, context.folder, config, fuse=fuse)
     written = time.monotonic()
     origin = parent.manifest
+    # In bf16, kernels for other shapes round otherwise.
+    activations, invariant = (Numbers(), True) if config.precision == "fp32" else (Numbers("bfloat", 16), False)
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
         key=context.key,
-        format=config.format,
-        precision=config.precision,
+        layout=config.format,
+        compute=Compute(activations=activations, batch_invariant=origin.compute.batch_invariant and invariant),
         signature=origin.signature,
-        deployable=(*(name for name in FILES[config.format] if (context.folder / name).exists()), *TOKENIZER),
+        deployable=deployable_files(context.folder, config.format),
         lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,
@@ -87,11 +86,11 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
 
 
 def _check_possible(parent: Artifact, config: ExportConfig) -> None:
-    possible = {"onnx": ("pytorch",), "openvino": ("pytorch", "onnx")}[config.format]
-    if parent.manifest.format not in possible or parent.manifest.precision != "fp32":
+    if config.format not in LAYOUTS[parent.manifest.layout].exports_to or not parent.manifest.is_fp32:
+        possible = [layout.format for layout in LAYOUTS.values() if config.format in layout.exports_to]
         raise StageError(
             f"Stage {config.name!r} exports to {config.format} from {parent.manifest.name!r}, which is "
-            f"{parent.manifest.format} {parent.manifest.precision}. "
+            f"{parent.manifest.kind}. "
             f"Expected a parent of format {' or '.join(possible)} in fp32."
         )
     if config.format == "onnx" and config.precision != "fp32":

@@ -14,23 +14,21 @@ from optimizer import openvino_ir
 from optimizer.config import ExportConfig
 from optimizer.export import onnx
 
-INFERENCE_PRECISION = {"fp32": "f32", "bf16": "bf16"}
-
 
 def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
     """Write ``model.xml`` and ``model.bin``; returns the manifest's details.
 
     By way of ONNX also from PyTorch: ``convert_model(torch_module)`` gave differences of 1e-2 to 1e-1 on encoders. The
-    weights stay fp32 for either precision: bf16 is what the CPU computes in (``details["inference_precision"]``).
+    weights stay fp32 for either precision: bf16 is what the CPU computes in.
     Raises :class:`StageError` if OpenVINO cannot read the model.
     """
-    if parent.manifest.format == "onnx":
+    if parent.manifest.layout == "onnx":
         _convert(parent.folder, folder)
     else:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as between:
             onnx.write(parent, Path(between), config, fuse=fuse)
             _convert(Path(between), folder)
-    return {"inference_precision": INFERENCE_PRECISION[config.precision]}
+    return {}
 
 
 def _convert(source: Path, folder: Path) -> None:

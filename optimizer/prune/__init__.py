@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bantam.artifact import Artifact
+from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import StageError
 from optimizer.config import PruneConfig
 from optimizer.prune import layers, sparse, structured, vocabulary
@@ -26,9 +26,9 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     Raises :class:`StageError` if the parent is no PyTorch model in fp32, and what the method raises.
     """
     origin = parent.manifest
-    if origin.format != "pytorch" or origin.precision != "fp32":
+    if not LAYOUTS[origin.layout].trainable or not origin.is_fp32:
         raise StageError(
-            f"Stage {config.name!r} prunes {origin.name!r}, which is {origin.format} {origin.precision}. "
+            f"Stage {config.name!r} prunes {origin.name!r}, which is {origin.kind}. "
             "Expected a parent of format pytorch in fp32: prune before exporting and quantizing."
         )
     return METHODS[config.method](parent, config, context)

@@ -21,6 +21,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from bantam.artifact import cache_key
+from bantam.files import write_text
 from optimizer.prune.search import Cost, Size, Space
 
 HEADS, NEURONS = 6, 5
@@ -43,14 +44,11 @@ def latency(space: Space, *, tokens: int, threads: int, folder: Path) -> Cost:
         "sizes": [[asdict(size) for size in row] for row in sizes],
         "onnxruntime": onnxruntime.__version__,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"latency-{cache_key(**about)[:16]}.json"
     if not path.exists():
         graphs = [block(space, size, tokens).SerializeToString() for row in sizes for size in row]
         times = np.reshape(measure(graphs, threads), (len(heads), len(neurons))).tolist()
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**about, "milliseconds": times}, indent=1), encoding="utf-8")
-        temporary.rename(path)
+        write_text(path, json.dumps({**about, "milliseconds": times}, indent=1))
     table = np.array(json.loads(path.read_text(encoding="utf-8"))["milliseconds"])
 
     def cost(size: Size) -> float:

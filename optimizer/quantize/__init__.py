@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from bantam.artifact import Artifact, Manifest, seal
+from bantam.artifact import TOKENIZER_FILES, Artifact, Compute, Manifest, deployable_files, seal
 from bantam.errors import StageError
 from optimizer import logits
 from optimizer.config import QuantizeConfig
 from optimizer.quantize import onnx_4bit, onnx_dynamic, openvino_static
 from optimizer.stage import RunContext
 
-METHODS: dict[str, Callable[[Artifact, QuantizeConfig, RunContext, list[logits.Batch]], tuple[str, dict[str, Any]]]] = {
+METHODS: dict[
+    str, Callable[[Artifact, QuantizeConfig, RunContext, list[logits.Batch]], tuple[str, Compute, dict[str, Any]]]
+] = {
     "onnx-dynamic-int8": onnx_dynamic.write,
     "openvino-static-int8": openvino_static.write,
     "onnx-int4": onnx_4bit.write,
 }
-"""Method -> what writes the quantized model into ``context.folder``; returns its format and the manifest's details.
-Names end with the precision."""
+"""Method -> what writes the quantized model into ``context.folder``; returns its layout, what it computes in, and the
+manifest's details."""
 
-FILES = {"onnx": ("model.onnx", "model.onnx.data"), "openvino": ("model.xml", "model.bin")}
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 COMPARED = 200
 """Training texts whose logits are compared with the parent's."""
 
@@ -42,18 +42,18 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
     texts = list(context.data.splits["train"].texts)
     drawn = random.Random(config.seed).sample(texts, min(len(texts), max(config.calibration_rows, COMPARED)))
     batches = logits.encode(parent.folder, origin.signature, drawn)
-    format, details = METHODS[config.method](parent, config, context, batches[: config.calibration_rows])
-    for name in TOKENIZER:
+    layout, compute, details = METHODS[config.method](parent, config, context, batches[: config.calibration_rows])
+    for name in TOKENIZER_FILES:
         shutil.copyfile(parent.folder / name, context.folder / name)
     seconds = round(time.monotonic() - started, 1)
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
         key=context.key,
-        format=format,
-        precision=config.method.rpartition("-")[2],
+        layout=layout,
+        compute=compute,
         signature=origin.signature,
-        deployable=(*(name for name in FILES[format] if (context.folder / name).exists()), *TOKENIZER),
+        deployable=deployable_files(context.folder, layout),
         lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Compute, Numbers
 from optimizer.config import QuantizeConfig
 from optimizer.logits import Batch
 from optimizer.quantize.embeddings import quantize_embeddings
@@ -23,7 +23,7 @@ ACCURACY_LEVEL = {"fp32": 0, "int8": 4}
 
 def write(
     parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[Batch]
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, Compute, dict[str, Any]]:
     """Write ``model.onnx`` with matrix products and embeddings in 4 bits; needs no calibration.
 
     Small weights, the classifier's among them, stay fp32. A text's scores do not depend on its neighbours in a batch:
@@ -36,12 +36,22 @@ def write(
     products = [node for node in model.graph.node if node.op_type == "MatMul" and _has_large_weight(node, model.graph)]
     _pack(model, products, config.block_size, ACCURACY_LEVEL[config.products])
     large = (parent.folder / "model.onnx.data").exists()
+    blocks = Numbers("int", 8, "symmetric", "block", dynamic=True)
+    compute = Compute(
+        weights=Numbers("int", 4, "asymmetric", "block"),
+        activations=blocks if config.products == "int8" else Numbers(),
+        batch_invariant=parent.manifest.compute.batch_invariant,
+    )
     ONNXModel(model).save_model_to_file(context.folder / "model.onnx", large)
-    return "onnx", {
-        "quantizer": f"onnxruntime {onnxruntime.__version__}",
-        "int4_products": len(products),
-        "int4_embeddings": embeddings,
-    }
+    return (
+        "onnx",
+        compute,
+        {
+            "quantizer": f"onnxruntime {onnxruntime.__version__}",
+            "int4_products": len(products),
+            "int4_embeddings": embeddings,
+        },
+    )
 
 
 def _has_large_weight(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:

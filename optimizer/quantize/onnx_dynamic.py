@@ -13,17 +13,24 @@ import onnxruntime
 from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Compute, Numbers
 from optimizer.config import QuantizeConfig
 from optimizer.logits import Batch
 from optimizer.quantize.embeddings import quantize_embeddings
 from optimizer.quantize.onnx_graph import load
 from optimizer.stage import RunContext
 
+COMPUTE = Compute(
+    weights=Numbers("int", 8, "symmetric", "channel"),
+    activations=Numbers("int", 8, "asymmetric", "tensor", dynamic=True),
+    # DynamicQuantizeLinear takes one scale for a whole batch, padding included (0.06 on MiniLM).
+    batch_invariant=False,
+)
+
 
 def write(
     parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[Batch]
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, Compute, dict[str, Any]]:
     """Write ``model.onnx`` with int8 matrix products and embeddings; needs no calibration.
 
     Weights keep all 8 bits: with VNNI nothing saturates; a CPU without it needs ``session.x64quantprecision``.
@@ -45,7 +52,7 @@ def write(
             # Operators of com.microsoft have no shape inference in onnx; all that they give here is float.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
-    return "onnx", {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables}
+    return "onnx", COMPUTE, {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables}
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ def load(parent: Artifact, config: QuantizeConfig) -> onnx.ModelProto:
     Quantizers transpose weights, and trip over what was said about them. Raises :class:`StageError` if the parent is
     not ONNX in fp32.
     """
-    if parent.manifest.format != "onnx" or parent.manifest.precision != "fp32":
+    if parent.manifest.layout != "onnx" or not parent.manifest.is_fp32:
         raise StageError(
-            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.format} "
-            f"{parent.manifest.precision}. Expected a parent of format onnx in fp32."
+            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.kind}. "
+            "Expected a parent of format onnx in fp32."
         )
     model = onnx.load(parent.folder / "model.onnx")
     del model.graph.value_info[:]

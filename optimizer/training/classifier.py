@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from bantam.artifact import Artifact, Manifest, Signature, seal
+from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
@@ -119,19 +119,21 @@ def write(
     fast.backend_tokenizer.no_padding()
     fast.backend_tokenizer.no_truncation()
     fast.save_pretrained(context.folder)
+    inputs = tuple(name for name in fast.model_input_names if name in forward_inputs(model))
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
         key=context.key,
-        format="pytorch",
-        precision="fp32",
+        layout="hf",
         signature=Signature(
             task=context.data.task,
             labels=context.data.labels,
-            inputs=tuple(name for name in fast.model_input_names if name in forward_inputs(model)),
+            inputs=inputs,
             max_length=length,
             pad_token_id=fast.pad_token_id or 0,
         ),
+        # Without an attention mask (FNet), padding changes what a model computes.
+        compute=Compute(batch_invariant="attention_mask" in inputs),
         deployable=tuple(sorted(path.name for path in context.folder.iterdir())),
         lineage=context.lineage(config, parent),
         metrics=metrics or {},

@@ -1,1 +1,1 @@
-"""What runs inside Triton: copied into each version folder, so it imports nothing of Bantam."""
+"""What runs inside Triton: copied into each version folder, so it imports nothing of Bantam but itself, relatively."""

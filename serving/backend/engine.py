@@ -7,7 +7,6 @@ measures a model in process, so that served and in-process scores can be compare
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
+
+from .cores import usable_cores
 
 Feeds = dict[str, np.ndarray]
 Run = Callable[[Feeds], np.ndarray]
@@ -34,7 +35,7 @@ class Engine:
 
     ``folder`` holds ``manifest.json``, ``tokenizer.json`` and the model's files, as an export or quantize stage wrote
     them. ``threads``: CPU threads, by default the cores that this process may use. ``micro_batch``: most texts in one
-    run of the model. Raises ``ValueError`` if the manifest's format is neither ``onnx`` nor ``openvino``.
+    run of the model. Raises ``ValueError`` if the manifest's layout is neither ``onnx`` nor ``openvino``.
     """
 
     def __init__(self, folder: Path, *, threads: int | None = None, micro_batch: int = 8) -> None:
@@ -49,15 +50,11 @@ class Engine:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._max_length)
-        openvino = manifest["format"] == "openvino"
+        openvino = manifest["layout"] == "openvino"
         self._bucket = BUCKET if openvino else 1
-        # Below fp32, a text's scores would depend on its neighbours: ONNX Runtime's DynamicQuantizeLinear takes one
-        # scale for a whole batch, padding included (0.06 on MiniLM); OpenVINO's scales are fixed, but its int8 kernels
-        # round otherwise for other shapes (0.002). Alone, a text has the same scores always; and with ONNX Runtime,
-        # singles in parallel over the cores reach the throughput of batches. Without an attention mask (FNet), padding
-        # itself changes what a model computes.
-        alone = manifest["precision"] != "fp32" or "attention_mask" not in self._inputs
-        self._micro_batch = 1 if alone else micro_batch
+        # Where a text's logits depend on its neighbours, texts run one by one: one text, one score. With ONNX Runtime,
+        # singles in parallel over the cores reach the throughput of batches.
+        self._micro_batch = micro_batch if manifest["compute"]["batch_invariant"] else 1
         self._run = _open(folder, manifest, self.threads)
         # One thread of ours per core keeps ONNX Runtime busy; OpenVINO in latency mode has one stream, and queues.
         self._pool = ThreadPoolExecutor(1 if openvino else self.threads, thread_name_prefix="micro-batch")
@@ -101,18 +98,6 @@ class Engine:
                     feeds["input_ids"].fill(self._pad)
                     self._run(feeds)
         self.scores(["warm", "up"])
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity mask and its container's CPU quota, not the machine's count."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here: no quota to keep
-    return cores
 
 
 def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[list[int]]:
@@ -159,11 +144,11 @@ def _round_up(length: int, step: int) -> int:
 
 def _open(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
     """Load the model; returns the function from its inputs to its logits, float32 ``[texts, labels]``."""
-    formats = {"onnx": _open_onnx, "openvino": _open_openvino}
-    if manifest["format"] not in formats:
-        known = ", ".join(formats)
-        raise ValueError(f"{folder}: a model in format {manifest['format']!r} cannot be served. Export it to: {known}.")
-    return formats[manifest["format"]](folder, manifest, threads)
+    programs = {"onnx": _open_onnx, "openvino": _open_openvino}
+    if manifest["layout"] not in programs:
+        known = ", ".join(programs)
+        raise ValueError(f"{folder}: a model in layout {manifest['layout']!r} cannot be served. Export it to: {known}.")
+    return programs[manifest["layout"]](folder, manifest, threads)
 
 
 def _open_onnx(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
@@ -191,7 +176,7 @@ def _open_openvino(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
     import openvino as ov
 
     config = {
-        "INFERENCE_PRECISION_HINT": manifest["details"].get("inference_precision", "f32"),
+        "INFERENCE_PRECISION_HINT": "bf16" if manifest["compute"]["activations"]["kind"] == "bfloat" else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned, two servers on one machine would share one core.

@@ -1,11 +1,14 @@
 """Triton's Python backend: TEXT (BYTES, UTF-8, ``[batch, 1]``) to SCORES (FP32, ``[batch, labels]``).
 
-Copied with ``engine.py`` into each version folder. The interpreter is the serving environment's: ``server.py`` puts it
-first on PATH, where the backend's embedded Python looks for its home; in a container it is the only one.
+Copied into each version folder, with the folder ``backend`` that it runs. The interpreter is the serving environment's:
+``server.py`` puts it first on PATH, where the backend's embedded Python looks for its home; in a container it is the
+only one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import importlib.util
 import json
 import sys
@@ -93,11 +96,18 @@ def decode(request: Any) -> list[str]:
 
 
 def load_engine(folder: Path) -> ModuleType:
-    """Import the engine.py of this version folder by its path, whatever else is called ``engine`` on sys.path."""
-    spec = importlib.util.spec_from_file_location("bantam_engine", folder / "engine.py")
+    """The module ``engine`` of this version's own copy of the backend.
+
+    As a package of a name of its own: versions and models that share a process keep their modules apart, and nothing
+    else on sys.path is taken for them.
+    """
+    package = f"bantam_backend_{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
+    source = folder / "backend" / "__init__.py"
+    spec = importlib.util.spec_from_file_location(package, source, submodule_search_locations=[str(source.parent)])
     if spec is None or spec.loader is None:
-        raise ImportError(f"{folder / 'engine.py'} cannot be imported.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+        raise ImportError(f"{source} cannot be imported.")
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]  # of an earlier load from the same folder
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[package])
+    return importlib.import_module(f"{package}.engine")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bantam.artifact import MANIFEST, Artifact, Manifest, Signature, replacing, seal, sweep
+from bantam.artifact import MANIFEST, Artifact, Manifest, Signature, seal
 from bantam.errors import ArtifactError
+from bantam.files import replacing, sweep
 
 SIGNATURE = Signature("single_label", ("ham", "spam"), ("input_ids",), 8)
 
@@ -15,7 +16,7 @@ def make(folder: Path, content: str = "weights", **changes: object) -> Artifact:
     with replacing(folder) as temporary:
         (temporary / "model.bin").write_text(content)
         (temporary / "notes.txt").write_text("not shipped")
-        manifest = Manifest("a", "test", "k", "onnx", "fp32", SIGNATURE, deployable=("model.bin",))
+        manifest = Manifest("a", "test", "k", "onnx", SIGNATURE, deployable=("model.bin",))
         seal(temporary, replace(manifest, **changes))  # type: ignore[arg-type]
     return Artifact.load(folder, verify=True)
 
@@ -70,7 +71,7 @@ def test_sweep_removes_only_what_was_left_half_written(tmp_path: Path) -> None:
         (lambda folder: (folder / "model.bin").write_text("wei"), "missing or not 7 bytes"),
         (lambda folder: (folder / "model.bin").write_text("WEIGHTS"), "has changed since"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "no readable manifest.json"),
-        (lambda folder: (folder / MANIFEST).write_text('{"schema": 99}'), "schema 99, expected 1"),
+        (lambda folder: (folder / MANIFEST).write_text('{"schema": 99}'), "schema 99, expected 2"),
         (lambda folder: (folder / MANIFEST).unlink(), "no readable manifest.json"),
     ],
 )

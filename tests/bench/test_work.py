@@ -24,7 +24,7 @@ def test_onnx(tiny_artifact: Artifact) -> None:
 
 
 def test_openvino(make_artifact: Callable[..., Artifact]) -> None:
-    folder = make_artifact(format="openvino").folder
+    folder = make_artifact(layout="openvino").folder
     found = work.count(folder, ["model.xml", "model.bin", "tokenizer.json"], tokens=7)
     assert found.macs == HIDDEN * LABELS
     assert TINY_BYTES <= found.weight_bytes < TINY_BYTES + 200

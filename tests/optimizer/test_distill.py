@@ -211,7 +211,7 @@ def other_tokens(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 def test_an_exported_teacher_is_refused(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
 ) -> None:
-    exported = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, format="onnx", name="onnx-fp32"))
+    exported = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, layout="onnx", name="onnx-fp32"))
     with pytest.raises(StageError, match=r"learns from 'onnx-fp32', which is onnx fp32. Expected .* before its export"):
         distill.run(exported, DISTILL, context_in(tmp_path, moods, untrained))
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from bantam.artifact import Artifact, Signature
+from bantam.artifact import Artifact, Compute, Signature
 from bantam.errors import ParityError, StageError
 from optimizer import export, logits, quantize
 from optimizer.config import ExportConfig, QuantizeConfig
@@ -65,7 +65,7 @@ def test_every_architecture_keeps_parity_in_both_formats_and_can_be_quantized(mo
 
 def test_the_manifest_says_what_was_made_from_what(bert: Artifact, bert_onnx: Artifact) -> None:
     loaded = Artifact.load(bert_onnx.folder, verify=True).manifest
-    assert (loaded.format, loaded.precision, loaded.random_weights) == ("onnx", "fp32", True)
+    assert (loaded.layout, loaded.compute.precision, loaded.random_weights) == ("onnx", "fp32", True)
     assert loaded.signature == bert.manifest.signature
     assert [entry["stage"] for entry in loaded.lineage] == ["finetune", "export"]
     assert loaded.lineage[-1]["config"]["format"] == "onnx"
@@ -100,7 +100,7 @@ def test_openvino_straight_from_pytorch_goes_by_way_of_onnx(
     direct = export.run(bert, OPENVINO, make_context(tmp_path / "direct"))
     by_way = export.run(bert_onnx, OPENVINO, make_context(tmp_path / "by-way"))
     assert direct.manifest.files == by_way.manifest.files
-    assert direct.manifest.details == {"inference_precision": "f32"}
+    assert direct.manifest.compute == Compute()
     assert sorted(path.name for path in direct.folder.iterdir()) == [
         "manifest.json", "model.bin", "model.xml", "tokenizer.json", "tokenizer_config.json"
     ]  # fmt: skip
@@ -109,8 +109,8 @@ def test_openvino_straight_from_pytorch_goes_by_way_of_onnx(
 def test_bf16_is_told_to_the_runtime_and_bounded_more_loosely(bert_onnx: Artifact, tmp_path: Path) -> None:
     config = ExportConfig(name="openvino-bf16", stage="export", format="openvino", precision="bf16")
     artifact = export.run(bert_onnx, config, make_context(tmp_path / "bf16"))
-    assert artifact.manifest.precision == "bf16"
-    assert artifact.manifest.details["inference_precision"] == "bf16"
+    assert artifact.manifest.compute.precision == "bf16"
+    assert artifact.manifest.compute.batch_invariant is False
     assert artifact.manifest.metrics["parity"]["tolerance"] > 1e-3
 
 

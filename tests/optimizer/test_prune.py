@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import ModelError, StageError
 from optimizer import prune
 from optimizer.architecture import anatomy, blocks, flops
@@ -202,7 +202,7 @@ def test_an_architecture_that_cannot_be_taken_apart_is_refused(tmp_path: Path, m
         pruned(tmp_path, model_type, config(method, **more))
 
 
-@pytest.mark.parametrize("changes", [{"format": "onnx"}, {"precision": "int8"}])
+@pytest.mark.parametrize("changes", [{"layout": "onnx"}, {"compute": Compute(weights=Numbers("int", 8))}])
 def test_only_pytorch_in_fp32_is_pruned(tmp_path: Path, changes: dict[str, Any]) -> None:
     parent = write_tiny_classifier(tmp_path / "parent", "bert")
     other = Artifact(parent.folder, replace(parent.manifest, **changes))

@@ -40,12 +40,12 @@ def test_int8_is_small_close_to_its_parent_and_the_same_each_time(
     assert one.manifest.files == two.manifest.files
     assert one.digest == two.digest
     loaded = Artifact.load(one.folder, verify=True).manifest
-    assert loaded.precision == "int8"
+    assert loaded.compute.precision == "int8"
     assert loaded.signature == bert_onnx.manifest.signature
     assert loaded.random_weights
     assert [entry["stage"] for entry in loaded.lineage] == ["finetune", "export", "quantize"]
     assert loaded.lineage[-1]["config"]["method"] == config.method
-    weights = {"onnx": "model.onnx", "openvino": "model.bin"}[loaded.format]
+    weights = {"onnx": "model.onnx", "openvino": "model.bin"}[loaded.layout]
     assert loaded.files[weights]["bytes"] < 0.5 * bert_onnx.manifest.files["model.onnx"]["bytes"]
     figures = loaded.metrics["logits"]
     assert figures["texts"] == 40
@@ -59,7 +59,7 @@ def test_static_takes_an_openvino_parent_too(bert_onnx: Artifact, tmp_path: Path
     config = ExportConfig(name="openvino-fp32", stage="export", format="openvino")
     parent = export.run(bert_onnx, config, make_context(tmp_path / "openvino"))
     int8 = quantize.run(parent, STATIC, make_context(tmp_path / "int8"))
-    assert int8.manifest.details["inference_precision"] == "f32"
+    assert int8.manifest.compute.activations.dynamic is False
     assert int8.manifest.details["calibration_texts"] == 20
     assert int8.manifest.details["quantizer"].startswith("nncf 3")
     assert int8.size_bytes < parent.size_bytes

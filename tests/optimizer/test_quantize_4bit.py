@@ -58,7 +58,7 @@ def test_int4_is_small_close_to_its_parent_and_the_same_each_time(
     two = quantize.run(parent, config, make_context(tmp_path / "two"))
     assert one.digest == two.digest
     loaded = Artifact.load(one.folder, verify=True).manifest
-    assert (loaded.format, loaded.precision) == ("onnx", "int4")
+    assert (loaded.layout, loaded.compute.precision) == ("onnx", "int4")
     figures = loaded.metrics["logits"]
     assert 0 < figures["mean_difference"] < 0.25 * figures["reference_std"]
     # In place of 32 bits: 4 and, for each 32 weights, a scale of 32 and a zero point of 4 (words: two numbers of 16).
@@ -108,7 +108,7 @@ def test_larger_blocks_are_smaller_files(parent: Artifact, tmp_path: Path) -> No
 def test_int8_with_embeddings_in_4_bits(parent: Artifact, tmp_path: Path) -> None:
     int8 = quantize.run(parent, MIXED.model_copy(update={"embedding_bits": 8}), make_context(tmp_path / "int8"))
     mixed = quantize.run(parent, MIXED, make_context(tmp_path / "mixed"))
-    assert mixed.manifest.precision == "int8"
+    assert mixed.manifest.compute.precision == "int8"
     assert mixed.manifest.details["int4_embeddings"] == int8.manifest.details["int8_embeddings"] >= 1
     operators = [node.op_type for node in onnx.load(mixed.folder / "model.onnx").graph.node]
     assert "BitShift" in operators

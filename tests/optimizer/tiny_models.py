@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bantam.artifact import Artifact, Manifest, Signature, seal
+from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, Split
 from optimizer.stage import RunContext
@@ -87,8 +87,7 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
         name="baseline",
         stage="finetune",
         key="0" * 64,
-        format="pytorch",
-        precision="fp32",
+        layout="hf",
         signature=Signature(
             task,
             LABELS,
@@ -96,6 +95,7 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
             max_length=MAX_LENGTH,
             pad_token_id=config.pad_token_id,
         ),
+        compute=Compute(batch_invariant="attention_mask" in inputs),
         deployable=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         lineage=({"name": "baseline", "stage": "finetune", "key": "0" * 64, "config": {}},),
         random_weights=True,

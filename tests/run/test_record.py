@@ -17,7 +17,7 @@ SPARSE = {"sparsity": {"pattern": "magnitude", "ratio": 0.25, "modules": []}}
 def artifact(name: str, parents: tuple[str, ...], **details: Any) -> Artifact:
     """One that was made from ``parents`` in turn."""
     lineage = tuple({"name": step} for step in (*parents, name))
-    manifest = Manifest(name, "prune", "k", "onnx", "fp32", SIGNATURE, lineage=lineage, details=details)
+    manifest = Manifest(name, "prune", "k", "onnx", SIGNATURE, lineage=lineage, details=details)
     return Artifact(Path(name), manifest)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Compute, seal
 from serving.backend import engine as module
-from serving.backend.engine import Engine, micro_batches, sigmoid, softmax, usable_cores
+from serving.backend.cores import usable_cores
+from serving.backend.engine import Engine, micro_batches, sigmoid, softmax
 
 TEXTS = ["i love it", "hate", "", "that is so very much fear ! " * 3, "😀 ñ \x00", "i", "love " * 200]
 
@@ -51,7 +52,7 @@ def test_single_label_scores_are_a_softmax(make_artifact: Callable[..., Artifact
 def test_openvino_gives_the_scores_of_onnx_runtime(
     tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], micro_batch: int
 ) -> None:
-    openvino = make_artifact(format="openvino", precision="fp32")
+    openvino = make_artifact(layout="openvino")
     scores = Engine(openvino.folder, threads=1, micro_batch=micro_batch).scores(TEXTS)
     np.testing.assert_allclose(scores, Engine(tiny_artifact.folder, threads=1).scores(TEXTS), atol=1e-6)
 
@@ -71,9 +72,7 @@ def make_int8(make_artifact: Callable[..., Artifact]) -> Artifact:
     """The tiny classifier with its head quantized dynamically: one activation scale for a whole batch."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from bantam.artifact import seal
-
-    artifact = make_artifact(precision="int8")
+    artifact = make_artifact(compute=Compute(batch_invariant=False))
     model = artifact.folder / "model.onnx"
     quantized = artifact.folder / "quantized.onnx"
     quantize_dynamic(str(model), str(quantized), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
@@ -92,8 +91,8 @@ def test_int8_batched_would_depend_on_the_neighbours(make_int8: Artifact, monkey
 def test_an_unknown_format_names_those_that_are_served(make_artifact: Callable[..., Artifact]) -> None:
     artifact = make_artifact()
     manifest = artifact.folder / "manifest.json"
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"format": "onnx"', '"format": "pytorch"'))
-    with pytest.raises(ValueError, match=r"'pytorch' cannot be served. Export it to: onnx, openvino"):
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"layout": "onnx"', '"layout": "hf"'))
+    with pytest.raises(ValueError, match=r"'hf' cannot be served. Export it to: onnx, openvino"):
         Engine(artifact.folder)
 
 

@@ -39,7 +39,7 @@ def root(
     folder = tmp_path_factory.mktemp("repository")
     publish(tiny_artifact, folder, "one", thresholds=[0.5, 0.5, 0.5])
     publish(make_artifact(task="single_label"), folder, "two", thresholds=None)
-    publish(make_artifact(format="openvino"), folder, "three", thresholds=None)
+    publish(make_artifact(layout="openvino"), folder, "three", thresholds=None)
     return folder
 
 

@@ -38,8 +38,8 @@ def files(root: Path) -> dict[str, bytes]:
 def test_first_publish_is_version_one_and_self_contained(tiny_artifact: Artifact, tmp_path: Path) -> None:
     result = put(tiny_artifact, tmp_path / "repo")
     assert result == Published("tiny", 1, tmp_path / "repo" / "tiny" / "1", changed=True)
-    names = {"model.py", "engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
-    assert names <= {path.name for path in result.folder.iterdir()}
+    names = {"model.py", "backend/engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
+    assert names <= {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert (result.folder / "labels.txt").read_text(encoding="utf-8") == "joy\nanger\nfear\n"
     assert Engine(result.folder, threads=1).scores(["love"]).shape == (1, 3)
     assert models(tmp_path / "repo") == ["tiny"]
@@ -109,8 +109,8 @@ def test_format_that_cannot_be_served(make_artifact: Callable[..., Artifact], tm
     from dataclasses import replace
 
     artifact = make_artifact()
-    pytorch = Artifact(artifact.folder, replace(artifact.manifest, format="pytorch"))
-    with pytest.raises(RepositoryError, match=r"format 'pytorch', expected onnx or openvino. Export it first"):
+    pytorch = Artifact(artifact.folder, replace(artifact.manifest, layout="hf"))
+    with pytest.raises(RepositoryError, match=r"got a pytorch fp32 model, expected onnx or openvino. Export it first"):
         put(pytorch, tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_wrong_number_of_thresholds(tiny_artifact: Artifact, tmp_path: Path) -> 
 def test_root_is_a_file(tiny_artifact: Artifact, tmp_path: Path) -> None:
     root = tmp_path / "file"
     root.write_text("not a folder")
-    with pytest.raises(RepositoryError, match="not a folder that a model can be published to"):
+    with pytest.raises(RepositoryError, match="Expected a folder that a model can be published to"):
         put(tiny_artifact, root)
 
 
@@ -153,7 +153,7 @@ def test_read_only_repository_keeps_the_previous_version(
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(RepositoryError, match="Expected one that can be written to"):
+        with pytest.raises(RepositoryError, match="Expected a folder that a model can be published to"):
             put(artifact, unprivileged)
     finally:
         if root:
@@ -177,7 +177,7 @@ def test_full_disk_keeps_the_previous_version(
         copy(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(DiskFullError, match=r"the disk is full .* the previous version stays"):
+    with pytest.raises(DiskFullError, match=r"No space left while writing .* What was there before is untouched"):
         put(make_artifact(details={"seed": 3}), tmp_path)
     assert files(tmp_path) == before
 

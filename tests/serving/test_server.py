@@ -37,7 +37,7 @@ def root(
     """A repository of three models: ONNX, OpenVINO, and one whose model file is broken."""
     folder = tmp_path_factory.mktemp("repository")
     publish(tiny_artifact, folder, "tiny", thresholds=[0.5, 0.5, 0.5])
-    publish(make_artifact(format="openvino", task="single_label"), folder, "tiny.ov", thresholds=None, threads=1)
+    publish(make_artifact(layout="openvino", task="single_label"), folder, "tiny.ov", thresholds=None, threads=1)
     broken = publish(make_artifact(details={"broken": True}), folder, "broken", thresholds=None)
     (broken.folder / "model.onnx").write_bytes(b"not a model")
     return folder
@@ -133,7 +133,7 @@ def test_memory_is_given_by_role(server: Server) -> None:
     memory = server.memory()
     assert set(memory) == {"tritonserver", *(("tiny", "tiny.ov") if server.backend.isolated else ())}
     for used in memory.values():
-        assert 1e6 < used.rss <= used.peak < 1e9
+        assert 1 < used.rss <= used.peak < 1000
     assert server.model_memory("tiny") == memory["tiny" if server.backend.isolated else "tritonserver"]
 
 

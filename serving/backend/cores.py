@@ -1,0 +1,22 @@
+"""How many cores this process may use. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Whole cores that this process may use: its affinity mask and its container's CPU quota, not the machine's count.
+
+    A quota of 1.5 cores is one: a second thread would be throttled half of the time. ``cgroup``: where the container's
+    limits (cgroup v2) are.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here: no quota to keep
+    return cores
