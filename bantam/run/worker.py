@@ -197,7 +197,7 @@ class _Asking:
         return Timed(found.latencies_ms, found.errors + woken.errors)
 
     def max_rate(self, address: str, model: str, texts: list[str], slo_ms: float, seconds: float) -> Borne:
-        from bantam.loadtest import max_rate_within_slo
+        from bantam.loadtest.search import max_rate_within_slo
 
         failed: list[str] = []  # appended to from many threads: that is atomic, a counter is not
 
