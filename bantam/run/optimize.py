@@ -24,6 +24,7 @@ from bantam.run import builder as pipeline
 from bantam.run import record
 from bantam.run.endpoint import Endpoint, paused
 from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
+from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored, score
 from bantam.run.timing import Timing
 from bantam.run.worker import Requester
@@ -34,35 +35,13 @@ from optimizer.load import resolve
 from optimizer.recipe import Recipe, load_recipe
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
-from serving.repository import Published, baseline_of, publish, withdraw
+from serving.repository import Version, baseline_of, publish, withdraw
 from serving.server import Server
 
 Log = Callable[[str], None]
 BASELINE = "baseline"
 SCORE_TOLERANCE = 1e-3
 """Most that a served and an in-process score of the same text may differ; beyond it, a variant is not published."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    model: str = "minilm"
-    data: str = "goemotions-ekman"
-    recipe: str = "int8"
-    profile: str = "quick"
-    device: str = "cpu"
-    max_drop: float | None = None
-    name: str | None = None
-    """Name to publish under; the model's own if absent."""
-    random_init: bool = False
-    text_column: str | None = None
-    label_column: str | None = None
-    separator: str | None = None
-    build: Path = Path("build")
-    repository: Path = Path("model_repo")
-    command: str = ""
-    """What the user typed, for the report."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +55,7 @@ class Served:
 class Run:
     """Everything that a run finds out; what :mod:`bantam.run.record` makes the report from."""
 
-    request: Request
+    request: OptimizeRequest
     recipe: Recipe
     data: Dataset
     checkpoint: Checkpoint
@@ -88,7 +67,7 @@ class Run:
     scored: dict[str, Scored] = field(default_factory=dict)
     served: dict[str, Served] = field(default_factory=dict)
     measured: dict[str, Timing] = field(default_factory=dict)
-    published: Published | None = None
+    published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""
     isolated_because: str = ""
@@ -97,7 +76,7 @@ class Run:
     seconds: float = 0.0
 
 
-def prepare(request: Request, log: Log) -> Run:
+def prepare(request: OptimizeRequest, log: Log) -> Run:
     """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had."""
     recipe = load_recipe(request.recipe, request.profile)
     if request.max_drop is not None:
@@ -118,7 +97,7 @@ def prepare(request: Request, log: Log) -> Run:
     return Run(request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, request.build / run_name(request))
 
 
-def run_name(request: Request) -> str:
+def run_name(request: OptimizeRequest) -> str:
     """Name of the run's folder: model, data, recipe and profile."""
     parts = [request.model, request.data, request.recipe, request.profile]
     name = "-".join(slug(Path(part).stem if part.endswith((".toml", ".csv", ".tsv")) else part) for part in parts)
@@ -130,7 +109,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.rstrip("/").rpartition("/")[2].lower()).strip("-.") or "model"
 
 
-def optimize(request: Request, log: Log) -> tuple[Report, Path]:
+def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     """Make every variant, serve all of them, measure, publish the best; returns the report and the run's folder.
 
     Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
@@ -176,7 +155,7 @@ def make(run: Run, log: Log) -> None:
             run.scored[stage.name] = score(run.artifacts[stage.name], run.data, context, run.recipe.serving)
 
 
-def take_part(request: Request) -> None:
+def take_part(request: OptimizeRequest) -> None:
     """What a process of several does that is not the main one: it trains with the others, and writes nothing."""
     with distributed.main_first(request.device):
         run = prepare(request, lambda _: None)
@@ -218,7 +197,7 @@ def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
     run.served[name] = Served(answers)
 
 
-def published_name(request: Request) -> str:
+def published_name(request: OptimizeRequest) -> str:
     """What the chosen variant is published as."""
     return request.name or slug(request.model) + ("-random" if request.random_init else "")
 
@@ -261,7 +240,7 @@ def _publish_chosen(run: Run, chosen: str, log: Log) -> None:
         )
 
 
-def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Published:
+def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Version:
     serving = run.recipe.serving
     return publish(
         scored.artifact,

@@ -84,7 +84,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
-        published=PublishedRecord(name=run.published.name, version=run.published.version) if run.published else None,
+        published=PublishedRecord(name=run.published.name, version=run.published.number) if run.published else None,
         conditions=Conditions(
             texts=min(run.recipe.measure.texts, len(run.data.splits["test"].texts)),
             rounds=run.recipe.measure.rounds,
