@@ -1,0 +1,82 @@
+"""Reading checkpoints: one place does it, and what a checkpoint brings in code never runs."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bantam.artifact import Artifact
+from bantam.errors import ModelError
+from optimizer.load.model import load_model, load_tokenizer
+from tests.optimizer.tiny_models import LABELS, write_tiny_classifier
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Artifact:
+    return write_tiny_classifier(tmp_path / "bert", "bert")
+
+
+def reads_checkpoint(path: Path) -> bool:
+    """Whether the file calls ``from_pretrained`` of a model or tokenizer; a configuration holds no weights or code."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return any(
+        call.attr == "from_pretrained" and ast.unparse(call.value) != "AutoConfig"
+        for call in calls
+        if isinstance(call, ast.Attribute)
+    )
+
+
+def test_one_place_reads_checkpoints() -> None:
+    sources = [path for package in ("bantam", "optimizer", "serving") for path in (ROOT / package).rglob("*.py")]
+    found = [path.relative_to(ROOT).as_posix() for path in sources if reads_checkpoint(path)]
+    assert found == ["optimizer/load/model.py"]
+
+
+def test_the_head_is_that_of_the_folder_or_fits_the_labels(bert: Artifact) -> None:
+    model = load_model(bert.folder, attention="eager")
+    assert not model.training
+    assert model.config.num_labels == len(LABELS)
+    assert model.config._attn_implementation == "eager"
+    trained = load_model(bert.folder, labels=("no", "yes"), task="single_label", dtype=torch.bfloat16)
+    assert trained.config.id2label == {0: "no", 1: "yes"}
+    assert trained.config.problem_type == "single_label_classification"
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.bfloat16}
+
+
+def test_code_of_a_known_model_type_is_left_alone_and_nobody_is_asked(
+    bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    (bert.folder / "own.py").write_text(
+        "from pathlib import Path\nfrom transformers import *\n"
+        f"Path({str(ran)!r}).touch()\n"
+        "class Config(BertConfig): pass\nclass Model(BertForSequenceClassification): pass\n"
+    )
+    for name, auto_map in (
+        ("config.json", {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["own.Slow", "own.Fast"]}),
+    ):
+        path = bert.folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": auto_map}))
+
+    def asked(prompt: str = "") -> str:
+        raise AssertionError(f"asked: {prompt}")
+
+    monkeypatch.setattr(builtins, "input", asked)
+    assert type(load_model(bert.folder)).__module__.startswith("transformers.models.bert")
+    assert type(load_tokenizer(bert.folder)).__module__.startswith("transformers.")
+    assert not ran.exists()
+
+
+def test_weights_that_may_run_code_are_not_read(bert: Artifact) -> None:
+    (bert.folder / "model.safetensors").unlink()
+    torch.save({}, bert.folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"bert cannot be loaded as a classifier: .*safetensors"):
+        load_model(bert.folder)
