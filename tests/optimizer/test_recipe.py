@@ -1,25 +1,15 @@
 """Recipes: what is shipped loads, what is wrong is refused with the known choices."""
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
 from pydantic import ValidationError
 
 from bantam.errors import RecipeError
-from optimizer.config import (
-    Augmentation,
-    Config,
-    DistillConfig,
-    FinetuneConfig,
-    LossWeights,
-    StageConfig,
-    TrainingConfig,
-)
+from optimizer.config import DistillConfig, FinetuneConfig, LossWeights
 from optimizer.kinds import config_classes
-from optimizer.recipe import PROFILES, MeasureConfig, ServingConfig, known_recipes, load_recipe
+from optimizer.recipe import PROFILES, known_recipes, load_recipe
 
 RECIPE = """
 description = "a test"
@@ -230,10 +220,8 @@ def test_defaults_and_a_matrix_are_written_out(tmp_path: Path) -> None:
 
 def test_a_profile_adds_stages_of_its_own(tmp_path: Path) -> None:
     full = [stage.name for stage in load_recipe(write(tmp_path, TREE), "full").stages]
-    assert full == [stage.name for stage in load_recipe(write(tmp_path, TREE)).stages][:3] + ["more"] + [
-        *("small-onnx", "small-int8", "smaller-onnx", "smaller-int8"),
-        "more-openvino",
-    ]
+    quick = [stage.name for stage in load_recipe(write(tmp_path, TREE)).stages]
+    assert full == [*quick[:3], "more", *quick[3:], "more-openvino"]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -267,50 +255,3 @@ def test_the_study_has_a_row_for_each_loss_and_kind_of_student() -> None:
     assert alone == {*LossWeights.model_fields} - {"soft", "hard"}
     used = {name for stage in stages for name in stage.model_fields_set}
     assert {"teachers", "heads", "neurons", "hidden", "choose", "layer_map", "augmentation", "sparsity"} <= used
-
-
-def in_the_docs(heading: str) -> dict[str, str]:
-    """Key -> default, as the table under a heading of docs/recipes.md says."""
-    text = (Path(__file__).parents[2] / "docs/recipes.md").read_text(encoding="utf-8")
-    section = re.split(r"\n#+ ", text.partition(f"# {heading}\n")[2])[0]
-    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE))
-
-
-def told(kind: type[Config], base: type[Config] | None = None) -> dict[str, str]:
-    """The same of a config, without the keys of its base and the one that names the method."""
-    known = {"method", *base.model_fields} if base else set()
-    return {
-        name: "required" if field.is_required() else told_value(field.default)
-        for name, field in kind.model_fields.items()
-        if name not in known
-    }
-
-
-def told_value(value: Any) -> str:
-    if value is None:
-        return "absent"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "{}" if isinstance(value, LossWeights) else "[]" if value == () else str(value)
-
-
-def test_the_docs_have_every_key_and_its_default() -> None:
-    assert in_the_docs("Every stage") == told(StageConfig)
-    assert in_the_docs("finetune and distill") == told(TrainingConfig, StageConfig)
-    assert in_the_docs("losses") == told(LossWeights)
-    assert in_the_docs("augmentation") == told(Augmentation)
-    assert in_the_docs("measure") == told(MeasureConfig)
-    assert in_the_docs("serving") == told(ServingConfig)
-    for stage, methods in config_classes().items():
-        for name, kind in methods.items():
-            if stage != "finetune":
-                base = TrainingConfig if stage == "distill" else StageConfig
-                assert in_the_docs(f"{stage} {name}".strip()) == told(kind, base), name
-
-
-def test_the_example_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs/recipes.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    recipe = load_recipe(write(tmp_path, example))
-    assert [stage.name for stage in recipe.stages][3:] == ["half-onnx", "half-int8", "third-onnx", "third-int8"]
-    assert recipe.measure.rounds == 3
