@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bantam.report import plots
-from bantam.report.ranking import on_front
 from bantam.report.provenance import StageStep
+from bantam.report.ranking import on_front
 from bantam.report.schema import BASELINE, Quality, Report, Slice, Variant
 from bantam.report.text import (
     COLUMNS,

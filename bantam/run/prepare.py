@@ -44,7 +44,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
     recipe = recipe.suited_to(checkpoint.training)
     if not checkpoint.random_weights:
-        recipe = with_safe_choice(recipe)
+        recipe = recipe.exporting(BASELINE)  # the safe choice
     for note in data.notes:
         log(note)
     if checkpoint.random_weights:
@@ -77,16 +77,6 @@ def published_name(request: OptimizeRequest) -> str:
 def slug(text: str) -> str:
     """The last part of a path or hub id, with what a folder's or model's name cannot hold replaced by hyphens."""
     return re.sub(r"[^a-z0-9.]+", "-", text.rstrip("/").rpartition("/")[2].lower()).strip("-.") or "model"
-
-
-def with_safe_choice(recipe: Recipe) -> Recipe:
-    """The recipe with an export of the baseline as it is, which is published if nothing compressed may be."""
-    if recipe.export_of(BASELINE):
-        return recipe
-    taken = {stage.name for stage in recipe.stages}
-    name = next(name for n in range(len(taken) + 1) if (name := f"baseline-onnx{n or ''}") not in taken)
-    export = ExportConfig(stage="export", name=name, parent=BASELINE, format="onnx", measure=False)
-    return recipe.model_copy(update={"stages": (*recipe.stages, export)})
 
 
 def _told_apart(text: str, known: Collection[str]) -> str:

@@ -54,7 +54,7 @@ def _scores(
 
     def make(target: RunContext) -> Artifact:
         with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:
-            np.save(target.folder / "scores.npy", worker.scores(data.splits[split].texts))
+            np.save(target.folder / "scores.npy", worker.probabilities(data.splits[split].texts))
         manifest = replace(
             variant.manifest,
             name=f"scores-{variant.manifest.name}-{split}",

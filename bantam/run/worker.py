@@ -36,7 +36,7 @@ REQUEST_TIMEOUT_S = 60.0
 class Runner(Protocol):
     """What runs a variant in process: the PyTorch reference, or the engine that also runs inside the server."""
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
 
 
@@ -124,9 +124,9 @@ class Worker(Child):
     def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
         super().__init__(artifact.manifest.name, _Running, artifact.folder, threads, micro_batch)
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
-        return np.asarray(self._ask("scores", list(texts)))
+        return np.asarray(self._ask("probabilities", list(texts)))
 
     def timed(self, texts: Sequence[str]) -> Timed:
         """Time each text alone, from text to probabilities; a text that fails is counted, not raised."""
@@ -180,11 +180,11 @@ class _Running:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self._runner = open_runner(Artifact.load(folder), threads=threads, micro_batch=micro_batch)
 
-    def scores(self, texts: list[str]) -> NDArray[np.float32]:
-        return self._runner.scores(texts)
+    def probabilities(self, texts: list[str]) -> NDArray[np.float32]:
+        return self._runner.probabilities(texts)
 
     def timed(self, texts: list[str]) -> Timed:
-        return timed(lambda text: self._runner.scores([text]), texts)
+        return timed(lambda text: self._runner.probabilities([text]), texts)
 
 
 class _Asking:

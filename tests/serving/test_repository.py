@@ -55,7 +55,7 @@ def test_first_publish_is_version_one_and_self_contained(tiny_artifact: Artifact
     names = {"model.py", "backend/engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
     assert names <= {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert (result.folder / "labels.txt").read_text(encoding="utf-8") == "joy\nanger\nfear\n"
-    assert Engine(result.folder, threads=1).scores(["love"]).shape == (1, 3)
+    assert Engine(result.folder, threads=1).probabilities(["love"]).shape == (1, 3)
     assert models(tmp_path / "repo") == ["tiny"]
     Artifact.load(result.folder, verify=True)
 

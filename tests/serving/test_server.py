@@ -71,7 +71,7 @@ def get(address: str, path: str, method: str = "GET") -> tuple[int, str]:
 @pytest.mark.parametrize("model", ["tiny", "tiny.ov"])
 def test_served_scores_are_those_in_process(server: Server, root: Path, model: str) -> None:
     engine = Engine(root / model / "1", threads=1)
-    np.testing.assert_allclose(scores(server, model, "i love it"), engine.scores(["i love it"]), atol=1e-6)
+    np.testing.assert_allclose(scores(server, model, "i love it"), engine.probabilities(["i love it"]), atol=1e-6)
 
 
 @needs_triton
