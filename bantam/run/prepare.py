@@ -71,7 +71,9 @@ def run_name(request: OptimizeRequest) -> str:
 
 def published_name(request: OptimizeRequest) -> str:
     """What the chosen variant is published as."""
-    return request.name or slug(request.model) + ("-random" if request.random_init else "")
+    if request.name is not None:
+        return request.name
+    return slug(request.model) + ("-random" if request.random_init else "")
 
 
 def slug(text: str) -> str:

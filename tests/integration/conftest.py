@@ -28,7 +28,9 @@ class Toy:
 
     @property
     def run_folder(self) -> Path:
-        return self.folder / "build" / "tiny-moods-toy-quick"
+        """Its name has hashes of where checkpoint, data and recipe are."""
+        (folder,) = (self.folder / "build").glob("tiny-*-moods-*-toy-*-quick")
+        return folder
 
     def bantam(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line in the toy's folder."""

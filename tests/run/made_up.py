@@ -98,8 +98,10 @@ def make_run(
     (tmp_path / "made-up.toml").write_text(RECIPE.format(metric=metric), encoding="utf-8")
     request = OptimizeRequest(repository=tmp_path / "repo", build=tmp_path, name="it")
     wanted = {"train": targets(10, 1), "dev": targets(rows, 2), "test": targets(rows, 3)}
-    texts = tuple(f"text {'word ' * (i % 30)}" for i in range(rows))
-    splits = {split: Split(texts[: len(rights)], rights) for split, rights in wanted.items()}
+    splits = {
+        split: Split(tuple(f"{split} {'word ' * (i % 30)}" for i in range(len(rights))), rights)
+        for split, rights in wanted.items()
+    }
     data = Dataset("made-up", "multi_label", LABELS, MappingProxyType(splits), "0" * 64, "none", "none", ())
     checkpoint = Checkpoint("it", tmp_path, "nowhere", "local", "none", "0" * 64, random_weights=random_weights)
     recipe, identity = load_recipe(str(tmp_path / "made-up.toml")), Identity("it", "1", "made-up", "2")
