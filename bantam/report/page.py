@@ -24,6 +24,7 @@ from bantam.report.text import (
     headline,
     kind,
     megabytes,
+    metric,
     milliseconds,
     points,
     serve_command,
@@ -132,7 +133,7 @@ def cards(report: Report) -> list[Card]:
     quality = chosen.quality
     if quality and quality.drop_points is not None and not report.random_weights:
         detail = f"points lost, budget {report.budget.max_drop_points:g}"
-        found.append(Card("Macro-F1 drop", points(quality.drop_points), detail))
+        found.append(Card(f"{metric(report)} drop", points(quality.drop_points), detail))
     if chosen.served:
         served = chosen.served
         detail = f"p99 {milliseconds(served.p99_ms)} ms, {'gRPC' if served.protocol == 'grpc' else 'HTTP'}"

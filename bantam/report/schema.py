@@ -149,6 +149,11 @@ class Budget(Record):
     rows_needed: int | None = Field(None, ge=1)
     """Rows of dev that would prove a drop like that one within the budget; absent if no number would."""
 
+    @property
+    def is_macro_f1(self) -> bool:
+        """Whether drops are in points of macro-F1."""
+        return self.metric in (None, "macro-f1")
+
 
 class Optimize(Record):
     """What the run itself cost."""

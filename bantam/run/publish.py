@@ -56,7 +56,8 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
             if chosen is not None:
                 run.answers[chosen, "test"] = answers["test"]
                 run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())
-        difference = max(float(np.abs(answers[split] - scored.on(split)).max()) for split in SPLITS)
+        # numpy's maximum, of which NaN is part; Python's would pass over it.
+        difference = float(np.max([np.abs(answers[split] - scored.on(split)).max() for split in SPLITS]))
         if not difference <= SCORE_TOLERANCE:
             raise UnfaithfulError(
                 f"{staged.folder}: staged for {name}, it answers with scores that differ from those measured by up to "

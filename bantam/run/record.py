@@ -163,6 +163,7 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
     decided = judge.decided(run, name, split, answers)
     answered = {} if run.checkpoint.random_weights else quality_of(answers, decided, judge.actual(run, split))
     memory = run.server_peak_rss_mb if chosen else None
+    difference = float(np.max([run.difference(name, each) for each in ("dev", split)]))
     return ServedRecord(
         protocol="grpc",
         **percentile_fields(timing.served.latencies_ms.tolist()),
@@ -171,7 +172,7 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
         errors=timing.failed,
         accuracy=answered.get("accuracy"),
         macro_f1=answered.get("macro_f1"),
-        max_score_difference=max(run.difference(name, each) for each in ("dev", split)),
+        max_score_difference=difference if np.isfinite(difference) else None,
         peak_rss_mb=round(timing.server_peak_rss_mb, 1) if timing.server_peak_rss_mb else None,
         server_peak_rss_mb=round(memory, 1) if memory else None,
     )

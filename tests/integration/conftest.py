@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bantam.run.prepare import run_name
+from bantam.run.request import OptimizeRequest
 from tests.plugins import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,9 +30,9 @@ class Toy:
 
     @property
     def run_folder(self) -> Path:
-        """Its name has hashes of where checkpoint, data and recipe are."""
-        (folder,) = (self.folder / "build").glob("tiny-*-moods-*-toy-*-quick")
-        return folder
+        """Where its figures are; the name has hashes of the places of checkpoint, data and recipe."""
+        places = [str(self.folder / name) for name in ("tiny", "moods.csv", "toy.toml")]
+        return self.folder / "build" / run_name(OptimizeRequest(*places))
 
     def bantam(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line in the toy's folder."""

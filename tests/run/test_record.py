@@ -144,6 +144,15 @@ def test_served_quality_is_of_the_answers_and_of_the_same_split(tmp_path: Path) 
     assert served.macro_f1 == 0.0
 
 
+def test_answers_that_are_no_numbers_do_not_cost_the_report(tmp_path: Path) -> None:
+    report = reported(make_run(tmp_path, off=float("nan")))
+    served = report.variant("int8").served
+    assert served is not None
+    assert served.max_score_difference is None
+    assert report.chosen == "fp32"
+    assert "differ from those in process by up to nan" in {d.name: d.reason for d in report.dropped}["int8"]
+
+
 def test_random_weights_have_no_quality(tmp_path: Path) -> None:
     report = reported(make_run(tmp_path, random_weights=True))
     assert (report.chosen, report.budget.met) == ("int8", None)
