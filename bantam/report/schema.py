@@ -57,6 +57,11 @@ class Quality(Record):
     slices: dict[str, Slice] | None = None
     per_label: tuple[LabelQuality, ...] | None = None
 
+    @property
+    def value(self) -> float | None:
+        """The budget's metric: macro-F1 where no other is named."""
+        return self.macro_f1 if self.metric_value is None else self.metric_value
+
 
 class Latency(Record):
     """Batch 1, real texts, tokenization included."""

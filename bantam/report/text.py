@@ -154,10 +154,13 @@ def _cost(report: Report, quality: Quality | None, on_dev: Quality | None) -> st
     end = verdict[report.budget.met] or f"the budget of {limit} was not judged"
     if report.random_weights:
         return f"Random weights: quality means nothing here, {end}."
-    value = quality and (quality.macro_f1 if quality.metric_value is None else quality.metric_value)
-    if quality is None or value is None:
+    if quality is None or quality.value is None:
         return f"Its quality was not measured, {end}."
-    figure = f"{metric(report)} {share(value)}" + (f" on {quality.split}" if on_dev != quality else "")
+    figure = f"{metric(report)} {share(quality.value)}"
+    if on_dev is not None and on_dev != quality:
+        figure = f"{figure} on {quality.split}"
+        if on_dev.drop_ci95 is not None:
+            end = f"on {on_dev.split} {interval(on_dev.drop_ci95)}: {end}"
     if quality.drop_points is None:
         return f"{figure}; {end}."
     side = "below" if quality.drop_points >= 0 else "above"

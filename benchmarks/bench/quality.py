@@ -102,11 +102,11 @@ def judge(run: Bench, name: str, test: Scores, thresholds: tuple[float, ...] | N
     """Quality of a contender's scores of the test split, and its drop from PyTorch."""
     split, base, found = run.ours.data.splits["test"], run.ours.baseline, run.rows[name]
     known, actual = base.on("test"), one_hot(split.targets, len(run.labels))
-    both = [
+    before, after = (
         Metric().on(scores, predict(scores, tuned), actual, run.labels)
         for scores, tuned in ((known, base.thresholds), (test, thresholds))
-    ]
-    drop, low, high = bootstrap_drop(*both, len(split.texts))
+    )
+    drop, low, high = bootstrap_drop(before, after, len(split.texts))
     measured = quality(test, split.targets, thresholds)
     difference = float(np.abs(test - known).max())
     found.quality = Quality(measured["macro_f1"], measured["micro_f1"], drop, (low, high), difference)

@@ -31,8 +31,8 @@ class Toy:
     @property
     def run_folder(self) -> Path:
         """Where its figures are; the name has hashes of the places of checkpoint, data and recipe."""
-        places = [str(self.folder / name) for name in ("tiny", "moods.csv", "toy.toml")]
-        return self.folder / "build" / run_name(OptimizeRequest(*places))
+        model, data, recipe = (str(self.folder / name) for name in ("tiny", "moods.csv", "toy.toml"))
+        return self.folder / "build" / run_name(OptimizeRequest(model=model, data=data, recipe=recipe))
 
     def bantam(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line in the toy's folder."""

@@ -157,7 +157,7 @@ def test_four_times_the_rows_halve_an_interval() -> None:
     for rows in (500, 2000):
         actual = rng.random((rows, 2)) < 0.4
         before, after = actual ^ (rng.random((rows, 2)) < 0.1), actual ^ (rng.random((rows, 2)) < 0.12)
-        both = (Metric().on(before, decided, actual, ("a", "b")) for decided in (before, after))
-        drop = evaluate.bootstrap_drop(*both, rows, resamples=1000)
+        first, second = (Metric().on(before, decided, actual, ("a", "b")) for decided in (before, after))
+        drop = evaluate.bootstrap_drop(first, second, rows, resamples=1000)
         widths.append(drop.high - drop.low)
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.25)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -32,7 +34,7 @@ def recall_at(scores: Array, actual: Array, precision: float) -> float:
 
 def expected(name: str, scores: Array, decided: Array, actual: Array) -> float:
     """What scikit-learn says."""
-    known = {
+    known: dict[str, Callable[[], float]] = {
         "macro-f1": lambda: f1_score(actual, decided, average="macro", zero_division=0),
         "micro-f1": lambda: f1_score(actual, decided, average="micro"),
         "accuracy": lambda: accuracy_score(actual, decided),
