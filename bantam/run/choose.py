@@ -23,7 +23,7 @@ class Budget:
 
     def holds(self, drop: Drop) -> bool:
         """Whether the upper end of the drop's interval is within the budget."""
-        return within_budget(drop.high, self.points)
+        return drop.high <= self.points
 
     def __str__(self) -> str:
         return f"{self.points:g} point{'' if self.points == 1 else 's'}"
@@ -92,11 +92,6 @@ def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, sa
     best = min((c for c in candidates if not c.problem), key=_p50)
     reasons = {name: reason for name, reason in dropped.items() if name != best.name}
     return Choice(best.name, "no variant is faster than the baseline; this one is the fastest", False, None, reasons)
-
-
-def within_budget(drop_high: float, max_drop_points: float) -> bool:
-    """Whether the upper end of a drop's interval keeps the budget."""
-    return drop_high <= max_drop_points
 
 
 def contradicts(drop: Drop, budget: Budget) -> bool:

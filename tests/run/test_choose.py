@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bantam.run.choose import Budget, Candidate, Choice, choose, contradicts, within_budget
+from bantam.run.choose import Budget, Candidate, Choice, choose, contradicts
 from bantam.run.timing import Compared, Timing
 from optimizer.evaluate import Drop
 
@@ -159,8 +159,3 @@ def test_test_contradicts_only_with_the_lower_end_of_its_interval() -> None:
     assert not contradicts(Drop(1.5, 0.9, 2.1), BUDGET)
     assert not contradicts(Drop(1.5, 1.0, 2.1), BUDGET)
     assert contradicts(Drop(1.5, 1.1, 2.1), BUDGET)
-
-
-def test_a_budget_is_kept_up_to_its_end() -> None:
-    assert within_budget(1.0, 1.0)
-    assert not within_budget(1.0001, 1.0)
