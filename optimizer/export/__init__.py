@@ -52,7 +52,8 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
     details = FORMATS[config.format](parent, context.folder, config, fuse=fuse)
     written = time.monotonic()
     origin = parent.manifest
-    # In bf16, kernels for other shapes round otherwise.
+    # How far a text's probabilities alone and among others or padding are apart (MiniLM): ONNX 7.5e-7, OpenVINO 3e-6,
+    # in bf16, whose kernels for other shapes round otherwise, 1.6e-2.
     activations, invariant = (Numbers(), True) if config.precision == "fp32" else (Numbers("bfloat", 16), False)
     manifest = Manifest(
         name=config.name,

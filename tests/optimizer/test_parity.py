@@ -8,7 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact, Signature
+from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import ParityError
 from optimizer import logits, parity
 from optimizer.logits import Batch
@@ -23,6 +23,10 @@ def model(batch: Batch) -> NDArray[np.float32]:
     got: NDArray[np.float32] = np.stack([masked.sum(1) / mask.sum(1), masked.max(1)], axis=1).astype(np.float32)
     got /= 10
     return got
+
+
+def test_every_layout_of_a_model_can_be_opened() -> None:
+    assert set(logits.LOADERS) == set(LAYOUTS) - {"scores"}
 
 
 def test_lattice_reaches_both_extremes_but_not_at_once() -> None:
