@@ -51,8 +51,8 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
         weights=Numbers("int", 4, "asymmetric", "block"),
         activations=blocks if config.products == "int8" else Numbers(),
         # On MiniLM, a text's probabilities alone and among others or padding differ by up to 2e-6 with products in
-        # fp32. In int8 by 5e-3: what fp32 between the products rounds otherwise for other shapes tips activations over to
-        # the next of their 255 steps.
+        # fp32. In int8 by 5e-3: fp32 between the products rounds otherwise for other shapes, which tips activations
+        # over to their next step.
         batch_invariant=parent.manifest.compute.batch_invariant and config.products == "fp32",
     )
     large = (parent.folder / "model.onnx.data").exists()
