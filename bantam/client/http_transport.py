@@ -82,7 +82,8 @@ class HttpTransport(_Http):
         super().__init__(target, httpcore2.ConnectionPool)
 
     async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
-        return self._pool.request(method, url, extensions=limits(timeout), **content)
+        answer: httpcore2.Response = self._pool.request(method, url, extensions=limits(timeout), **content)
+        return answer
 
     async def pause(self, seconds: float) -> None:
         """Do nothing for a while."""
@@ -101,7 +102,8 @@ class AsyncHttpTransport(_Http):
 
     async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
         async with asyncio.timeout(timeout):
-            return await self._pool.request(method, url, **content)
+            answer: httpcore2.Response = await self._pool.request(method, url, **content)
+            return answer
 
     async def pause(self, seconds: float) -> None:
         """Do nothing for a while."""

@@ -123,7 +123,7 @@ def test_a_token_may_change_between_requests(secure: Fake, files: Path) -> None:
 @both
 def test_who_is_denied_is_told_what_to_check(twin: str) -> None:
     for protocol in ("grpc", "http"):
-        fake = Fake(protocol, Script())  # type: ignore[arg-type]
+        fake = Fake(protocol, Script())
         fake.script.faults = ["denied"]
         with pytest.raises(ClientError, match=r"denies access: told to be denied\. Check `token`"):
             ask(fake, twin, token="wrong")
