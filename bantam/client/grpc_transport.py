@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +34,7 @@ CHANNEL_OPTIONS = (
 )
 
 
-class _Grpc:
+class _Grpc(ABC):
     """Requests, answers and errors of one model; subclasses say how a call is waited for."""
 
     def __init__(self, target: Target, module: Any) -> None:

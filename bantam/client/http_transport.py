@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +26,7 @@ IDLE_S = 60.0
 """A connection that was idle for so long is closed: a burst must not leave its connections for ever."""
 
 
-class _Http:
+class _Http(ABC):
     """Requests and answers of one model; subclasses say how they travel."""
 
     def __init__(self, target: Target, pool: Any) -> None:
