@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,10 +84,6 @@ class HttpTransport(_Http):
         answer: httpcore2.Response = self._pool.request(method, url, extensions=limits(timeout), **content)
         return answer
 
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        time.sleep(seconds)
-
     async def close(self) -> None:
         """Close the connections."""
         self._pool.close()
@@ -104,10 +99,6 @@ class AsyncHttpTransport(_Http):
         async with asyncio.timeout(timeout):
             answer: httpcore2.Response = await self._pool.request(method, url, **content)
             return answer
-
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         """Close the connections."""
