@@ -56,7 +56,8 @@ class Classifier:
     in_flight
         How many requests are under way at a time for lists longer than ``max_batch_size``, over all threads.
     tls
-        True to encrypt, or a :class:`TLS` with the authority to trust and the client's own certificate.
+        True to encrypt, or a :class:`TLS` with the authority to trust and the client's own certificate. Triton itself
+        speaks TLS over gRPC alone (``--grpc-use-ssl``); for HTTP it needs a proxy in front that does.
     token
         A bearer token, sent with each request, or a function that gives one: it is called for each request, so it
         should keep what it has fetched. Without TLS, tokens are sent to this machine only.
