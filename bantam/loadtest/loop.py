@@ -1,7 +1,7 @@
 """Open and closed loop: when requests are sent, and when they were answered.
 
 ``send`` is any callable that takes one item and returns when the answer is there, such as that of a
-:class:`serving.Classifier` made with ``retries=0`` (retries would hide refusals). It must be safe to call from many
+:class:`bantam.Classifier` made with ``retries=0`` (retries would hide refusals). It must be safe to call from many
 threads. One that can also begin a request without waiting for its answer (:class:`Starter`) needs no thread for each
 request under way. Threads rather than asyncio: an event loop on Linux wakes on whole
 milliseconds.
