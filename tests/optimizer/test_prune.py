@@ -170,6 +170,10 @@ def test_a_layer_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         pruned(tmp_path, "bert", config("layers", layers=[2]))
 
 
+def test_each_method_has_a_config() -> None:
+    assert prune.METHODS.keys() == PRUNING.keys()
+
+
 @pytest.mark.parametrize("ratio", [0, 1, -0.5, 1.5])
 def test_a_ratio_of_nothing_or_all_is_no_config(ratio: float) -> None:
     with pytest.raises(ValueError, match="ratio"):
