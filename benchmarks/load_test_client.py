@@ -24,9 +24,11 @@ from rich.table import Table
 
 from bantam.client.transport import Target
 from bantam.loadtest.kserve import GrpcEndpoint, Tensor
-from bantam.loadtest.loop import Tally, arrival_times, play, warm_up
-from bantam.loadtest.processes import Closed, Open, Subject, client_processes
+from bantam.loadtest.open_loop import arrival_times, play
+from bantam.loadtest.plan import Closed, Open
+from bantam.loadtest.processes import Subject, client_processes
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.tally import Tally, warm_up
 from serving.server import Server
 
 TEXT = Tensor("TEXT", "BYTES", (-1, 1))

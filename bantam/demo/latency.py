@@ -12,9 +12,10 @@ from threading import Event, Thread
 from bantam.client.transport import Target
 from bantam.demo.served import ANSWER_S, Served
 from bantam.loadtest.kserve import ENDPOINTS, find_input
-from bantam.loadtest.loop import WARMUP
-from bantam.loadtest.processes import Clients, Closed, Open, Plan, Progress, Subject, client_processes
+from bantam.loadtest.plan import Closed, Open, Plan
+from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.tally import WARMUP
 
 ROUND_S = 1.0
 """The models take turns of about this length, so that a noisy moment of the machine hits both alike."""
@@ -109,7 +110,7 @@ def _clients(served: Served, name: str, texts: Sequence[str]) -> AbstractContext
 def _turn(clients: Clients, plan: Plan, course: Course, news: SimpleQueue[Exception | None], stop: Event) -> None:
     before = course.seconds
 
-    def look(state: Progress) -> None:
+    def look(state: Underway) -> None:
         if stop.is_set():
             raise _StoppedError
         if len(state.recent_ms):

@@ -21,7 +21,7 @@ from bantam.client import http_transport
 from bantam.client.grpc_transport import CHANNEL_OPTIONS, translate
 from bantam.client.transport import Target, encode
 from bantam.errors import ClientError, UserError
-from bantam.loadtest.loop import Done
+from bantam.loadtest.open_loop import Done
 
 TEXT = "BYTES"
 """The datatype of texts."""
@@ -93,7 +93,7 @@ class Endpoint(Protocol):
 
 
 class GrpcEndpoint:
-    """KServe v2 over gRPC. It can begin requests without waiting (:class:`bantam.loadtest.loop.Starter`)."""
+    """KServe v2 over gRPC. It can begin requests without waiting (:class:`bantam.loadtest.open_loop.Starter`)."""
 
     def __init__(self, target: Target) -> None:
         self._target = target

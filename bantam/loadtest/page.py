@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bantam.loadtest import plots
 from bantam.loadtest.histogram import PERCENTS
-from bantam.loadtest.report import LoadTestReport, Quantile
+from bantam.loadtest.schema import LoadTestReport, Quantile
 from bantam.report.page import Card
 from bantam.report.text import DASH, milliseconds
 

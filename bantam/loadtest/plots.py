@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bantam.loadtest.histogram import PERCENTS, Times
-from bantam.loadtest.report import LoadTestReport, Measurement
+from bantam.loadtest.schema import LoadTestReport, Measurement
 
 # The report's page and this one look alike, because their plots are drawn and coloured by the same functions.
 from bantam.report.plots import DASHES, MARKERS, STAND_INS, latency_axis, legend, new_figure, svg, unique

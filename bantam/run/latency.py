@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam.client.classifier import Classifier
-from bantam.loadtest.loop import closed_loop
+from bantam.loadtest.closed_loop import closed_loop
 from bantam.run.score import Scored
 from bantam.run.worker import Worker
 from optimizer.recipe import MeasureConfig, ServingConfig

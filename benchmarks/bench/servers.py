@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bantam.errors import BantamError, ClientError, ServerError
-from bantam.loadtest.loop import closed_loop
+from bantam.loadtest.closed_loop import closed_loop
 from bantam.memory import peak_rss_mb
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
 from benchmarks.bench.driver import BATCH, WAKE_UP

@@ -18,8 +18,9 @@ from bantam.client.transport import Target
 from bantam.errors import ClientError, UnavailableError, UserError
 from bantam.loadtest.host import Watch
 from bantam.loadtest.kserve import ENDPOINTS, Endpoint, Tensor, find_input
-from bantam.loadtest.loop import Starter
-from bantam.loadtest.processes import Clients, Closed, Open, Progress, Subject, client_processes
+from bantam.loadtest.open_loop import Starter
+from bantam.loadtest.plan import Closed, Open
+from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from tests.client.fake_kserve import Fake, Protocol, Script
 
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
@@ -117,7 +118,7 @@ def test_a_request_that_takes_too_long_has_failed(fake: Fake) -> None:
 
 
 def test_several_processes_play_one_schedule(fake: Fake) -> None:
-    states: list[Progress] = []
+    states: list[Underway] = []
     with clients(fake, count=2, warmup=3) as found:
         assert fake.script.requests == 6
         result = found.run(Open(100, 1.5, "poisson", seed=5), states.append)
