@@ -22,7 +22,7 @@ from bantam.run.latency import draw_texts
 from optimizer.data import Dataset, load_dataset
 from optimizer.data.columns import TEXT, find_column
 from optimizer.data.table import read_table
-from serving.server import free_ports
+from serving.ports import free_ports
 
 Log = Callable[[str], None]
 DATA = "goemotions-ekman"

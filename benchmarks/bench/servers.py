@@ -24,8 +24,9 @@ from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resume, resumed, tree
 from benchmarks.bench.rounds import Timed, interleave
+from serving.ports import free_ports
 from serving.repository import publish
-from serving.server import Server, free_ports
+from serving.server import Server
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0

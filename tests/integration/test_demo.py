@@ -16,7 +16,8 @@ from bantam.client.classifier import Classifier
 from bantam.report.file import read_report
 from bantam.report.text import milliseconds, points, share
 from benchmarks.demo_page import WIDER, Visit, running_demo, visit
-from serving.server import Server, free_ports
+from serving.ports import free_ports
+from serving.server import Server
 from tests.integration.conftest import Toy
 
 pytestmark = [pytest.mark.triton, pytest.mark.browser]
