@@ -37,7 +37,7 @@ QUEUE_TIMEOUT = "dynamic_batching {\n  default_queue_policy {\n    default_timeo
 
 
 @dataclass(frozen=True)
-class Choice:
+class ServingChoice:
     """One way to serve; None leaves Bantam's own."""
 
     name: str
@@ -50,17 +50,17 @@ class Choice:
 
 
 CHOICES = (
-    Choice("as Bantam serves"),
-    Choice("a process for each model", isolated=True),
-    Choice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
-    Choice("threads never spin", spinning=NEVER),
-    Choice("threads spin for 50 us", spinning=SHORT),
-    Choice("threads spin as ONNX Runtime likes", spinning=""),
-    Choice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
+    ServingChoice("as Bantam serves"),
+    ServingChoice("a process for each model", isolated=True),
+    ServingChoice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
+    ServingChoice("threads never spin", spinning=NEVER),
+    ServingChoice("threads spin for 50 us", spinning=SHORT),
+    ServingChoice("threads spin as ONNX Runtime likes", spinning=""),
+    ServingChoice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
 )
 
 
-def serve(choice: Choice, variant: Artifact, root: Path) -> Server:
+def serve(choice: ServingChoice, variant: Artifact, root: Path) -> Server:
     """Publish ``variant`` changed by ``choice`` and start a server for it."""
     state = publish(variant, root, "model", thresholds=None)
     engine, config = state.folder / "backend" / "engine.py", root / "model" / "config.pbtxt"

@@ -10,7 +10,7 @@ from statistics import median
 from threading import Event, Thread
 
 from bantam.client.transport import Target
-from bantam.demo.served import ANSWER_S, Served
+from bantam.demo.served import ANSWER_S, ServedPair
 from bantam.loadtest.kserve import ENDPOINTS, find_input
 from bantam.loadtest.plan import Closed, Open, Plan
 from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
@@ -60,7 +60,7 @@ class _StoppedError(Exception):
     """Nobody watches any more."""
 
 
-def run(served: Served, names: Sequence[str], texts: Sequence[str], load: Load) -> Iterator[dict[str, Course]]:
+def run(served: ServedPair, names: Sequence[str], texts: Sequence[str], load: Load) -> Iterator[dict[str, Course]]:
     """Test the models ``names`` and yield, several times a second, how it goes; the last one is the result.
 
     Raises the :class:`ClientError` that a request met. Closing the iterator ends the test.
@@ -97,7 +97,7 @@ def run(served: Served, names: Sequence[str], texts: Sequence[str], load: Load) 
         thread.join()
 
 
-def _clients(served: Served, name: str, texts: Sequence[str]) -> AbstractContextManager[Clients]:
+def _clients(served: ServedPair, name: str, texts: Sequence[str]) -> AbstractContextManager[Clients]:
     target = Target.checked(served.address, name, ANSWER_S)
     endpoint = ENDPOINTS["grpc"](target)
     try:

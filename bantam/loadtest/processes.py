@@ -23,7 +23,7 @@ import numpy as np
 from bantam.client.transport import Target
 from bantam.errors import BantamError, ClientError
 from bantam.loadtest.histogram import Times
-from bantam.loadtest.kserve import ENDPOINTS, Tensor
+from bantam.loadtest.kserve import ENDPOINTS, ModelInput
 from bantam.loadtest.plan import Closed, Open, Plan, run_part
 from bantam.loadtest.result import LoadResult, merged
 from bantam.loadtest.tally import Tally, check, warm_up
@@ -41,7 +41,7 @@ class Subject:
 
     target: Target
     protocol: str
-    tensor: Tensor
+    tensor: ModelInput
     texts: Sequence[str]
     warmup: int
 

@@ -18,7 +18,7 @@ from bantam.client.transport import Target
 from bantam.errors import UserError
 from bantam.loadtest.describe import describe, describe_limit, warnings
 from bantam.loadtest.host import Watch
-from bantam.loadtest.kserve import ENDPOINTS, Endpoint, find_input
+from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, find_input
 from bantam.loadtest.plan import Closed, Open, Plan
 from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from bantam.loadtest.request import LoadTestRequest
@@ -84,7 +84,7 @@ class Tester:
     """
 
     subject: Subject
-    endpoint: Endpoint
+    endpoint: KserveEndpoint
     count: int | None
     log: Log
     console: Console

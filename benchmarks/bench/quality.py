@@ -13,7 +13,7 @@ from benchmarks.bench import prepared, servers
 from benchmarks.bench.contenders import Contender
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed
-from benchmarks.bench.results import Quality
+from benchmarks.bench.results import ContenderQuality
 from benchmarks.bench.state import Bench
 from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_thresholds
 
@@ -104,7 +104,7 @@ def judge(run: Bench, name: str, test: Scores, thresholds: tuple[float, ...] | N
     drop, low, high = bootstrap_drop(before, after, one_hot(split.targets, len(run.labels)))
     measured = quality(test, split.targets, thresholds)
     difference = float(np.abs(test - base.test).max())
-    found.quality = Quality(measured["macro_f1"], measured["micro_f1"], drop, (low, high), difference)
+    found.quality = ContenderQuality(measured["macro_f1"], measured["micro_f1"], drop, (low, high), difference)
     run.test_scores[name] = test
     same_weights = found.precision == "fp32" and not found.ours
     if same_weights and difference > SAME_SCORES:

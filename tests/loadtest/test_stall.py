@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from bantam.client.transport import Target
-from bantam.loadtest.kserve import Tensor
+from bantam.loadtest.kserve import ModelInput
 from bantam.loadtest.plan import Closed, Open, Plan
 from bantam.loadtest.processes import Subject, client_processes
 from bantam.loadtest.result import LoadResult
 from benchmarks.stall_server import Known, running, serving
 
-TEXT = Tensor("TEXT", "BYTES", (-1, 1))
+TEXT = ModelInput("TEXT", "BYTES", (-1, 1))
 WARMUP = 5
 
 
