@@ -66,12 +66,12 @@ def serve(choice: ServingChoice, variant: Artifact, root: Path) -> Server:
     engine, config = state.folder / "backend" / "engine.py", root / "model" / "config.pbtxt"
     if choice.spinning is not None:
         kept, count = SPINNING.subn("", engine.read_text())
-        assert count, "the engine no longer sets how threads spin"
+        assert count, "expected a line of the engine that sets how threads spin"
         marker = "    session = ort.InferenceSession("
         engine.write_text(kept.replace(marker, choice.spinning + marker))
     if choice.queue is not None:
         text, count = re.subn(r"dynamic_batching \{\s*\}", choice.queue, config.read_text())
-        assert count, "the config no longer has a plain dynamic_batching"
+        assert count, "expected a plain dynamic_batching in the config"
         config.write_text(text)
     with patch.dict(os.environ, {} if choice.malloc is None else {"GLIBC_TUNABLES": choice.malloc}):
         return Server(root, isolated=choice.isolated).start()

@@ -57,7 +57,7 @@ class Course:
 
 
 class _StoppedError(Exception):
-    """Nobody watches any more."""
+    """Nobody watches."""
 
 
 def run(served: ServedPair, names: Sequence[str], texts: Sequence[str], load: Load) -> Iterator[dict[str, Course]]:

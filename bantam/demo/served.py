@@ -1,4 +1,4 @@
-"""The model and its baseline as their server has them now: who is there, and what each says of a text."""
+"""The model and its baseline as their server has them: who is there, and what each says of a text."""
 
 from __future__ import annotations
 

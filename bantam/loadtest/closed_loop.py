@@ -10,7 +10,7 @@ import numpy as np
 
 from bantam.loadtest.histogram import Times
 from bantam.loadtest.result import LoadResult
-from bantam.loadtest.tally import WARMUP, Answer, Send, T, Tally, attempt, check, result, warm_up
+from bantam.loadtest.tally import WARMUP, RequestTimes, Send, T, Tally, attempt, check, result, warm_up
 
 
 def closed_loop(
@@ -59,7 +59,7 @@ def loop(
             sendings.append(begun)
             tally.sent = len(tally.answers) + 1
             error = attempt(send, items[number % len(items)])
-            tally.add(Answer(begun, begun, time.perf_counter(), error))
+            tally.add(RequestTimes(begun, begun, time.perf_counter(), error))
             number += clients
         return np.diff(sendings)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bantam.loadtest.histogram import Times
 from bantam.loadtest.result import LoadResult
-from bantam.loadtest.tally import WARMUP, Answer, Send, T, Tally, attempt, check, result, warm_up
+from bantam.loadtest.tally import WARMUP, RequestTimes, Send, T, Tally, attempt, check, result, warm_up
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -91,7 +91,7 @@ def play(
     def done_for(due: float) -> Done:
         def done(begun: float, error: str | None) -> None:
             if begun >= 0:
-                tally.add(Answer(due, begun, time.perf_counter(), error))
+                tally.add(RequestTimes(due, begun, time.perf_counter(), error))
             ended.release()
 
         return done

@@ -96,7 +96,7 @@ class Step(Record):
 
     rate: Positive
     requests: Count
-    """Those sent; a step ends early once it cannot be met any more."""
+    """Those sent; a step ends early once it cannot be met."""
     percentile_ms: Positive | None = None
     """The objective's percentile of those that were answered."""
     p50_ms: Positive | None = None

@@ -25,7 +25,7 @@ WARMUP = 20
 """Requests sent one by one before the clock starts: connections, caches, first shapes."""
 
 
-class Answer(NamedTuple):
+class RequestTimes(NamedTuple):
     """Times of one request in seconds of the performance counter."""
 
     due: float
@@ -40,13 +40,13 @@ class Tally:
 
     slo_ms: float = float("inf")
     sent: int = 0
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[RequestTimes] = field(default_factory=list)
     """Appended to from several threads: that is atomic, a counter is not."""
     missed: list[None] = field(default_factory=list)
     """One entry for each request that failed or took longer than ``slo_ms``."""
     stop: Event = field(default_factory=Event)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: RequestTimes) -> None:
         """Count one more request that came to its end."""
         if answer.error is not None or 1e3 * (answer.done - answer.due) > self.slo_ms:
             self.missed.append(None)

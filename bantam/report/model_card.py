@@ -18,7 +18,17 @@ from bantam.report.file import write_files
 from bantam.report.page import labels, seconds, slices
 from bantam.report.schema import BASELINE, DataSource, ModelSource, Report, StageStep, Variant
 from bantam.report.templates import markdown
-from bantam.report.text import COLUMNS, RANDOM_WEIGHTS, client_code, headline, kind, points, serve_command, share
+from bantam.report.text import (
+    COLUMNS,
+    FORMATS,
+    RANDOM_WEIGHTS,
+    client_code,
+    headline,
+    kind,
+    points,
+    serve_command,
+    share,
+)
 
 CARD = Path("card", "README.md")
 """Where the card is in a run's folder: by itself, so that the folder can be uploaded as it is."""
@@ -35,7 +45,6 @@ LICENCES = frozenset(
 """Licences that the hub knows (huggingface.co/docs/hub/repositories-licenses); any other is ``other``, with a name."""
 
 TAGS = {"distill": "distillation", "prune": "pruning", "quantize": "quantization"}
-LIBRARIES = {"pytorch": "transformers", "onnx": "onnx", "openvino": "openvino"}
 METRICS = (
     ("macro_f1", "f1", "Macro-F1", {"average": "macro"}),
     ("micro_f1", "f1", "Micro-F1", {"average": "micro"}),
@@ -77,7 +86,7 @@ def metadata(report: Report) -> Any:
         language=data.language,
         license=identifier,
         license_name=name,
-        library_name=LIBRARIES[chosen.format],
+        library_name=FORMATS[chosen.format].library,
         pipeline_tag="text-classification",
         tags=tags,
         datasets=[data.hub_id] if data.hub_id else None,

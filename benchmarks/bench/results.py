@@ -15,7 +15,7 @@ from bantam.report.schema import percentile_fields
 from bantam.run.choose import within_budget
 from benchmarks.bench.contenders import BASELINE, Contender
 from benchmarks.bench.process import PeerFailed
-from benchmarks.bench.rounds import Timed
+from benchmarks.bench.rounds import TimedContender
 
 BUDGET_POINTS = 1.0
 BARS = {"in_process": 2.5, "served": 3.0}
@@ -142,7 +142,7 @@ def row(contender: Contender, ours: bool, versions: dict[str, str]) -> Row:
     )
 
 
-def figures(timed: Timed) -> Figures | None:
+def figures(timed: TimedContender) -> Figures | None:
     """The figures of all rounds; None if the contender failed."""
     if timed.failure is not None or not timed.latencies_ms:
         return None

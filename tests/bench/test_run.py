@@ -28,7 +28,7 @@ from benchmarks.bench.driver import Job
 from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, environment
 from benchmarks.bench.results import ContenderQuality, Figures, HeadToHead, Results, Row
-from benchmarks.bench.state import Bench, Settings
+from benchmarks.bench.state import BenchRun, Settings
 from optimizer.data import Dataset, Split
 from optimizer.recipe import ServingConfig
 from serving.backend.engine import Engine
@@ -178,7 +178,7 @@ def test_a_server_of_bantam_that_answers_otherwise_than_in_process_is_named(
     own = environments.make(OURS, tmp_path, print)
     ready = prepared.own(each, own, tiny.checkpoint, Job(), tmp_path)
     nothing_yet = Results("", "", "quick", "tiny", "tiny", "", {}, threads=2, rounds=1, texts=1, tokens=1)
-    bench = Bench(Settings(build=tmp_path), print, tiny, nothing_yet)
+    bench = BenchRun(Settings(build=tmp_path), print, tiny, nothing_yet)
     bench.rows["ours"], bench.ready["ours"] = _row("ours", 1.0, mine=True), ready
     bench.test_scores["ours"] = tiny.baseline.test
     monkeypatch.setattr(servers, "scored", lambda _, texts: tiny.baseline.test[: len(texts)] + shift)
