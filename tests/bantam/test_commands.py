@@ -19,6 +19,7 @@ from bantam.loadtest.request import LoadTestRequest
 from bantam.run import optimize
 from bantam.run.request import OptimizeRequest
 
+ROOT = Path(__file__).resolve().parents[2]
 Asked = list[Any]
 
 
@@ -55,7 +56,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     ],
 )
 def test_a_request_is_what_was_typed_and_its_own_defaults(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch, line: str, request_: object
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, line: str, request_: OptimizeRequest | LoadTestRequest | DemoRequest
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bantam", *line.split()])
     with pytest.raises(SystemExit) as ended:
@@ -63,7 +64,7 @@ def test_a_request_is_what_was_typed_and_its_own_defaults(
     assert ended.value.code == 130
     (found,) = asked
     assert type(found) is type(request_)
-    for field in fields(found):
+    for field in fields(request_):
         typed = f"bantam {line}" if field.name == "command" else getattr(request_, field.name)
         assert getattr(found, field.name) == typed, field.name
 
@@ -87,8 +88,8 @@ def test_the_device_follows_from_the_target() -> None:
 
 
 def test_without_the_command_line_s_own_libraries_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['typer'] = None; sys.argv = ['bantam', 'serve']; from bantam.commands import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    code = "import sys; sys.modules['typer'] = None; from bantam.commands import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "serve"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "needs more than the client" in done.stderr
     assert len(done.stderr.splitlines()) == 1
