@@ -1,0 +1,43 @@
+"""What one Triton sees: a model repository of links to the versions that it serves, and to nothing else.
+
+Triton polls such a repository for changes. In the published one it would load a served model again whenever a version
+is staged or pruned beside it; here a model changes in one step, when a link is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from serving.repository import Version
+from serving.triton_config import CONFIG
+
+
+class View:
+    """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead."""
+
+    def __init__(self, folder: Path, versions: Iterable[Version]) -> None:
+        self.models = folder / "models"
+        self._versions = folder / "versions"
+        self.models.mkdir()
+        self._versions.mkdir()
+        self.shown: dict[str, Version] = {}
+        """The version of each model that is in ``models``."""
+        for version in versions:
+            self.show(version)
+
+    def show(self, version: Version) -> None:
+        """Put a version in the place of the one of its model that is shown, in one step."""
+        target = self._versions / f"{version.name}-{version.number}"
+        if not target.exists():
+            target.mkdir()
+            own = version.folder / CONFIG
+            # Versions of before there was a rollback have no config.pbtxt of their own, but are the promoted ones.
+            config = own if own.is_file() else version.folder.parent / CONFIG
+            (target / CONFIG).write_bytes(config.read_bytes())
+            (target / str(version.number)).symlink_to(version.folder.resolve())
+        link = self._versions / f"{version.name}.link"
+        link.symlink_to(target)
+        os.replace(link, self.models / version.name)
+        self.shown[version.name] = version
