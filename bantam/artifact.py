@@ -193,7 +193,9 @@ class Artifact:
 
 
 def deployable_files(folder: Path, layout: str) -> tuple[str, ...]:
-    """Names of the files in ``folder`` that production needs of an exported model: graph, weights, tokenizer."""
+    """Names of the files in ``folder`` that production needs: graph, weights, tokenizer; or all of layout ``hf``."""
+    if LAYOUTS[layout].trainable:
+        return tuple(sorted(path.name for path in folder.iterdir()))
     return (*(name for name in LAYOUTS[layout].weights if (folder / name).exists()), *TOKENIZER_FILES)
 
 

@@ -16,10 +16,10 @@ from playwright.sync_api import sync_playwright
 
 from bantam.machine import describe_machine
 from bantam.run.latency import draw_texts
+from benchmarks.browser import find_chromium
+from benchmarks.demo_page import ROOT, running_demo, visit
 from optimizer.data import load_dataset
 from serving.server import Server
-from tests.integration.demo_page import ROOT, running_demo, visit
-from tests.plugins.needs import find_chromium
 
 BAR_MS = 300.0
 WATCH = """() => {

@@ -19,7 +19,7 @@ from bantam.loadtest.histogram import PERCENTS, Percentile
 from bantam.loadtest.kserve import Tensor
 from bantam.loadtest.processes import Closed, Open, Plan, Subject, client_processes
 from bantam.loadtest.result import LoadResult
-from tests.loadtest.stall_server import Known, running
+from benchmarks.stall_server import Known, running
 
 WARMUP = 20
 TEXT = Tensor("TEXT", "BYTES", (-1, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,8 @@ class Config(BaseModel):
 class StageConfig(Config):
     """What all stages share."""
 
+    stage: str
+    """Which stage runs."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     parent: str | None = None
     measure: bool = True
@@ -57,7 +59,7 @@ class TrainingConfig(StageConfig):
 class FinetuneConfig(TrainingConfig):
     """Train a classification head and the encoder on the train split."""
 
-    stage: Literal["finetune"]
+    stage: Literal["finetune"] = "finetune"
 
 
 class LossWeights(Config):
@@ -111,7 +113,7 @@ class Augmentation(Config):
 class DistillConfig(TrainingConfig):
     """Train a student to give what its teachers give. The parent is what the student is made from."""
 
-    stage: Literal["distill"]
+    stage: Literal["distill"] = "distill"
     parent: str
     teachers: tuple[str, ...] = ()
     """Names of stages; several are averaged (probabilities). The parent if absent."""
@@ -153,74 +155,112 @@ class DistillConfig(TrainingConfig):
 
 
 class PruneConfig(StageConfig):
-    """Remove parts of a model for real, or set single weights to zero."""
+    """Remove parts of a model for real, or set single weights to zero; each method has a class of its own."""
 
-    stage: Literal["prune"]
+    stage: Literal["prune"] = "prune"
     parent: str
-    method: Literal["width", "layers", "vocabulary", "magnitude", "2:4"]
-    """width: attention heads and feed-forward neurons; magnitude and 2:4 only set weights to zero."""
-    target: Literal["flops", "latency"] = "flops"
-    """width: what ``ratio`` is a share of; latency is looked up in a table measured on this machine."""
-    ratio: float = Field(0.5, gt=0, lt=1)
-    """width: what remains of the parent's FLOPs or latency; magnitude: the share of weights that remains."""
-    importance: Literal["magnitude", "taylor", "fisher"] = "fisher"
-    """width: how heads, neurons and hidden dimensions are ranked."""
-    tune: bool = True
-    """width: rescale what remains by least squares, layer by layer, where the hidden size stays."""
-    keep_hidden: bool = False
-    """width: leave the hidden size, and with it the heads of architectures that tie the two, as they are."""
-    layers: int | tuple[int, ...] | None = None
-    """layers: indices that stay, or how many, chosen by their influence."""
-    tokens: int = Field(24, ge=1)
-    """width: text length in tokens for which FLOPs and latency are counted."""
+    method: str
+
+
+class CalibratedPruneConfig(PruneConfig):
+    """What methods share that look at training texts."""
+
     calibration_rows: int = Field(1024, ge=1)
     """Training texts that importance is computed from."""
-    corpora: tuple[str, ...] = ()
-    """vocabulary: files with more texts whose tokens stay, beside train and dev."""
-    tolerance: float | None = Field(None, gt=0, lt=1)
-    """vocabulary: keep so many unseen tokens, frequent ones first, that at most this share of dev texts would change a
-    class if dev had not been seen; absent: keep none."""
     seed: int = 0
+    """Of the draw of these texts."""
 
-    @model_validator(mode="after")
-    def _layers_named(self) -> PruneConfig:
-        if (self.method == "layers") != (self.layers is not None):
-            raise ValueError('layers goes with method = "layers", and only with it')
-        return self
+
+class WidthConfig(CalibratedPruneConfig):
+    """Fewer attention heads and feed-forward neurons, and a smaller hidden size where heads are tied to it."""
+
+    method: Literal["width"] = "width"
+    ratio: float = Field(0.5, gt=0, lt=1)
+    """What remains of the parent's FLOPs."""
+    importance: Literal["magnitude", "taylor", "fisher"] = "fisher"
+    """How heads, neurons and hidden dimensions are ranked."""
+    tune: bool = True
+    """Rescale what remains by least squares, layer by layer, where the hidden size stays."""
+    keep_hidden: bool = False
+    """Leave the hidden size, and with it the heads of architectures that tie the two, as they are."""
+    tokens: int = Field(24, ge=1)
+    """Text length in tokens for which FLOPs are counted."""
+
+
+class LayersConfig(CalibratedPruneConfig):
+    """Whole layers go."""
+
+    method: Literal["layers"] = "layers"
+    layers: int | tuple[int, ...]
+    """Indices that stay, or how many, chosen by their influence."""
+
+
+class VocabularyConfig(PruneConfig):
+    """Tokens that no text of the data uses go."""
+
+    method: Literal["vocabulary"] = "vocabulary"
+    corpora: tuple[str, ...] = ()
+    """Files with more texts whose tokens stay, beside train and dev."""
+    tolerance: float | None = Field(None, gt=0, lt=1)
+    """Keep so many unseen tokens, frequent ones first, that at most this share of dev texts would change a class if dev
+    had not been seen; absent: keep none."""
+
+
+class MagnitudeConfig(PruneConfig):
+    """The smallest weights become zero."""
+
+    method: Literal["magnitude"] = "magnitude"
+    ratio: float = Field(0.5, gt=0, lt=1)
+    """The share of weights that remains."""
+
+
+class TwoOfFourConfig(PruneConfig):
+    """The two smallest of each four weights along the inputs become zero."""
+
+    method: Literal["2:4"] = "2:4"
 
 
 class ExportConfig(StageConfig):
     """PyTorch to ONNX, or ONNX to OpenVINO IR: the same computation in another format, checked for parity."""
 
-    stage: Literal["export"]
+    stage: Literal["export"] = "export"
     format: Literal["onnx", "openvino"]
     precision: Literal["fp32", "bf16"] = "fp32"
     """OpenVINO only: what the CPU computes in. bf16 is a variant of its own, about 1e-3 away from fp32."""
 
-
-class QuantizeConfig(StageConfig):
-    """Weights, or weights and activations, in fewer bits."""
-
-    stage: Literal["quantize"]
-    method: Literal["onnx-dynamic-int8", "openvino-static-int8", "onnx-int4"]
-    calibration_rows: int = Field(300, ge=1)
-    """Static methods: how many training texts, at their real lengths."""
-    embedding_bits: Literal[8, 4] = 8
-    """onnx-dynamic-int8: of the embeddings, often half of what is shipped; int4 has 4 everywhere."""
-    block_size: Literal[16, 32, 64, 128, 256] = 32
-    """4 bits: how many weights share a scale (fp32) and a zero point: 5.1 bits a weight at 32, 4.3 at 128. 32 is the
-    smallest block that costs no more than a bit, and has a fifth less error than 128."""
-    products: Literal["fp32", "int8"] = "fp32"
-    """onnx-int4: what matrix products are computed in; int8 rounds the activations too, in blocks of each token."""
-    seed: int = 0
-
     @model_validator(mode="after")
-    def _bits_once(self) -> QuantizeConfig:
-        if self.embedding_bits == 4 and self.method != "onnx-dynamic-int8":
-            raise ValueError(f'embedding_bits goes with method = "onnx-dynamic-int8", not with {self.method!r}')
+    def _precision_of_the_format(self) -> ExportConfig:
+        if self.format == "onnx" and self.precision != "fp32":
+            raise ValueError(
+                f"asks for ONNX in {self.precision}, whose CPU kernels compute in fp32: "
+                'leave precision out, or use format = "openvino"'
+            )
         return self
 
 
-AnyStage = Annotated[
-    FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig, Field(discriminator="stage")
-]
+class QuantizeConfig(StageConfig):
+    """Weights, or weights and activations, in fewer bits; each method adds its own keys, in optimizer/quantize/."""
+
+    stage: Literal["quantize"] = "quantize"
+    method: str
+
+
+class CalibratedQuantizeConfig(QuantizeConfig):
+    """What methods share that find scales from training texts."""
+
+    calibration_rows: int = Field(300, ge=1)
+    """How many training texts, at their real lengths."""
+    seed: int = 0
+    """Of the draw of these texts."""
+
+
+PRUNING: dict[str, type[PruneConfig]] = {
+    "width": WidthConfig,
+    "layers": LayersConfig,
+    "vocabulary": VocabularyConfig,
+    "magnitude": MagnitudeConfig,
+    "2:4": TwoOfFourConfig,
+}
+"""Method of pruning -> its config."""
+
+AnyStage = FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig

@@ -1,6 +1,6 @@
 """Recipes: which stages make which variants. Typed, frozen, read from TOML; unknown keys are refused.
 
-What a stage may say is in :mod:`optimizer.config`.
+What a stage may say is in :mod:`optimizer.config`, and for a quantization with its method.
 
 A recipe is a list of named stages, each made from its parent, so that it can branch::
 
@@ -16,6 +16,11 @@ A recipe is a list of named stages, each made from its parent, so that it can br
 
     [profiles.quick.baseline]   # overrides by profile and stage name
     rows = 16000
+
+``[defaults.distill]`` and ``[defaults.onnx-int4]`` say what all stages of a kind or of a method have in common. Each
+``[[matrix]]`` makes all of its ``methods`` of all of its ``models``: ``{name = "int8", parent = "onnx"}`` of the model
+``small`` is the stage ``small-int8`` with the parent ``small-onnx`` (the model itself, if none is named). A profile
+may have ``defaults``, ``stages`` and ``matrix`` of its own, which are added.
 """
 
 from __future__ import annotations
@@ -23,16 +28,19 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from bantam.errors import RecipeError
-from optimizer.config import AnyStage, Config, ExportConfig, TrainingConfig
+from optimizer.config import AnyStage, Config, ExportConfig, FinetuneConfig, TrainingConfig
+from optimizer.kinds import check_fit, config_classes, read_stage
 
 RECIPES = Path(__file__).with_name("recipes")
 PROFILES = ("quick", "full")
-TAKEN = ("candidates", "card", "measure", "serving")
+TABLES = ("measure", "serving")
+"""Tables of a recipe beside its stages, which a profile may override as well."""
+TAKEN = ("candidates", "card", "defaults", "matrix", "stages", *TABLES)
 """No stage can have these names, nor one that begins with ``scores-``: folders of a run, and tables of a recipe."""
 
 
@@ -62,6 +70,28 @@ class ServingConfig(Config):
     """CPU threads; all cores if absent."""
 
 
+class MatrixConfig(Config):
+    """Stages that are made of each of several models."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    """Names of stages."""
+    methods: tuple[dict[str, Any], ...] = Field(min_length=1)
+    """Tables of stages, whose ``name`` and ``parent`` come after the model's name and a dash."""
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """Their tables: all methods of the first model, then those of the next."""
+        return [
+            {
+                **method,
+                "name": f"{model}-{method.get('name', '')}",
+                "parent": "-".join(filter(None, (model, method.get("parent")))),
+            }
+            for model in self.models
+            for method in self.methods
+        ]
+
+
 class Recipe(Config):
     """A named way from a checkpoint to measured variants."""
 
@@ -69,22 +99,28 @@ class Recipe(Config):
     description: str
     max_drop_points: float = Field(1.0, gt=0)
     """The budget: macro-F1 points that the chosen variant may lose against the baseline."""
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
+    stages: tuple[Annotated[SerializeAsAny[AnyStage], BeforeValidator(read_stage)], ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="after")
-    def _parents_come_first(self) -> Recipe:
-        seen: set[str] = set()
+    def _each_stage_can_start(self) -> Recipe:
+        seen: dict[str, AnyStage] = {}
         for stage in self.stages:
             if stage.name in seen:
                 raise ValueError(f"two stages are named {stage.name!r}")
             if stage.name in TAKEN or stage.name.startswith("scores-"):
                 raise ValueError(f"no stage can be named {stage.name!r}, which a run uses itself: choose another name")
+            if isinstance(stage, FinetuneConfig) == bool(stage.parent):
+                wanted = "none: it starts from a checkpoint" if stage.parent else "the name of a stage before it"
+                raise ValueError(
+                    f"stage {stage.name!r} ({stage.stage}) has parent = {stage.parent!r}, expected {wanted}"
+                )
             for source in stage.sources:
                 if source not in seen:
                     raise ValueError(f"stage {stage.name!r} builds on {source!r}, which no stage before it is named")
-            seen.add(stage.name)
+                check_fit(stage, seen[source])
+            seen[stage.name] = stage
         return self
 
     @property
@@ -97,6 +133,16 @@ class Recipe(Config):
         """The stage that exports the model of stage ``parent`` to ONNX as it is; None if there is none."""
         exports = (stage for stage in self.stages if isinstance(stage, ExportConfig) and stage.format == "onnx")
         return next((stage.name for stage in exports if stage.parent == parent), None)
+
+    def exporting(self, parent: str) -> Recipe:
+        """This recipe with an unmeasured export of stage ``parent`` to ONNX at its end, if it has none."""
+        if self.export_of(parent) is not None:
+            return self
+        taken = {stage.name for stage in self.stages}
+        names = (f"{parent}-onnx-fp32{'-' * bool(more)}{more or ''}" for more in range(len(taken) + 1))
+        name = next(name for name in names if name not in taken)
+        export = ExportConfig(name=name, parent=parent, format="onnx", measure=False)
+        return self.model_copy(update={"stages": (*self.stages, export)})
 
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""
@@ -132,24 +178,52 @@ def load_recipe(name: str, profile: str = "quick") -> Recipe:
     raw.setdefault("name", path.stem)
     if profile not in PROFILES:
         raise RecipeError(f"Unknown profile {profile!r}. Known: {', '.join(PROFILES)}.")
-    _apply(raw, raw.pop("profiles", {}).get(profile, {}), f"profile {profile!r} of {path.name}")
     try:
+        _resolve(raw, raw.pop("profiles", {}).get(profile, {}), f"profile {profile!r} of {path.name}")
         return Recipe.model_validate(raw)
     except ValidationError as exc:
-        problems = "\n".join(
-            f"  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()
-        )
+        problems = "\n".join(f"  {_place(error)}{error['msg'].removeprefix('Value error, ')}" for error in exc.errors())
         raise RecipeError(f"{path} is not a recipe that Bantam knows:\n{problems}") from exc
 
 
-def _apply(raw: dict[str, Any], overrides: dict[str, Any], where: str) -> None:
-    """Lay a profile's overrides over the stages of the same name, and over the tables measure and serving."""
-    stages = {stage.get("name"): stage for stage in raw.get("stages", [])}
+def _place(error: Mapping[str, Any]) -> str:
+    """Where it is; what is wrong with a stage says so itself."""
+    place = ".".join(str(part) for part in error["loc"])
+    return "" if error["type"] == "value_error" or not place else f"{place}: "
+
+
+def _resolve(raw: dict[str, Any], overrides: dict[str, Any], where: str) -> None:
+    """Write all stages of ``raw`` out, defaults and a profile's overrides applied, in place."""
+    defaults: dict[str, dict[str, Any]] = {}
+    stages: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
+    for table in (raw, overrides):
+        for kind, values in table.pop("defaults", {}).items():
+            defaults.setdefault(kind, {}).update(values)
+        stages += _tables(table, "stages")
+        made += [stage for one in _tables(table, "matrix") for stage in MatrixConfig.model_validate(one).stages]
+    kinds = [name for stage, methods in config_classes().items() for name in (stage, *filter(None, methods))]
+    if unknown := [kind for kind in defaults if kind not in kinds]:
+        raise RecipeError(f"[defaults.{unknown[0]}] is of no stage or method. Known: {', '.join(kinds)}.")
+    stages = [
+        {**defaults.get(str(stage.get("stage")), {}), **defaults.get(str(stage.get("method")), {}), **stage}
+        for stage in (*stages, *made)
+    ]
+    by_name = {stage.get("name"): stage for stage in stages}
     for name, values in overrides.items():
-        if name in ("measure", "serving"):
+        if name in TABLES:
             raw.setdefault(name, {}).update(values)
-        elif name in stages:
-            stages[name].update(values)
+        elif name in by_name:
+            by_name[name].update(values)
         else:
-            known = ", ".join(map(str, [*stages, "measure", "serving"]))
+            known = ", ".join(map(str, [*by_name, *TABLES]))
             raise RecipeError(f"The {where} sets {name!r}, which is no stage of it. Known: {known}.")
+    if stages:
+        raw["stages"] = stages
+
+
+def _tables(table: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    found = table.pop(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise RecipeError(f"{name!r} is no list of tables. Expected each of them to begin with [[{name}]].")
+    return found

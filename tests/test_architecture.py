@@ -34,6 +34,7 @@ HEAVY = (
 
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -115,6 +116,11 @@ def test_serving_knows_nothing_of_the_optimizer() -> None:
 
 def test_the_client_imports_nothing_but_itself_and_the_errors() -> None:
     assert breaches("bantam.client", ("bantam.client", "bantam.errors"), PACKAGES) == []
+
+
+def test_benchmarks_import_nothing_from_tests() -> None:
+    assert BENCHMARKS
+    assert [named(path) for path in BENCHMARKS for name in imports(path) if within(name, "tests")] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -31,6 +31,8 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # Without this, two clients of one process share a connection, its back-off and its fate.
     ("grpc.use_local_subchannel_pool", 1),
+    # A request is sent as often as the caller's ``retries`` say; gRPC's core would try again by itself, unseen.
+    ("grpc.enable_retries", 0),
 )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 from bantam.client.classifier import Classifier
 from bantam.report.file import write_files
+from bantam.spreadsheet import to_csv
 
 CHUNK = 256
 """Texts between two steps of the progress bar: several requests, under way together."""
@@ -50,7 +49,8 @@ class ScoredFile:
 def score_file(
     client: Classifier, upload: Upload, target: Path, on_progress: Callable[[int, int], object]
 ) -> ScoredFile:
-    """Score every row, and write ``target``: the file's own columns, the labels, and the score of each label.
+    """Score every row, and write ``target``: the file's own columns, the labels, and the score of each label;
+    what a spreadsheet would run as a formula is written as text.
 
     ``on_progress`` gets texts done and texts in all. Raises what a client's call raises, and what
     :func:`bantam.report.file.write_files` does.
@@ -70,13 +70,6 @@ def score_file(
     # Columns of an earlier scoring are replaced, not doubled.
     columns: dict[str, Sequence[Any]] = {**upload.columns, **added}
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    write_files({target: _csv(tuple(columns), rows)})
-    return ScoredFile(target, tuple(columns), rows, upload.text, seconds)
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     # The byte order mark tells spreadsheets that it is UTF-8.
-    text = io.StringIO("\N{ZERO WIDTH NO-BREAK SPACE}")
-    text.seek(1)
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue()
+    write_files({target: "\N{ZERO WIDTH NO-BREAK SPACE}" + to_csv([tuple(columns), *rows])})
+    return ScoredFile(target, tuple(columns), rows, upload.text, seconds)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import NamedTuple
 
+from bantam import spreadsheet
 from bantam.loadtest.histogram import PERCENTS
 from bantam.loadtest.report import LoadTestReport, Measurement
 from bantam.report.file import write_files
@@ -27,22 +26,16 @@ def to_json(report: LoadTestReport) -> str:
 
 def to_csv(report: LoadTestReport) -> str:
     """A row for each test and each step of the search, for spreadsheets; what was not measured is empty."""
-    text = io.StringIO()
     columns = ["test", "rate", "clients", "requests", "answered_per_s", "errors", "met"]
     columns += [f"p{percent:g}{end}_ms" for percent in PERCENTS for end in ("", "_low", "_high")]
     columns += ["lag_p99_ms", "client_cores", "processes", "queue_ms", "compute_input_ms", "compute_infer_ms"]
     columns += ["compute_output_ms", "server_cores", "server_peak_rss_mb"]
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_row(test) for test in report.tests)
+    rows = [_row(test) for test in report.tests]
     for step in report.limit.steps if report.limit else ():
         slo = report.limit.slo if report.limit else ""
-        known = {"p50_ms": step.p50_ms, f"{slo.partition('=')[0]}_ms": step.percentile_ms}
-        known = {name: value for name, value in known.items() if name in columns and value is not None}
-        writer.writerow(
-            {"test": f"search {slo}", "rate": step.rate, "requests": step.requests, "met": int(step.met), **known}
-        )
-    return text.getvalue()
+        row = {"test": f"search {slo}", "rate": step.rate, "requests": step.requests, "met": int(step.met)}
+        rows.append({**row, "p50_ms": step.p50_ms, f"{slo.partition('=')[0]}_ms": step.percentile_ms})
+    return spreadsheet.to_csv([columns, *([row.get(name) for name in columns] for row in rows)])
 
 
 def write(report: LoadTestReport, folder: Path) -> Written:

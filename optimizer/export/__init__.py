@@ -93,8 +93,3 @@ def _check_possible(parent: Artifact, config: ExportConfig) -> None:
             f"{parent.manifest.kind}. "
             f"Expected a parent of format {' or '.join(possible)} in fp32."
         )
-    if config.format == "onnx" and config.precision != "fp32":
-        raise StageError(
-            f"Stage {config.name!r} asks for ONNX in {config.precision}. Expected fp32, in which its CPU kernels "
-            'compute. Leave precision out, or use format = "openvino".'
-        )

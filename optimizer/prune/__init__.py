@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import StageError
@@ -10,7 +11,7 @@ from optimizer.config import PruneConfig
 from optimizer.prune import layers, sparse, structured, vocabulary
 from optimizer.stage import RunContext
 
-METHODS: dict[str, Callable[[Artifact, PruneConfig, RunContext], Artifact]] = {
+METHODS: dict[str, Callable[[Artifact, Any, RunContext], Artifact]] = {
     "width": structured.run,
     "layers": layers.run,
     "vocabulary": vocabulary.run,

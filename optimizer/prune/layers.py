@@ -8,14 +8,14 @@ from typing import Any
 from bantam.artifact import Artifact
 from bantam.errors import StageError
 from optimizer.architecture import blocks
-from optimizer.config import PruneConfig
+from optimizer.config import LayersConfig
 from optimizer.stage import RunContext
 from optimizer.surgery import keep_layers
 from optimizer.surgery.importance import of_blocks
 from optimizer.training.classifier import draw, load_artifact, write
 
 
-def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
+def run(parent: Artifact, config: LayersConfig, context: RunContext) -> Artifact:
     """Keep the layers ``config.layers``, or that many with the largest block influence (ShortGPT) on training texts.
 
     The manifest's details have the ``layers`` of the parent that stay and, if they were chosen here, the ``influence``
@@ -27,7 +27,7 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     model.to(context.device)  # type: ignore[arg-type]  # a string is a device to PyTorch
     have, wanted = len(blocks(model)), config.layers
     count = len(wanted) if isinstance(wanted, tuple) else wanted
-    if count is None or not 1 <= count < have:
+    if not 1 <= count < have:
         raise StageError(
             f"Stage {config.name!r} keeps {count} layers of {config.parent!r}, which has {have}. "
             f"Expected 1 to {have - 1}, so that something goes and something stays."

@@ -30,7 +30,7 @@ class Size:
 
 
 Cost = Callable[[Size], float]
-"""What a model of a size costs, in any unit: multiply-adds or milliseconds."""
+"""What a model of a size costs, in any unit."""
 
 
 @dataclass(frozen=True)

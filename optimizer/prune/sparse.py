@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bantam.artifact import Artifact
 from bantam.errors import StageError
-from optimizer.config import PruneConfig
+from optimizer.config import MagnitudeConfig, TwoOfFourConfig
 from optimizer.stage import RunContext
 from optimizer.training.classifier import load_artifact, write
 from optimizer.training.sparsity import described, linears_of_blocks, two_of_four, zero_smallest
 
 
-def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
+def run(parent: Artifact, config: MagnitudeConfig | TwoOfFourConfig, context: RunContext) -> Artifact:
     """Zero the smallest weights of all Linear modules of the blocks, at once: ``magnitude``, or ``2:4``.
 
     With ``magnitude``, ``config.ratio`` of the weights remain, ranked over all modules together (Han et al. 2015); with
@@ -33,10 +33,10 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
             f"that {config.method} fits. Expected some; for 2:4 their number of inputs is divided by 4. "
             "Use another method."
         )
-    if config.method == "2:4":
-        two_of_four(found.values())
-    else:
+    if isinstance(config, MagnitudeConfig):
         zero_smallest(found.values(), 1 - config.ratio)
+    else:
+        two_of_four(found.values())
     return write(
         model,
         tokenizer,

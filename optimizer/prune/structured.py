@@ -10,10 +10,9 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from bantam.artifact import Artifact
 from optimizer.architecture import anatomy
-from optimizer.config import PruneConfig
+from optimizer.config import WidthConfig
 from optimizer.prune.importance import Batch, Gradients, fisher, gradients, taylor
-from optimizer.prune.lookup import latency
-from optimizer.prune.search import Cost, Space, select
+from optimizer.prune.search import Space, select
 from optimizer.prune.tuning import tune
 from optimizer.stage import RunContext
 from optimizer.surgery import keep_width
@@ -25,26 +24,24 @@ TUNING_BATCHES = 8
 """256 texts: some 5,000 tokens times the hidden size are equations enough for some thousand scales a layer."""
 
 
-def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
-    """Cut ``parent`` to ``config.ratio`` of its FLOPs or latency, where it costs the least importance.
+def run(parent: Artifact, config: WidthConfig, context: RunContext) -> Artifact:
+    """Cut ``parent`` to ``config.ratio`` of its FLOPs, where it costs the least importance.
 
     The manifest's details have the sizes of a layer (``heads``, ``neurons``, ``hidden``), ``flops_ratio`` and how many
-    parts were ``tuned``; its metrics have ``latency_ratio``, if latency was the target. Raises :class:`ModelError` for
-    an architecture that cannot be taken apart, :class:`StageError` for a target that cannot be reached.
+    parts were ``tuned``. Raises :class:`ModelError` for an architecture that cannot be taken apart, :class:`StageError`
+    for a ratio that cannot be reached.
     """
     started = time.monotonic()
     tokenizer, model = load_artifact(parent.folder)
     model.to(context.device)  # type: ignore[arg-type]  # a string is a device to PyTorch
     space = Space(anatomy(model), keep_hidden=config.keep_hidden)
-    costs: dict[str, Cost] = {"flops": space.flops(config.tokens)}
-    if config.target == "latency":
-        costs["latency"] = latency(space, tokens=config.tokens, threads=context.threads, folder=context.shared)
+    cost = space.flops(config.tokens)
     batches = calibration(tokenizer, model, parent, config, context)
     importance, found = measure(model, batches, config.importance)
     chosen = select(
         space,
         importance,
-        costs[config.target],
+        cost,
         config.ratio,
         gradients=found,
         same_heads=hasattr(model.config, "relative_attention_num_buckets"),
@@ -53,11 +50,11 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     pruned = keep_width(model, heads=chosen.heads, neurons=chosen.neurons, hidden=chosen.hidden)
     tunable = config.tune and size.hidden == space.full.hidden
     tuned = tune(pruned, model, batches[:TUNING_BATCHES]) if tunable else 0
-    ratios = {f"{name}_ratio": round(cost(size) / cost(space.full), 4) for name, cost in costs.items()}
+    reached = round(cost(size) / cost(space.full), 4)
     details: dict[str, Any] = {"heads": size.heads, "neurons": size.neurons, "hidden": size.hidden, "tuned": tuned}
     context.log(
         f"{config.name}: {size.heads} of {space.full.heads} heads, {size.neurons} of {space.full.neurons} neurons, "
-        f"{size.hidden} of {space.full.hidden} hidden dimensions; {ratios['flops_ratio']:.0%} of the FLOPs"
+        f"{size.hidden} of {space.full.hidden} hidden dimensions; {reached:.0%} of the FLOPs"
     )
     return write(
         pruned,
@@ -66,8 +63,8 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
         context,
         longest=parent.manifest.signature.max_length,
         parent=parent,
-        details={**details, "importance": config.importance, "flops_ratio": ratios.pop("flops_ratio")},
-        metrics={"prune_s": round(time.monotonic() - started, 1), **ratios},
+        details={**details, "importance": config.importance, "flops_ratio": reached},
+        metrics={"prune_s": round(time.monotonic() - started, 1)},
         random_weights=parent.manifest.random_weights,
     )
 
@@ -76,7 +73,7 @@ def calibration(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     parent: Artifact,
-    config: PruneConfig,
+    config: WidthConfig,
     context: RunContext,
 ) -> list[Batch]:
     """``config.calibration_rows`` labelled training texts in batches of like lengths, the batches in random order."""

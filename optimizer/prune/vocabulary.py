@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact
 from bantam.errors import StageError
-from optimizer.config import PruneConfig
+from optimizer.config import VocabularyConfig
 from optimizer.data import Split
 from optimizer.data.texts import read_texts
 from optimizer.evaluate import predict, tune_thresholds
@@ -19,7 +19,7 @@ from optimizer.surgery.vocabulary import encode_in_full, keep_tokens, needed_tok
 from optimizer.training.classifier import load_artifact, write
 
 
-def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
+def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Artifact:
     """Keep the tokens of train, dev and ``config.corpora``, and what any text can be written in.
 
     All these texts are cut into exactly the same tokens as before, which is checked on each of them: the model gives

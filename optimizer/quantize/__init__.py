@@ -1,31 +1,31 @@
-"""Weights and activations in fewer bits."""
+"""Weights and activations in fewer bits.
+
+A new method is one new file here, with its config, its function and their :class:`Method`, and one entry in
+:data:`METHODS`. Recipes are read through it: the methods' modules import what they quantize with when they do.
+"""
 
 from __future__ import annotations
 
 import random
 import shutil
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from bantam.artifact import TOKENIZER_FILES, Artifact, Compute, Manifest, deployable_files, seal
+from bantam.artifact import LAYOUTS, TOKENIZER_FILES, Artifact, Manifest, deployable_files, seal
 from bantam.errors import StageError
 from optimizer import logits
-from optimizer.config import QuantizeConfig
+from optimizer.config import CalibratedQuantizeConfig, QuantizeConfig
 from optimizer.quantize import onnx_4bit, onnx_dynamic, openvino_static
+from optimizer.quantize.method import Batches, Method
 from optimizer.stage import RunContext
 
-METHODS: dict[
-    str, Callable[[Artifact, QuantizeConfig, RunContext, list[logits.Batch]], tuple[str, Compute, dict[str, Any]]]
-] = {
-    "onnx-dynamic-int8": onnx_dynamic.write,
-    "openvino-static-int8": openvino_static.write,
-    "onnx-int4": onnx_4bit.write,
+METHODS: dict[str, Method] = {
+    "onnx-dynamic-int8": onnx_dynamic.METHOD,
+    "openvino-static-int8": openvino_static.METHOD,
+    "onnx-int4": onnx_4bit.METHOD,
 }
-"""Method -> what writes the quantized model into ``context.folder``; returns its layout, what it computes in, and the
-manifest's details."""
+"""The word after ``method`` in a recipe -> the method."""
 
 COMPARED = 200
 """Training texts whose logits are compared with the parent's."""
@@ -38,28 +38,47 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
     every text.
     """
     started = time.monotonic()
-    origin = parent.manifest
-    texts = list(context.data.splits["train"].texts)
-    drawn = random.Random(config.seed).sample(texts, min(len(texts), max(config.calibration_rows, COMPARED)))
-    batches = logits.encode(parent.folder, origin.signature, drawn)
-    layout, compute, details = METHODS[config.method](parent, config, context, batches[: config.calibration_rows])
+    method, origin = METHODS[config.method], parent.manifest
+    _check_possible(parent, config, method)
     for name in TOKENIZER_FILES:
         shutil.copyfile(parent.folder / name, context.folder / name)
+    batches = _drawn(parent, config, context)
+    quantized = method.write(parent, config, context, batches)
     seconds = round(time.monotonic() - started, 1)
     manifest = Manifest(
         name=config.name,
         stage=config.stage,
         key=context.key,
-        layout=layout,
-        compute=compute,
+        layout=method.makes,
+        compute=quantized.compute,
         signature=origin.signature,
-        deployable=deployable_files(context.folder, layout),
+        deployable=deployable_files(context.folder, method.makes),
         lineage=context.lineage(config, parent),
-        details=details,
+        details=quantized.details,
         random_weights=origin.random_weights,
     )
-    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, manifest, context, batches[:COMPARED]))
+    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, manifest, context, batches(COMPARED)))
     return Artifact(context.folder, seal(context.folder, manifest))
+
+
+def _check_possible(parent: Artifact, config: QuantizeConfig, method: Method) -> None:
+    if parent.manifest.layout not in method.accepts or not parent.manifest.is_fp32:
+        formats = " or ".join(sorted(LAYOUTS[layout].format for layout in method.accepts))
+        raise StageError(
+            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.kind}. "
+            f"Expected a parent of format {formats} in fp32."
+        )
+
+
+def _drawn(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Batches:
+    texts = list(context.data.splits["train"].texts)
+    seed = config.seed if isinstance(config, CalibratedQuantizeConfig) else 0
+
+    def batches(count: int) -> list[logits.Batch]:
+        drawn = random.Random(seed).sample(texts, min(len(texts), count))
+        return logits.encode(parent.folder, parent.manifest.signature, drawn)
+
+    return batches
 
 
 def _compare(

@@ -7,17 +7,13 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import onnxruntime
-from onnx import TensorProto
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from pydantic import model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
 from optimizer.config import QuantizeConfig
-from optimizer.logits import Batch
-from optimizer.quantize.embeddings import quantize_embeddings
-from optimizer.quantize.onnx_graph import load
+from optimizer.quantize.method import Batches, Method, Quantized
 from optimizer.stage import RunContext
 
 COMPUTE = Compute(
@@ -28,17 +24,37 @@ COMPUTE = Compute(
 )
 
 
-def write(
-    parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[Batch]
-) -> tuple[str, Compute, dict[str, Any]]:
+class DynamicInt8Config(QuantizeConfig):
+    """int8 matrix products, embeddings in 8 or 4 bits."""
+
+    method: Literal["onnx-dynamic-int8"] = "onnx-dynamic-int8"
+    embedding_bits: Literal[8, 4] = 8
+    """Of the embeddings, often half of what is shipped."""
+    block_size: Literal[16, 32, 64, 128, 256] | None = None
+    """With ``embedding_bits = 4``: how many weights share a scale and a minimum; 32 if absent."""
+
+    @model_validator(mode="after")
+    def _blocks_of_4_bits(self) -> DynamicInt8Config:
+        if self.block_size and self.embedding_bits == 8:
+            raise ValueError("block_size goes with embedding_bits = 4; 8 bits have one scale a row")
+        return self
+
+
+def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batches: Batches) -> Quantized:
     """Write ``model.onnx`` with int8 matrix products and embeddings; needs no calibration.
 
     Weights keep all 8 bits: with VNNI nothing saturates; a CPU without it needs ``session.x64quantprecision``.
-    Raises :class:`StageError` if the parent is not ONNX in fp32.
     """
-    model = load(parent, config)
+    import onnxruntime
+    from onnx import TensorProto
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from optimizer.quantize.embeddings import quantize_embeddings
+    from optimizer.quantize.onnx_graph import load
+
+    model = load(parent)
     bits = config.embedding_bits
-    tables = quantize_embeddings(model.graph, bits, config.block_size)
+    tables = quantize_embeddings(model.graph, bits, config.block_size or 32)
     large = (parent.folder / "model.onnx.data").exists()
     path = context.folder / "model.onnx"
     with _temporary_files_in(context.scratch), _quiet():
@@ -52,7 +68,10 @@ def write(
             # Operators of com.microsoft have no shape inference in onnx; all that they give here is float.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
-    return "onnx", COMPUTE, {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables}
+    return Quantized(COMPUTE, {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables})
+
+
+METHOD = Method(DynamicInt8Config, accepts=frozenset({"onnx"}), makes="onnx", write=write)
 
 
 @contextlib.contextmanager

@@ -7,24 +7,16 @@ import onnx
 from onnx import TensorProto
 
 from bantam.artifact import Artifact
-from bantam.errors import StageError
-from optimizer.config import QuantizeConfig
 
 SMALLEST = 16_384
 """Bytes; weights below this stay fp32: nothing to gain."""
 
 
-def load(parent: Artifact, config: QuantizeConfig) -> onnx.ModelProto:
-    """The parent's graph and weights, without the shapes that the export noted.
+def load(parent: Artifact) -> onnx.ModelProto:
+    """The graph and weights of a parent in layout onnx, without the shapes that the export noted.
 
-    Quantizers transpose weights, and trip over what was said about them. Raises :class:`StageError` if the parent is
-    not ONNX in fp32.
+    Quantizers transpose weights, and trip over what was said about them.
     """
-    if parent.manifest.layout != "onnx" or not parent.manifest.is_fp32:
-        raise StageError(
-            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.kind}. "
-            "Expected a parent of format onnx in fp32."
-        )
     model = onnx.load(parent.folder / "model.onnx")
     del model.graph.value_info[:]
     return model

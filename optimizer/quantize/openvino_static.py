@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import Any
-
-import openvino
+from typing import Literal
 
 from bantam.artifact import LAYOUTS, Artifact, Compute, Numbers
 from bantam.errors import StageError
-from optimizer import openvino_ir
-from optimizer.config import QuantizeConfig
-from optimizer.logits import Batch
+from optimizer.config import CalibratedQuantizeConfig
+from optimizer.quantize.method import Batches, Method, Quantized
 from optimizer.stage import RunContext
 
 COMPUTE = Compute(
@@ -24,23 +21,26 @@ COMPUTE = Compute(
 )
 
 
-def write(
-    parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[Batch]
-) -> tuple[str, Compute, dict[str, Any]]:
-    """Write ``model.xml`` and ``model.bin``, calibrated on ``batches`` (one text each, not padded).
+class StaticInt8Config(CalibratedQuantizeConfig):
+    """int8 matrix products and embeddings with calibrated scales."""
+
+    method: Literal["openvino-static-int8"] = "openvino-static-int8"
+
+
+def write(parent: Artifact, config: StaticInt8Config, context: RunContext, batches: Batches) -> Quantized:
+    """Write ``model.xml`` and ``model.bin``, calibrated on ``config.calibration_rows`` texts.
 
     Weights of matrix products and embeddings are stored in int8. What stays fp32 is computed in fp32, and is not
-    compressed to fp16 either. Raises :class:`StageError` if the parent is neither ONNX nor OpenVINO IR in fp32.
+    compressed to fp16 either. Raises :class:`StageError` if NNCF cannot quantize the model.
     """
-    manifest = parent.manifest
-    if manifest.layout not in ("onnx", "openvino") or not manifest.is_fp32:
-        raise StageError(
-            f"Stage {config.name!r} quantizes {manifest.name!r}, which is {manifest.kind}. "
-            "Expected a parent of format onnx or openvino in fp32."
-        )
+    import openvino
+
+    from optimizer import openvino_ir
+
     logging.getLogger("nncf").setLevel(logging.ERROR)
     import nncf
 
+    manifest, calibration = parent.manifest, batches(config.calibration_rows)
     try:
         source = parent.folder / LAYOUTS[manifest.layout].weights[0]
         model = openvino.convert_model(source) if manifest.layout == "onnx" else openvino.Core().read_model(source)
@@ -48,9 +48,9 @@ def write(
         with contextlib.redirect_stdout(sys.stderr):
             quantized = nncf.quantize(
                 model,
-                nncf.Dataset(batches),
+                nncf.Dataset(calibration),
                 model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(batches),
+                subset_size=len(calibration),
             )
     except (RuntimeError, nncf.errors.ValidationError, nncf.errors.UnsupportedModelError) as exc:
         raise StageError(
@@ -58,11 +58,7 @@ def write(
             "Use another quantization method for this model."
         ) from exc
     openvino_ir.save(quantized, context.folder)
-    return (
-        "openvino",
-        COMPUTE,
-        {
-            "quantizer": f"nncf {nncf.__version__}",
-            "calibration_texts": len(batches),
-        },
-    )
+    return Quantized(COMPUTE, {"quantizer": f"nncf {nncf.__version__}", "calibration_texts": len(calibration)})
+
+
+METHOD = Method(StaticInt8Config, accepts=frozenset({"onnx", "openvino"}), makes="openvino", write=write)

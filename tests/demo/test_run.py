@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bantam.demo.batch import score_file
 from bantam.demo.run import EXAMPLES, LONGEST_EXAMPLE, examples, newest_report, read_upload
 from bantam.errors import DataError
 from bantam.report.file import read_report, write_report
 from optimizer.data import load_dataset
 from optimizer.data.dataset import Rows, build
+from tests.client.fake_kserve import Fake, Script
 from tests.plugins.reports import EXAMPLE, changed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +42,20 @@ def test_the_text_column_is_found_or_named_with_a_header_or_without(
     assert found.text == name
     assert list(found.columns[name]) == texts
     assert len({len(cells) for cells in found.columns.values()}) == 1
+
+
+def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("text,change,=odd\n=1+1,-0.5,@me\nfine,2,\n", encoding="utf-8")
+    fake = Fake("grpc", Script())
+    try:
+        with fake.client() as client:
+            score_file(client, read_upload(tmp_path / "file.csv", ""), tmp_path / "scored.csv", lambda done, of: None)
+    finally:
+        fake.stop()
+    with (tmp_path / "scored.csv").open(encoding="utf-8-sig", newline="") as file:
+        heads, *rows = csv.reader(file)
+    assert heads == ["text", "change", "'=odd", "predicted", "score_short", "score_long"]
+    assert rows == [["'=1+1", "-0.5", "'@me", "short", "0.6", "0.4"], ["fine", "2", "", "short", "0.6", "0.4"]]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 
 from bantam.artifact import Artifact
 from bantam.errors import ModelError
+from optimizer.load import resolve
 from optimizer.load.model import load_model, load_tokenizer
 from tests.optimizer.tiny_models import LABELS, write_tiny_classifier
 
@@ -50,29 +51,47 @@ def test_the_head_is_that_of_the_folder_or_fits_the_labels(bert: Artifact) -> No
     assert {parameter.dtype for parameter in trained.parameters()} == {torch.bfloat16}
 
 
-def test_code_of_a_known_model_type_is_left_alone_and_nobody_is_asked(
-    bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = tmp_path / "ran"
+@pytest.fixture
+def bringing_code(bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A checkpoint with code of its own, which leaves a file ``ran``; and the questions that somebody was asked."""
     (bert.folder / "own.py").write_text(
-        "from pathlib import Path\nfrom transformers import *\n"
-        f"Path({str(ran)!r}).touch()\n"
-        "class Config(BertConfig): pass\nclass Model(BertForSequenceClassification): pass\n"
+        f"from pathlib import Path\nfrom transformers import *\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+        "class Model(BertForSequenceClassification): pass\n"
     )
-    for name, auto_map in (
-        ("config.json", {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}),
-        ("tokenizer_config.json", {"AutoTokenizer": ["own.Slow", "own.Fast"]}),
-    ):
-        path = bert.folder / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": auto_map}))
+    config = bert.folder / "config.json"
+    own = {"auto_map": {"AutoModelForSequenceClassification": "own.Model"}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | own))
+    asked: list[str] = []
 
-    def asked(prompt: str = "") -> str:
-        raise AssertionError(f"asked: {prompt}")
+    def ask(prompt: str = "") -> str:
+        asked.append(prompt)
+        return "y"
 
-    monkeypatch.setattr(builtins, "input", asked)
-    assert type(load_model(bert.folder)).__module__.startswith("transformers.models.bert")
-    assert type(load_tokenizer(bert.folder)).__module__.startswith("transformers.")
-    assert not ran.exists()
+    monkeypatch.setattr(builtins, "input", ask)
+    return bert.folder, asked
+
+
+def test_a_model_type_that_is_known_needs_no_code_of_its_own(
+    bringing_code: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, asked = bringing_code
+    assert type(load_model(folder)).__module__.startswith("transformers.models.bert")
+    assert type(load_tokenizer(folder)).__module__.startswith("transformers.")
+    assert (asked, (tmp_path / "ran").exists()) == ([], False)
+
+
+def test_a_classifier_that_is_code_of_its_own_is_refused_and_nobody_is_asked(
+    bringing_code: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, asked = bringing_code
+    config = folder / "config.json"
+    # transformers knows this type, but no text classifier of it.
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "vit"}))
+    with pytest.raises(ModelError, match="cannot be loaded as a classifier"):
+        load_model(folder)
+    with pytest.raises(ModelError, match=r"classifier of type 'vit' is code that comes with it, which Bantam never"):
+        resolve(str(folder))
+    assert (asked, (tmp_path / "ran").exists()) == ([], False)
 
 
 def test_weights_that_may_run_code_are_not_read(bert: Artifact) -> None:

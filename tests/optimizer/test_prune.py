@@ -15,18 +15,16 @@ from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import ModelError, StageError
 from optimizer import prune
 from optimizer.architecture import anatomy, blocks, flops
-from optimizer.config import PruneConfig
-from optimizer.prune import lookup, structured
+from optimizer.config import PRUNING, PruneConfig
+from optimizer.prune import structured
 from optimizer.prune.tuning import normal_equations, solve, tune
 from optimizer.surgery import keep_width
 from optimizer.training.classifier import load_artifact, write
 from tests.optimizer.tiny_models import make_context, write_tiny_classifier
 
 
-def config(method: str, **settings: Any) -> PruneConfig:
-    return PruneConfig.model_validate(
-        {"stage": "prune", "name": "pruned", "parent": "baseline", "method": method, **settings}
-    )
+def config(method: str, **settings: Any) -> Any:
+    return PRUNING[method](name="pruned", parent="baseline", method=method, **settings)
 
 
 def pruned(tmp_path: Path, model_type: str, settings: PruneConfig) -> tuple[Artifact, Artifact]:
@@ -91,18 +89,6 @@ def test_kept_hidden_prunes_neurons_alone(tmp_path: Path) -> None:
     assert (details["heads"], details["hidden"]) == (4, 32)
     assert details["neurons"] < 64
     assert details["tuned"] > 0
-
-
-def test_a_latency_target_uses_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As if heads took no time, and neurons all of it.
-    def measure(graphs: list[bytes], threads: int) -> list[float]:
-        return [float(neurons) for _ in (2, 4) for neurons in (1, 17, 33, 48, 64)]
-
-    monkeypatch.setattr(lookup, "measure", measure)
-    _, artifact = pruned(tmp_path, "qwen3", config("width", target="latency", ratio=0.5))
-    assert artifact.manifest.details["neurons"] <= 33
-    assert artifact.manifest.metrics["latency_ratio"] == pytest.approx(0.5, abs=0.02)
-    assert "latency_ratio" not in artifact.manifest.details
 
 
 @torch.no_grad()

@@ -1,20 +1,15 @@
-"""The search keeps what matters, reaches its target, and says what can be reached; the latency table is used."""
+"""The search keeps what matters, reaches its target, and says what can be reached."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from bantam.errors import StageError
 from optimizer.architecture import Anatomy, Layer, flops
-from optimizer.prune import lookup
 from optimizer.prune.importance import Gradients, fisher
 from optimizer.prune.search import Size, Space, rearranged, select
 from optimizer.surgery.importance import Importance
@@ -167,45 +162,7 @@ def test_the_search_rearranges_with_gradients() -> None:
     assert chosen.neurons != plain.neurons
 
 
-@pytest.mark.parametrize("key_value_heads", [4, 2, 1])
-def test_the_block_that_is_timed_is_one_block(key_value_heads: int) -> None:
-    tied = key_value_heads == 4
-    space = Space(parts_of(key_value_heads=key_value_heads, tied=tied))
-    size = space.size(2, 48)
-    session = onnxruntime.InferenceSession(
-        lookup.block(space, size, TOKENS).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (given,) = session.run(None, {"x": np.random.default_rng(0).standard_normal((TOKENS, size.hidden), np.float32)})
-    weights = [w for w in lookup.block(space, size, TOKENS).graph.initializer if len(w.dims) == 2]
-    products = TOKENS * sum(int(np.prod(w.dims)) for w in weights) + 2 * TOKENS * TOKENS * size.heads * 8
-    assert given.shape == (TOKENS, size.hidden)
-    assert np.isfinite(given).all()
-    assert products * LAYERS == space.flops(TOKENS)(size)
-
-
-def test_the_table_is_measured_once_and_read_between_its_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    space, calls = Space(parts_of()), []
-
-    def measure(graphs: list[bytes], threads: int) -> list[float]:
-        calls.append(len(graphs))
-        return [float(i) for i in range(len(graphs))]
-
-    monkeypatch.setattr(lookup, "measure", measure)
-    first = lookup.latency(space, tokens=TOKENS, threads=1, folder=tmp_path / "shared")
-    again = lookup.latency(space, tokens=TOKENS, threads=1, folder=tmp_path / "shared")
-    (path,) = (tmp_path / "shared").iterdir()
-    assert calls == [4 * 5]
-    assert np.shape(json.loads(path.read_text())["milliseconds"]) == (4, 5)
-    assert first(space.full) == again(space.full) == 19
-    assert first(space.size(1, 1)) == 0
-    assert 5 < first(space.size(2, 8)) < 6
-    lookup.latency(space, tokens=TOKENS, threads=2, folder=tmp_path / "shared")
-    assert calls == [20, 20]
-
-
-def test_a_latency_target_is_looked_up() -> None:
+def test_any_cost_can_be_the_target() -> None:
     space = Space(parts_of())
 
     def only_neurons_take_time(size: Size) -> float:
@@ -213,11 +170,3 @@ def test_a_latency_target_is_looked_up() -> None:
 
     chosen = select(space, equal(space.parts), only_neurons_take_time, 0.5)
     assert chosen.size == space.size(4, 31)
-
-
-def test_times_are_measured() -> None:
-    space = Space(parts_of())
-    graphs = [lookup.block(space, space.size(heads, 64), TOKENS).SerializeToString() for heads in (1, 4)]
-    times = lookup.measure(graphs, threads=1)
-    assert len(times) == 2
-    assert all(0 < time < 1000 for time in times)

@@ -16,7 +16,7 @@ from bantam.artifact import Artifact
 from bantam.errors import StageError
 from optimizer import prune
 from optimizer.architecture import anatomy
-from optimizer.config import DistillConfig, PruneConfig
+from optimizer.config import PRUNING, DistillConfig
 from optimizer.surgery import keep_layers, keep_width
 from optimizer.training.sparsity import (
     CubicSchedule,
@@ -31,9 +31,7 @@ from tests.optimizer.tiny_models import make_context, write_tiny_classifier
 
 
 def sparse(tmp_path: Path, method: str, *, model_type: str = "bert", **settings: Any) -> tuple[Artifact, Artifact]:
-    config = PruneConfig.model_validate(
-        {"stage": "prune", "name": "sparse", "parent": "baseline", "method": method, **settings}
-    )
+    config = PRUNING[method](name="sparse", parent="baseline", method=method, **settings)
     parent = write_tiny_classifier(tmp_path / "parent", model_type)
     return parent, prune.run(parent, config, make_context(tmp_path / "sparse"))
 

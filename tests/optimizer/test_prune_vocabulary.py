@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from bantam.artifact import Artifact
 from bantam.errors import DataError, StageError
-from optimizer.config import PruneConfig
+from optimizer.config import VocabularyConfig
 from optimizer.data import Split
 from optimizer.prune import vocabulary
 from optimizer.stage import RunContext
@@ -25,7 +25,7 @@ from tests.optimizer.tiny_tokenizers import (
     wrapped,
 )
 
-PRUNE = PruneConfig(name="pruned", stage="prune", parent="baseline", method="vocabulary")
+PRUNE = VocabularyConfig(name="pruned", parent="baseline")
 
 
 @pytest.fixture

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Compute
 from bantam.errors import StageError
-from optimizer import export, logits, quantize
+from optimizer import export, quantize
 from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.quantize.embeddings import quantize_embeddings, symmetric_rows
+from optimizer.quantize.method import Batches, Quantized
+from optimizer.quantize.onnx_dynamic import DynamicInt8Config
+from optimizer.quantize.openvino_static import StaticInt8Config
 from optimizer.stage import RunContext
 from tests.optimizer.tiny_models import make_context, write_tiny_model
 
-DYNAMIC = QuantizeConfig(name="onnx-int8", stage="quantize", method="onnx-dynamic-int8")
-STATIC = QuantizeConfig(name="openvino-int8", stage="quantize", method="openvino-static-int8", calibration_rows=20)
+DYNAMIC = DynamicInt8Config(name="onnx-int8")
+STATIC = StaticInt8Config(name="openvino-int8", calibration_rows=20)
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +95,16 @@ def test_an_int8_parent_is_refused(bert_onnx: Artifact, tmp_path: Path) -> None:
 def test_a_result_that_says_nothing_is_refused(
     value: float, expected: str, bert_onnx: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(
-        parent: Artifact, config: QuantizeConfig, context: RunContext, batches: list[logits.Batch]
-    ) -> tuple[str, dict[str, Any]]:
+    def broken(parent: Artifact, config: QuantizeConfig, context: RunContext, batches: Batches) -> Quantized:
         model = onnx.load(parent.folder / "model.onnx")
         weight = next(w for w in model.graph.initializer if w.name == "classifier.weight")
         array = np.full(tuple(weight.dims), value, dtype=np.float32)
         weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
         onnx.save(model, context.folder / "model.onnx")
-        return "onnx", {}
+        return Quantized(Compute())
 
-    monkeypatch.setitem(quantize.METHODS, "onnx-dynamic-int8", broken)
+    method = replace(quantize.METHODS["onnx-dynamic-int8"], write=broken)
+    monkeypatch.setitem(quantize.METHODS, "onnx-dynamic-int8", method)
     with pytest.raises(StageError, match=f"logits are {expected} on 40 training texts"):
         quantize.run(bert_onnx, DYNAMIC, make_context(tmp_path / "int8"))
 

@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from bantam.artifact import Artifact
 from bantam.errors import StageError
 from optimizer import export, logits, quantize
-from optimizer.config import ExportConfig, QuantizeConfig
+from optimizer.config import ExportConfig
 from optimizer.quantize import embeddings
 from optimizer.quantize.embeddings import packed_rows, quantize_embeddings
+from optimizer.quantize.onnx_4bit import Int4Config
+from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
 
-INT4 = QuantizeConfig(name="onnx-int4", stage="quantize", method="onnx-int4")
-MIXED = QuantizeConfig(name="onnx-int8", stage="quantize", method="onnx-dynamic-int8", embedding_bits=4)
+INT4 = Int4Config(name="onnx-int4")
+MIXED = DynamicInt8Config(name="onnx-int8", embedding_bits=4)
 PRODUCTS = {"bert": 2 * 6 + 1, "llama": 2 * 7}
 WIDE = {"hidden_size": 96, "intermediate_size": 192, "head_dim": 24}
 
@@ -160,10 +162,9 @@ def test_a_parent_of_the_wrong_format_or_precision_is_refused(parent: Artifact, 
         quantize.run(int4, MIXED, make_context(tmp_path / "mixed"))
 
 
-def test_embedding_bits_are_refused_where_they_mean_nothing() -> None:
-    for method in ("onnx-int4", "openvino-static-int8"):
-        with pytest.raises(ValidationError, match="embedding_bits goes with method"):
-            QuantizeConfig(name="x", stage="quantize", method=method, embedding_bits=4)
+def test_a_block_size_is_refused_where_nothing_is_in_blocks() -> None:
+    with pytest.raises(ValidationError, match="block_size goes with embedding_bits = 4"):
+        DynamicInt8Config(name="x", block_size=64)
 
 
 def test_the_root_logger_is_left_alone(parent: Artifact, tmp_path: Path) -> None:

@@ -18,14 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.browser import find_chromium
+
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED_IN_CI = frozenset({"browser", "index", "openssl", "triton"})
-
-
-def find_chromium() -> str | None:
-    """Path of Chromium or Chrome: ``$CHROMIUM`` if set, or the first one on the PATH."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 def missing_browser() -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from bantam.artifact import Artifact
 from bantam.run import builder as pipeline
 from optimizer.catalog import Checkpoint
-from optimizer.config import DistillConfig, PruneConfig
+from optimizer.config import DistillConfig, LayersConfig
 from optimizer.data import Dataset
 from optimizer.recipe import Recipe
 from tests.optimizer.moods import CONFIG
@@ -21,7 +21,7 @@ RECIPE = Recipe(
     description="toy",
     stages=(
         CONFIG.model_copy(update={"epochs": 0.1}),
-        PruneConfig(stage="prune", name="cut", parent="baseline", method="layers", layers=(1,)),
+        LayersConfig(name="cut", parent="baseline", layers=(1,)),
         DistillConfig(stage="distill", name="recovered", parent="cut", teachers=("baseline",), epochs=0.1),
     ),
 )

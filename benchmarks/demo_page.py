@@ -1,4 +1,4 @@
-"""A real demo page over a real Triton, and what the tests do on it."""
+"""A demo page in a browser, and what tests and benchmarks do on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "test-output" / "demo"
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 # What web.dev calls cumulative layout shift: what moves without anybody having pressed a key or button just before.
