@@ -1,4 +1,4 @@
-"""TCP ports for a server: those that are wanted, or free ones."""
+"""Where a server listens: TCP ports that are wanted, or free ones, and who can reach them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import socket
 from collections.abc import Mapping
 
 from bantam.errors import ServerError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def free_ports(host: str | Mapping[str, str], wanted: Mapping[str, int]) -> dict[str, int]:

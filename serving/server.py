@@ -45,7 +45,6 @@ class Memory(NamedTuple):
     """Memory of one process, in MB (10^6 bytes)."""
 
     rss: float
-    """Resident now."""
     peak: float
     """The most that was ever resident."""
 
@@ -84,6 +83,7 @@ class Server:
         self._follow = follow
         self._view: View | None = None
         self._follower: Follower | None = None
+        self.http_host = http_host
         self._hosts = {"gRPC": host, "HTTP": http_host, "metrics": http_host}
         self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
         self._python = python
@@ -95,7 +95,7 @@ class Server:
         """Triton's process id while it runs."""
         self._isolated = isolated
         self.backend = tritonserver.Backend(None, isolated, "")
-        """How the models run; from the start on as it is, before as it was asked for."""
+        """How the models run."""
 
     @property
     def grpc_address(self) -> str:
@@ -159,7 +159,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop Triton and wait until nothing of it is left. Does nothing if it is not running."""
-        process, self._supervisor, self.pid = self._supervisor, None, None
+        process, self._supervisor, self.pid, self._follower = self._supervisor, None, None, None
         if process is not None and process.stdin is not None and process.stdout is not None:
             process.stdin.close()  # the supervisor stops Triton in order, or by force if that takes too long
             try:

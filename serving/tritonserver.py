@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from bantam.checkout import SERVING, root
 from bantam.errors import ServerError
+from bantam.telemetry import VARIABLES
 from serving.inline.build import BuildError, build
 
 STUB = "triton_python_backend_stub"
@@ -33,8 +34,6 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 end to end for each text; in pages of 4 KiB, and after a pause, much of that is looking up where they are."""
 NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA|^failed to load all models$")
 """Said by every start on a machine without a GPU, and after each error of a model."""
-VIEW = re.compile(r"\S*/bantam-\w{8}/models/")
-"""Where Triton sees the models (:mod:`serving.view`); it is gone when the user reads of it."""
 PREFIXES = re.compile(
     r"^(error: |ERROR: Failed to create instance: |failed to load '\S+' version \d+: |"
     r"(Invalid argument: )?load failed for model '\S+': version \d+ is at UNAVAILABLE state: )*(Internal: )?"
@@ -54,6 +53,8 @@ class Installation:
     """What it needs besides ours."""
     stub_backend: Mapping[str, Path] = field(default_factory=dict)
     """Files of Triton's own Python backend to put together in one folder, by name; empty if Triton finds it itself."""
+    prefix: Path | None = None
+    """The serving environment that it is in, if it is in one."""
 
 
 class Backend(NamedTuple):
@@ -129,6 +130,7 @@ def _embedded(python: Path) -> Installation:
             "PATH": f"{python.absolute().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         },
         stub_backend={**files, stub.name: stub},
+        prefix=Path(site).parents[2],
     )
 
 
@@ -136,7 +138,7 @@ def environment(installation: Installation) -> dict[str, str]:
     """Triton's environment: ours, without what would change which Python packages its backend sees."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     fixed = {"PYTHONDONTWRITEBYTECODE": "1"}  # a published version stays as it was written
-    return {"GLIBC_TUNABLES": HUGE_PAGES, **ours, **fixed, **installation.environment}
+    return {"GLIBC_TUNABLES": HUGE_PAGES, **ours, **fixed, **VARIABLES, **installation.environment}
 
 
 def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Backend:
@@ -147,7 +149,7 @@ def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Back
     why = ""
     if not isolated:
         try:
-            build(folder)
+            build(folder, installation.prefix)
             return Backend(folder, False, "")
         except BuildError as exc:
             why = str(exc)
@@ -205,7 +207,7 @@ def reasons(log: str, most: int = 15) -> list[str]:
             error = line.lower().startswith("error:")
         # Triton says the same cause up to three times, each behind another prefix and before the same stack.
         text = PREFIXES.sub("", entry["text"].strip('"') if entry else line.strip()).split(r"\n\nAt:")[0]
-        text = VIEW.sub("", text.removesuffix(r"\n").removesuffix(";"))
+        text = text.removesuffix(r"\n").removesuffix(";")
         if error and text and not NOISE.search(text) and text not in lines:
             lines.append(text)
     return lines[-most:]

@@ -13,6 +13,8 @@ from pathlib import Path
 from serving.repository import Version
 from serving.triton_config import CONFIG
 
+CACHE = "__pycache__"
+
 
 class View:
     """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead."""
@@ -22,6 +24,7 @@ class View:
         self._versions = folder / "versions"
         self.models.mkdir()
         self._versions.mkdir()
+        self._made = 0
         self.shown: dict[str, Version] = {}
         """The version of each model that is in ``models``."""
         for version in versions:
@@ -29,14 +32,22 @@ class View:
 
     def show(self, version: Version) -> None:
         """Put a version in the place of the one of its model that is shown, in one step."""
-        target = self._versions / f"{version.name}-{version.number}"
-        if not target.exists():
-            target.mkdir()
-            own = version.folder / CONFIG
-            # Versions of before there was a rollback have no config.pbtxt of their own, but are the promoted ones.
-            config = own if own.is_file() else version.folder.parent / CONFIG
-            (target / CONFIG).write_bytes(config.read_bytes())
-            (target / str(version.number)).symlink_to(version.folder.resolve())
+        # Made anew also for one that was shown before: Triton takes only what is newer than what it has.
+        self._made += 1
+        target = self._versions / f"{version.name}-{self._made}"
+        target.mkdir()
+        own = version.folder / CONFIG
+        # Versions of before there was a rollback have no config.pbtxt of their own, but are the promoted ones.
+        config = own if own.is_file() else version.folder.parent / CONFIG
+        (target / CONFIG).write_bytes(config.read_bytes())
+        files = target / str(version.number)
+        files.mkdir()
+        for path in version.folder.resolve().iterdir():
+            if path.name != CACHE:
+                (files / path.name).symlink_to(path)
+        # In the place of a folder, so that the Python of an isolated model, which no setting reaches, writes none:
+        # Triton would load the model again because of it.
+        (files / CACHE).touch()
         link = self._versions / f"{version.name}.link"
         link.symlink_to(target)
         os.replace(link, self.models / version.name)
