@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bantam import telemetry
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
+
+telemetry.off()
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")

@@ -13,12 +13,13 @@ import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
+from bantam import telemetry
 from bantam.errors import BantamError
 
 if TYPE_CHECKING:
     from typer import Typer
 
-COMMANDS = ("optimize", "serve", "load_test", "demo", "report", "card", "compare", "doctor")
+COMMANDS = ("optimize", "serve", "rollback", "load_test", "demo", "report", "card", "compare", "doctor")
 """Modules of this package, in the order in which ``bantam --help`` lists them."""
 
 
@@ -33,6 +34,7 @@ def application() -> Typer:
 
 def main() -> NoReturn:
     """Run the command line; errors become one to three lines and an exit code. A traceback only with ``--debug``."""
+    telemetry.off()
     try:
         application()()
     except BantamError as exc:
