@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Manifest, Signature
+from bantam.artifact import Artifact, Signature
 from bantam.errors import StageError
 
 Batch = Mapping[str, NDArray[np.int64]]
@@ -19,18 +19,18 @@ Logits = Callable[[Batch], NDArray[np.float32]]
 """A model as a function: a batch to logits float32 ``[batch, labels]``."""
 
 
-def of(folder: Path, manifest: Manifest, *, threads: int | None = None) -> Logits:
-    """Load the model in ``folder``, which may still be in the making, in the layout that ``manifest`` says."""
-    return LOADERS[manifest.layout](folder, manifest, threads)
+def of(artifact: Artifact, *, threads: int | None = None) -> Logits:
+    """Load a model, which may still be in the making."""
+    return LOADERS[artifact.manifest.layout](artifact, threads)
 
 
-def _pytorch(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
+def _pytorch(artifact: Artifact, threads: int | None) -> Logits:
     import torch
     from transformers import AutoModelForSequenceClassification
 
     if threads:
         torch.set_num_threads(threads)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(artifact.folder, dtype=torch.float32).eval()
 
     def logits(batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -39,30 +39,32 @@ def _pytorch(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     return logits
 
 
-def _onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
+def _onnx(artifact: Artifact, threads: int | None) -> Logits:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            artifact.folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+        )
     except Exception as exc:  # its classes are straight below Exception
-        raise StageError(f"ONNX Runtime cannot load {manifest.name}: {str(exc)[:300]}. Choose another model.") from exc
+        raise StageError(f"ONNX Runtime cannot load {artifact.name}: {str(exc)[:300]}. Choose another model.") from exc
     return lambda batch: np.asarray(session.run(["logits"], dict(batch))[0])
 
 
-def _openvino(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
+def _openvino(artifact: Artifact, threads: int | None) -> Logits:
     import openvino
 
-    precision = "bf16" if manifest.compute.activations.kind == "bfloat" else "f32"
+    precision = "bf16" if artifact.manifest.compute.activations.kind == "bfloat" else "f32"
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        request = openvino.Core().compile_model(folder / "model.xml", "CPU", settings).create_infer_request()
+        request = openvino.Core().compile_model(artifact.folder / "model.xml", "CPU", settings).create_infer_request()
     except RuntimeError as exc:
-        raise StageError(f"OpenVINO cannot load {manifest.name}: {str(exc)[-300:]}. Choose another model.") from exc
+        raise StageError(f"OpenVINO cannot load {artifact.name}: {str(exc)[-300:]}. Choose another model.") from exc
     return lambda batch: np.array(request.infer(dict(batch))["logits"])
 
 
@@ -88,7 +90,7 @@ def encode(folder: Path, signature: Signature, texts: Sequence[str]) -> list[Bat
     ]
 
 
-LOADERS: dict[str, Callable[[Path, Manifest, int | None], Logits]] = {
+LOADERS: dict[str, Callable[[Artifact, int | None], Logits]] = {
     "hf": _pytorch,
     "onnx": _onnx,
     "openvino": _openvino,

@@ -49,7 +49,7 @@ class Worker:
     """
 
     def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
-        self.name = artifact.manifest.name
+        self.name = artifact.name
         # spawn, the only start method that all platforms and threaded parents have.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()

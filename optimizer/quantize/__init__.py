@@ -47,7 +47,6 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         shutil.copyfile(parent.folder / name, context.folder / name)
     seconds = round(time.monotonic() - started, 1)
     manifest = Manifest(
-        name=config.name,
         stage=config.stage,
         key=context.key,
         layout=layout,
@@ -58,32 +57,30 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         details=details,
         random_weights=origin.random_weights,
     )
-    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, manifest, context, batches[:COMPARED]))
+    made = Artifact(context.folder, manifest, config.name)
+    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, made, context, batches[:COMPARED]))
     return Artifact(context.folder, seal(context.folder, manifest))
 
 
-def _compare(
-    parent: Artifact, manifest: Manifest, context: RunContext, batches: list[logits.Batch]
-) -> dict[str, float | int | str]:
+def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: list[logits.Batch]) -> dict[str, float]:
     """Differences of the logits to the parent's, text by text.
 
     Dynamic quantization takes the scale of an activation from the whole batch: only single texts can be repeated.
     """
-    reference = logits.of(parent.folder, parent.manifest, threads=context.threads)
-    quantized = logits.of(context.folder, manifest, threads=context.threads)
+    reference = logits.of(parent, threads=context.threads)
+    quantized = logits.of(made, threads=context.threads)
     expected = np.concatenate([reference(batch) for batch in batches])
     got = np.concatenate([quantized(batch) for batch in batches])
     spread = float(expected.std(axis=0).max())
     if not np.isfinite(got).all() or (len(batches) > 1 and got.std(axis=0).max() < 1e-3 * spread):
         wrong = "constant" if np.isfinite(got).all() else "not finite"
         raise StageError(
-            f"Stage {manifest.name!r} gave a model whose logits are {wrong} on {len(batches)} training texts; "
-            f"those of {parent.manifest.name!r} vary by {spread:.3g}. "
+            f"Stage {made.name!r} gave a model whose logits are {wrong} on {len(batches)} training texts; "
+            f"those of {parent.name!r} vary by {spread:.3g}. "
             "Use another quantization method for this model."
         )
     difference = np.abs(got - expected)
     return {
-        "against": parent.manifest.name,
         "texts": len(batches),
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),

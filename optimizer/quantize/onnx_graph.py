@@ -22,7 +22,7 @@ def load(parent: Artifact, config: QuantizeConfig) -> onnx.ModelProto:
     """
     if parent.manifest.layout != "onnx" or not parent.manifest.is_fp32:
         raise StageError(
-            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.kind}. "
+            f"Stage {config.name!r} quantizes {parent.name!r}, which is {parent.manifest.kind}. "
             "Expected a parent of format onnx in fp32."
         )
     model = onnx.load(parent.folder / "model.onnx")

@@ -35,7 +35,7 @@ def write(
     manifest = parent.manifest
     if manifest.layout not in ("onnx", "openvino") or not manifest.is_fp32:
         raise StageError(
-            f"Stage {config.name!r} quantizes {manifest.name!r}, which is {manifest.kind}. "
+            f"Stage {config.name!r} quantizes {parent.name!r}, which is {manifest.kind}. "
             "Expected a parent of format onnx or openvino in fp32."
         )
     logging.getLogger("nncf").setLevel(logging.ERROR)
@@ -54,7 +54,7 @@ def write(
             )
     except (RuntimeError, nncf.errors.ValidationError, nncf.errors.UnsupportedModelError) as exc:
         raise StageError(
-            f"NNCF cannot quantize {manifest.name!r}: {str(exc).strip()[:300]}. "
+            f"NNCF cannot quantize {parent.name!r}: {str(exc).strip()[:300]}. "
             "Use another quantization method for this model."
         ) from exc
     openvino_ir.save(quantized, context.folder)

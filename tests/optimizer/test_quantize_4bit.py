@@ -92,7 +92,7 @@ def test_a_text_has_the_same_scores_alone_and_among_others(parent: Artifact, tmp
     for products in ("fp32", "int8"):
         context = make_context(tmp_path / products)
         artifact = quantize.run(parent, INT4.model_copy(update={"products": products}), context)
-        scores = logits.of(artifact.folder, artifact.manifest, threads=1)
+        scores = logits.of(artifact, threads=1)
         together = scores(batch)
         for row, length in enumerate(lengths):
             alone = scores({name: array[row : row + 1, :length] for name, array in batch.items()})
