@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bantam.client import AsyncClassifier, Classifier, Description, Prediction
+    from bantam.client import TLS, AsyncClassifier, Classifier, Description, Prediction
     from bantam.errors import (
         BantamError,
         ClientError,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "TLS",
     "AsyncClassifier",
     "BantamError",
     "Classifier",
@@ -37,7 +38,7 @@ __all__ = [
     "UserError",
 ]
 
-_CLIENT = ("AsyncClassifier", "Classifier", "Description", "Prediction")
+_CLIENT = ("TLS", "AsyncClassifier", "Classifier", "Description", "Prediction")
 
 
 def __getattr__(name: str) -> Any:

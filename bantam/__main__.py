@@ -1,5 +1,24 @@
-"""``python -m bantam``."""
+"""``python -m bantam``, and the command ``bantam``; with the client's wheel alone, it says what is missing."""
 
-from bantam.commands import main
+from __future__ import annotations
 
-main()
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line; exit code 2 where there is none."""
+    try:
+        from bantam.commands import main as run
+    except ModuleNotFoundError as exc:
+        print(
+            f"error: {exc}. Installed here is Bantam's client alone; its commands need the checkout.\n"
+            "Clone the repository with git and run `make setup` in it; README.md says what `make` does then.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from exc
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Peak memory: of a process, and of a run with all the processes it starts. In MB (10^6 bytes), resident.
+"""Memory: the peak of a process, that of a run with all the processes it starts, and what is left. In MB (10^6 bytes).
 
 Standard library only at import time: the benchmark's peers measure themselves with it in environments of their own.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +37,27 @@ def peak_rss_mb(pid: int | None = None) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def available_mb(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """What can be had without swapping: of the machine, or of what the container's limit leaves if that is less.
+
+    ``cgroup``: where the container's limits (cgroup v2) are. Its count of used memory has the page cache in it; the
+    part that nobody looked at lately is given up when memory is wanted, and counts as available.
+    """
+    import psutil
+
+    free: int = psutil.virtual_memory().available
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+            statistics = (cgroup / "memory.stat").read_text(encoding="ascii")
+            cache = int(statistics.split("\ninactive_file ")[1].split()[0])
+            free = min(free, max(0, int(limit) - used + cache))
+    except (OSError, ValueError, IndexError):
+        pass  # no cgroup v2 here: no limit to keep
+    return free / 1e6
+
+
 class MemoryWatch:
     """Samples the memory of this process and its children while the block runs; a context manager.
 
@@ -44,6 +67,7 @@ class MemoryWatch:
 
     def __init__(self, interval_s: float = 1.0) -> None:
         self._interval, self._peak, self._stop = interval_s, 0, threading.Event()
+        self._sampling = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="memory-watch", daemon=True)
 
     @property
@@ -61,15 +85,26 @@ class MemoryWatch:
         self._stop.set()
         self._thread.join()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No sample is taken inside the block, but one before and one after it: looking costs those who are timed."""
+        with self._sampling:
+            self._sample()
+            yield
+            self._sample()
+
     def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            with self._sampling:
+                self._sample()
+
+    def _sample(self) -> None:
         import psutil
 
-        me = psutil.Process(os.getpid())
-        while not self._stop.wait(self._interval):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:
-                    continue  # it ended between the listing and the look
-            self._peak = max(self._peak, total)
+        me, total = psutil.Process(os.getpid()), 0
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue  # it ended between the listing and the look
+        self._peak = max(self._peak, total)

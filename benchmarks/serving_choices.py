@@ -100,7 +100,7 @@ def main() -> None:
     variant = Artifact.load(options.variant)
     texts = draw_texts(load_dataset(options.data).splits["test"].texts, options.texts)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        asked: dict[str, Callable[[list[str]], object]] = {"in process": Engine(options.variant).scores}
+        asked: dict[str, Callable[[list[str]], object]] = {"in process": Engine(options.variant).probabilities}
         for number, choice in enumerate(CHOICES):
             server = serve(choice, variant, Path(folder, str(number)))
             stack.callback(server.stop)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact, Signature
+from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import StageError
 
 Batch = Mapping[str, NDArray[np.int64]]
@@ -20,17 +19,22 @@ Logits = Callable[[Batch], NDArray[np.float32]]
 
 
 def of(artifact: Artifact, *, threads: int | None = None) -> Logits:
-    """Load a model, which may still be in the making."""
+    """Load a model, which may still be in the making.
+
+    ``threads``: CPU threads, by default as many as the runtime likes. Raises :class:`StageError` if the runtime cannot
+    load it.
+    """
     return LOADERS[artifact.manifest.layout](artifact, threads)
 
 
 def _pytorch(artifact: Artifact, threads: int | None) -> Logits:
     import torch
-    from transformers import AutoModelForSequenceClassification
+
+    from optimizer.load.model import load_model
 
     if threads:
         torch.set_num_threads(threads)
-    model = AutoModelForSequenceClassification.from_pretrained(artifact.folder, dtype=torch.float32).eval()
+    model = load_model(artifact.folder)
 
     def logits(batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -45,10 +49,9 @@ def _onnx(artifact: Artifact, threads: int | None) -> Logits:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
+    graph = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
     try:
-        session = onnxruntime.InferenceSession(
-            artifact.folder / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # its classes are straight below Exception
         raise StageError(f"ONNX Runtime cannot load {artifact.name}: {str(exc)[:300]}. Choose another model.") from exc
     return lambda batch: np.asarray(session.run(["logits"], dict(batch))[0])
@@ -58,11 +61,10 @@ def _openvino(artifact: Artifact, threads: int | None) -> Logits:
     import openvino
 
     precision = "bf16" if artifact.manifest.compute.activations.kind == "bfloat" else "f32"
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
+    settings = {"INFERENCE_PRECISION_HINT": precision, **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    graph = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
     try:
-        request = openvino.Core().compile_model(artifact.folder / "model.xml", "CPU", settings).create_infer_request()
+        request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
     except RuntimeError as exc:
         raise StageError(f"OpenVINO cannot load {artifact.name}: {str(exc)[-300:]}. Choose another model.") from exc
     return lambda batch: np.array(request.infer(dict(batch))["logits"])
@@ -95,3 +97,4 @@ LOADERS: dict[str, Callable[[Artifact, int | None], Logits]] = {
     "onnx": _onnx,
     "openvino": _openvino,
 }
+"""Layout -> what opens it; every layout of a model is here."""

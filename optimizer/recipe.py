@@ -47,6 +47,8 @@ class MeasureConfig(Config):
     """Length of the fixed-rate load test of each variant."""
     slo_ms: float = Field(50.0, gt=0)
     """The 99th percentile that ``max_rps_within_slo`` keeps."""
+    memory_mb: float | None = Field(None, gt=0)
+    """Most memory (10^6 bytes) for the variants that are measured together; a share of what is there if absent."""
 
 
 class ServingConfig(Config):

@@ -9,33 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Signature
+from optimizer.load.model import load_model, load_tokenizer
 
 
 class Reference:
-    """Scores texts with a PyTorch model and its tokenizer."""
+    """A PyTorch model and its tokenizer, for texts."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, signature: Signature) -> None:
         self.model, self.tokenizer, self.signature = model.eval(), tokenizer, signature
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None) -> Reference:
-        """The model and tokenizer of an artifact of format ``pytorch``, fp32."""
-        transformers_logging.disable_progress_bar()
+        """The model and tokenizer of an artifact in layout ``hf``, fp32."""
         if threads:
             torch.set_num_threads(threads)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        return cls(model, AutoTokenizer.from_pretrained(folder), Artifact.load(folder).manifest.signature)
+        return cls(load_model(folder), load_tokenizer(folder), Artifact.load(folder).manifest.signature)
 
-    def scores(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths."""
         result = np.empty((len(texts), len(self.signature.labels)), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))

@@ -1,55 +1,67 @@
-"""An artifact becomes a version in a Triton model repository::
+"""An artifact becomes a version of a model in a Triton model repository::
 
     <root>/<name>/config.pbtxt
-    <root>/<name>/<version>/{model.py, backend/, manifest.json, labels.txt, tokenizer.json, model files}
+    <root>/<name>/<version>/{config.pbtxt, model.py, backend/, manifest.json, labels.txt, tokenizer.json, model files}
 
-A publish is atomic: the version folder is written beside its place and renamed into it; then ``config.pbtxt``, whose
-version policy names exactly one version, is replaced. That replace is the single commit point: killed before it, a
-publish has not happened, and the previous version stays.
+``stage`` writes a version folder beside its place and renames it into it; nobody serves it yet. ``promote`` replaces
+the model's ``config.pbtxt``, whose version policy names exactly one version, by the version's own. That replace is the
+single commit point: killed before it, nothing has happened, and the version before stays. ``config.pbtxt`` also says
+which version it followed, so that ``rollback`` is a promote too. ``publish`` is stage and promote, unchecked.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from bantam.artifact import LAYOUTS, Artifact, cache_key, seal, sha256
+from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import ArtifactError, RepositoryError
-from bantam.files import replacing, sweep, writing
-from serving.triton_config import LABELS_FILE, TritonConfig, parse_pbtxt
+from bantam.files import replacing, replacing_file, sweep, write_text, writing
+from serving import version_folder
+from serving.triton_config import CONFIG, ServedVersion, TritonConfig, following, served_version
 
-CONFIG = "config.pbtxt"
-BACKEND = Path(__file__).with_name("backend")
-BACKEND_FILES = {
-    path.name if path.name == "model.py" else f"backend/{path.name}": path for path in sorted(BACKEND.glob("*.py"))
-}
-"""Path in a version folder -> source: what Triton loads, and the package beside it that does the work."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LOCK_TIMEOUT_S = 120.0
 ADVICE = "Expected a folder that a model can be published to; the version before, if any, stays."
 
 
 @dataclass(frozen=True)
-class Published:
-    """The version of a model that is served."""
+class Version:
+    """A version of a model in a repository."""
 
     name: str
-    version: int
+    number: int
     folder: Path
-    """The version folder."""
+    """The version folder, ``<root>/<name>/<number>``."""
     changed: bool = False
-    """False if the same content was published already."""
+    """Whether the call that returned it has written it (``stage``), or made it the served one (the others)."""
+
+    @property
+    def root(self) -> Path:
+        """The repository."""
+        return self.folder.parents[1]
 
 
-def publish(
+@dataclass(frozen=True)
+class Identity:
+    """What a published name stands for: the model that all variants come from, and the data that taught it."""
+
+    model: str
+    """For messages: the name of the checkpoint."""
+    model_digest: str
+    data: str
+    """For messages: the name of the data set."""
+    data_digest: str
+
+
+def stage(
     artifact: Artifact,
     root: Path,
     name: str,
@@ -58,14 +70,14 @@ def publish(
     max_batch_size: int = 64,
     micro_batch: int = 8,
     threads: int | None = None,
+    identity: Identity | None = None,
     link: bool = False,
-) -> Published:
-    """Write ``artifact`` as the new version of model ``name``; does nothing if that content is published already.
+) -> Version:
+    """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
     ``thresholds``: one per label (multi_label), kept for the clients. ``link``: hard-link the files instead of copying
     them, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name, option
-    or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full; the version
-    published before stays.
+    or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
     try:
@@ -82,8 +94,75 @@ def publish(
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
         raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
-    with writing(root, RepositoryError, ADVICE), _locked(root, name):
-        return _publish(artifact, root / name, config, link)
+    with _locked(root, name):
+        folder = root / name
+        folder.mkdir(exist_ok=True)
+        sweep(folder)
+        content = version_folder.content(artifact, config)
+        numbers = version_folder.numbers(folder)
+        # After a kill, or on a return to what was served before, it is there already.
+        found = next((v for v in reversed(numbers) if version_folder.content_of(folder / str(v)) == content), None)
+        number = found or max(numbers, default=0) + 1
+        if not found:
+            details = {"content": content, **({"identity": asdict(identity)} if identity else {})}
+            with replacing(folder / str(number)) as staging:
+                config = config.model_copy(update={"version": number})
+                version_folder.write(artifact, staging, config, details, link=link)
+            version_folder.sync(folder)
+        return Version(name, number, folder / str(number), changed=not found)
+
+
+def promote(version: Version) -> Version:
+    """Make a staged version the served one; does nothing if it is. A server that runs takes it within seconds.
+
+    Raises :class:`RepositoryError` if it is not there; what is served stays.
+    """
+    with _locked(version.root, version.name):
+        return _promote(version)
+
+
+def rollback(root: Path, name: str) -> Version:
+    """Make the version that was served before the served one; called again, it goes back again.
+
+    Raises :class:`RepositoryError` if there is none or its files are damaged; what is served stays.
+    """
+    with _locked(root, name):
+        served = _served(root, name)
+        if served is None or served.previous is None:
+            held = f"version {served.number} is the only one" if served else "no version"
+            raise RepositoryError(f"{root / name}: {held} that was served, expected one before it to return to.")
+        before = Version(name, served.previous, root / name / str(served.previous))
+        try:
+            Artifact.load(before.folder, verify=True)
+        except ArtifactError as exc:
+            raise RepositoryError(f"{name} stays at version {served.number}: {exc}") from exc
+        return _promote(before)
+
+
+def discard(version: Version) -> bool:
+    """Remove a staged version; returns whether it did. The served one and the one before it are never removed."""
+    with _locked(version.root, version.name):
+        if version.number in _kept(version.root, version.name):
+            return False
+        version_folder.remove(version.folder)
+        return True
+
+
+def prune(root: Path, name: str) -> list[int]:
+    """Remove old versions; the served one, the one before it and any newer one, which may just be staged, stay."""
+    with _locked(root, name):
+        kept = _kept(root, name)
+        outdated = [v for v in version_folder.numbers(root / name) if v < max(kept, default=0) and v not in kept]
+        for number in outdated:
+            version_folder.remove(root / name / str(number))
+        return outdated
+
+
+def publish(
+    artifact: Artifact, root: Path, name: str, *, thresholds: Sequence[float] | None, **options: Any
+) -> Version:
+    """Stage and promote, with the options and errors of :func:`stage`: for what needs no check of its answers."""
+    return promote(stage(artifact, root, name, thresholds=thresholds, **options))
 
 
 def withdraw(root: Path, name: str) -> bool:
@@ -93,9 +172,9 @@ def withdraw(root: Path, name: str) -> bool:
     """
     if not (root / name / CONFIG).is_file():
         return False
-    with writing(root, RepositoryError, ADVICE), _locked(root, name):
+    with _locked(root, name):
         (root / name / CONFIG).unlink(missing_ok=True)
-        _sync(root / name)
+        version_folder.sync(root / name)
     return True
 
 
@@ -104,21 +183,25 @@ def baseline_of(name: str) -> str:
     return f"{name}-baseline"
 
 
-def published(root: Path, name: str) -> Published | None:
-    """The version of ``name`` that is published now, or None. Raises :class:`RepositoryError` if it is damaged."""
-    path = root / name / CONFIG
-    try:
-        message = parse_pbtxt(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+def published(root: Path, name: str) -> Version | None:
+    """The version of ``name`` that is served, or None. Raises :class:`RepositoryError` if it is damaged."""
+    served = _served(root, name)
+    return served and Version(name, served.number, root / name / str(served.number))
+
+
+def identity(root: Path, name: str) -> Identity | None:
+    """What the published ``name`` stands for; None if nothing is published, or it does not say.
+
+    Raises :class:`RepositoryError` if it is damaged.
+    """
+    version = published(root, name)
+    if version is None:
         return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise RepositoryError(f"{path} cannot be read: {exc}.") from exc
-    versions = list(message.version_policy.specific.versions)
-    if len(versions) != 1 or not (root / name / str(versions[0])).is_dir():
-        raise RepositoryError(
-            f"{path}: names version {versions or 'none'}, expected one that has a folder. Publish the model again."
-        )
-    return Published(name, versions[0], root / name / str(versions[0]))
+    try:
+        recorded = Artifact.load(version.folder).manifest.details.get("identity")
+        return Identity(**recorded) if recorded else None
+    except (ArtifactError, TypeError) as exc:
+        raise RepositoryError(f"{version.folder} cannot be read: {exc}") from exc
 
 
 def models(root: Path) -> list[str]:
@@ -139,82 +222,77 @@ def _check(artifact: Artifact, name: str) -> None:
         )
 
 
-def _publish(artifact: Artifact, folder: Path, config: TritonConfig, link: bool) -> Published:
-    """Publish while holding the lock."""
-    folder.mkdir(exist_ok=True)
-    sweep(folder)
-    options = config.model_dump(mode="json", exclude={"version"})
-    backend = {file: sha256(source) for file, source in BACKEND_FILES.items()}
-    content = cache_key(artifact=artifact.digest, options=options, backend=backend)
-    versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    # A version with this content may be there without being the published one: after a kill, or a return to it.
-    version = next((v for v in reversed(versions) if _content(folder / str(v)) == content), None)
-    if version is None:
-        version = max(versions, default=0) + 1
-        with replacing(folder / str(version)) as staging:
-            _write_version(artifact, staging, content, link)
-    text = config.model_copy(update={"version": version}).to_pbtxt()
-    target = folder / CONFIG
-    if target.is_file() and target.read_text(encoding="utf-8") == text:
-        return Published(config.name, version, folder / str(version), changed=False)
-    staged = folder / f"{CONFIG}.tmp-{os.getpid()}"
-    staged.write_text(text, encoding="utf-8")
-    # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
-    _sync(staged)
-    _sync(folder)
-    staged.replace(target)
-    _sync(folder)
-    return Published(config.name, version, folder / str(version), changed=True)
-
-
-def _write_version(artifact: Artifact, staging: Path, content: str, link: bool) -> None:
-    """Fill a version folder: what ships, the backend, the labels, and a manifest of its own."""
-    for file in artifact.manifest.deployable:
-        target = staging / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if link:
-            os.link(artifact.folder / file, target)
-        else:
-            shutil.copyfile(artifact.folder / file, target)
-    (staging / "backend").mkdir()
-    for file, source in BACKEND_FILES.items():
-        shutil.copyfile(source, staging / file)
-    (staging / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
-    # Without the metrics: seconds and the like would make equal models differ.
-    details = {**artifact.manifest.details, "content": content}
-    seal(staging, replace(artifact.manifest, metrics={}, details=details))
-    for path in staging.rglob("*"):
-        _sync(path)
-    _sync(staging)
-
-
-def _content(folder: Path) -> str | None:
-    """What a version folder was made from, or None if it is damaged."""
+def _served(root: Path, name: str) -> ServedVersion | None:
+    path = root / name / CONFIG
     try:
-        return str(Artifact.load(folder).manifest.details.get("content"))
-    except ArtifactError:
+        served = served_version(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise RepositoryError(f"{path} cannot be read: {exc}.") from exc
+    if served is None or not (root / name / str(served.number)).is_dir():
+        raise RepositoryError(
+            f"{path}: names version {served.number if served else 'none'}, expected one that has a folder. "
+            "Publish the model again."
+        )
+    return served
+
+
+def _promote(version: Version) -> Version:
+    """Promote while holding the lock."""
+    model = version.folder.parent
+    try:
+        text = (version.folder / CONFIG).read_text(encoding="utf-8")
+    except OSError as exc:
+        raise RepositoryError(
+            f"{version.folder} cannot be served: its {CONFIG} cannot be read ({exc.strerror}). Publish the model again."
+        ) from exc
+    served = _served_or_damaged(version)
+    if served and served.number != version.number:
+        _keep_config(model, served.number)
+        text = following(text, served.number)
+    elif served and served.previous is not None:
+        text = following(text, served.previous)
+    target = model / CONFIG
+    if target.is_file() and target.read_text(encoding="utf-8") == text:
+        return replace(version, changed=False)
+    # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
+    with replacing_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        version_folder.sync(temporary)
+    version_folder.sync(model)
+    return replace(version, changed=True)
+
+
+def _served_or_damaged(version: Version) -> ServedVersion | None:
+    """What is served; None also for a config.pbtxt that nobody can serve from: a promote mends it."""
+    try:
+        return _served(version.root, version.name)
+    except RepositoryError:
         return None
 
 
-def _sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk. Windows has no such thing for folders."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _keep_config(model: Path, number: int) -> None:
+    """Have the version that is being replaced hold its own config.pbtxt: older ones do not."""
+    if not (model / str(number) / CONFIG).is_file():
+        write_text(model / str(number) / CONFIG, (model / CONFIG).read_text(encoding="utf-8"))
+
+
+def _kept(root: Path, name: str) -> set[int]:
+    """The versions that must stay: the served one and the one before it."""
+    served = _served(root, name)
+    return {number for number in served or () if number is not None}
 
 
 @contextlib.contextmanager
 def _locked(root: Path, name: str) -> Iterator[None]:
-    """One publish of a model at a time, in whatever process."""
-    root.mkdir(parents=True, exist_ok=True)
+    """One change of a model at a time, in whatever process; errors of the file system are translated."""
     try:
-        with FileLock(root / f".{name}.lock", timeout=LOCK_TIMEOUT_S):
-            yield
+        with writing(root, RepositoryError, ADVICE):
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{name}.lock", timeout=LOCK_TIMEOUT_S):
+                yield
     except Timeout as exc:
         raise RepositoryError(
-            f"{root / name}: another process has been publishing for {LOCK_TIMEOUT_S:.0f} s. Wait for it or end it."
+            f"{root / name}: another process has been changing it for {LOCK_TIMEOUT_S:.0f} s. Wait for it or end it."
         ) from exc

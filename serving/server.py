@@ -12,7 +12,6 @@ import http.client
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,9 @@ from bantam.errors import ServerError
 from bantam.memory import peak_rss_mb
 from serving import repository as model_repository
 from serving import supervisor, tritonserver
+from serving.ports import free_ports
+from serving.repository import Version
+from serving.triton_config import CONFIG
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.05
@@ -47,10 +49,11 @@ class Memory(NamedTuple):
 class Server:
     """A Triton that serves the models of a repository from ``start`` (or ``with``) to ``stop``.
 
-    ``models``: names; all that are published if absent. ``host``: where all endpoints listen. Ports: 0 takes a free
-    one. ``python``: the interpreter of a serving environment, instead of Triton from PATH or of the default one.
-    ``isolated``: each model in a process of its own, so that one that crashes leaves the others alone; otherwise all
-    run in Triton's process, where a text is answered sooner (:mod:`serving.inline`).
+    ``models``: names; all that are published if absent. ``staged``: versions to serve instead of the promoted ones, so
+    that their answers can be checked first; ``models`` are theirs if absent. ``host``: where all endpoints listen.
+    Ports: 0 takes a free one. ``python``: the interpreter of a serving environment, instead of Triton from PATH or of
+    the default one. ``isolated``: each model in a process of its own, so that one that crashes leaves the others alone;
+    otherwise all run in Triton's process, where a text is answered sooner (:mod:`serving.inline`).
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Server:
         repository: Path,
         *,
         models: Sequence[str] | None = None,
+        staged: Sequence[Version] = (),
         host: str = "127.0.0.1",
         grpc_port: int = 0,
         http_port: int = 0,
@@ -67,7 +71,8 @@ class Server:
         timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.repository = repository
-        self.models = tuple(models) if models is not None else tuple(model_repository.models(repository))
+        self._staged = {version.name: version for version in staged}
+        self.models = tuple(models if models is not None else self._staged or model_repository.models(repository))
         self._host = host
         self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
         self._python = python
@@ -120,7 +125,7 @@ class Server:
             command = tritonserver.command(
                 installation,
                 self.backend,
-                self.repository,
+                self._lay_out_models(self._run_dir / "models"),
                 self.models,
                 self._run_dir,
                 self._host,
@@ -213,10 +218,23 @@ class Server:
     def _check_models(self) -> None:
         known = model_repository.models(self.repository)
         for name in self.models:
-            if model_repository.published(self.repository, name) is None:
+            if name not in self._staged and model_repository.published(self.repository, name) is None:
                 raise ServerError(f"{self.repository} has no model {name!r}. Published: {', '.join(known) or 'none'}.")
         if not self.models:
             raise ServerError(f"{self.repository}: no model is published there. Publish one with 'make optimize'.")
+
+    def _lay_out_models(self, folder: Path) -> Path:
+        """What Triton sees: a repository of links to the chosen models, and to nothing else."""
+        folder.mkdir()
+        for name in self.models:
+            if name in self._staged:
+                version = self._staged[name].folder.resolve()
+                (folder / name).mkdir()
+                (folder / name / CONFIG).symlink_to(version / CONFIG)
+                (folder / name / version.name).symlink_to(version)
+            else:
+                (folder / name).symlink_to((self.repository / name).resolve())
+        return folder
 
     def _wait_until_ready(self) -> None:
         """Triton opens its ports when it has tried to load all models: then each is ready, or never will be."""
@@ -259,25 +277,3 @@ class Server:
             self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         )
         return "".join(f"\n  {line}" for line in lines)
-
-
-def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
-    """The ports wanted, each checked to be free, and free ones instead of 0. Raises :class:`ServerError`."""
-    sockets = []
-    try:
-        for protocol, port in wanted.items():
-            listener = socket.socket()
-            sockets.append(listener)  # all are held until all are found, so that no two are the same
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections are no bar
-            try:
-                listener.bind((host, port))
-                listener.listen()
-            except (OSError, OverflowError) as exc:
-                raise ServerError(
-                    f"Port {port} on {host}, wanted for {protocol}, cannot be used ({exc}). Stop what uses it, or "
-                    "choose another port; 0 takes a free one."
-                ) from exc
-        return {protocol: s.getsockname()[1] for protocol, s in zip(wanted, sockets, strict=True)}
-    finally:
-        for listener in sockets:
-            listener.close()

@@ -6,7 +6,7 @@ A key or value that Triton does not know fails here, not in the server.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import json_format, text_format
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +17,9 @@ from bantam.errors import RepositoryError
 INPUT = "TEXT"
 OUTPUT = "SCORES"
 LABELS_FILE = "labels.txt"
+CONFIG = "config.pbtxt"
+PREVIOUS = "previous_version"
+"""The parameter that names the version that was served before; clients have no use for it."""
 
 
 class TritonConfig(BaseModel):
@@ -103,3 +106,26 @@ def parse_pbtxt(text: str) -> Any:
         return text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as exc:
         raise RepositoryError(f"config.pbtxt is not a Triton model configuration: {exc}.") from exc
+
+
+class ServedVersion(NamedTuple):
+    """What a model's config.pbtxt says of its versions."""
+
+    number: int
+    previous: int | None
+    """The version that was served before."""
+
+
+def served_version(text: str) -> ServedVersion | None:
+    """The one version that a config.pbtxt names, or None. Raises :class:`RepositoryError` if the text is no such."""
+    message = parse_pbtxt(text)
+    versions = list(message.version_policy.specific.versions)
+    previous = message.parameters[PREVIOUS].string_value if PREVIOUS in message.parameters else ""
+    return ServedVersion(versions[0], int(previous) if previous.isdecimal() else None) if len(versions) == 1 else None
+
+
+def following(text: str, previous: int) -> str:
+    """A version's config.pbtxt as it is when the version is served after another one."""
+    message = parse_pbtxt(text)
+    message.parameters[PREVIOUS].string_value = str(previous)
+    return str(text_format.MessageToString(message))

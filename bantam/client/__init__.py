@@ -2,5 +2,6 @@
 
 from bantam.client.classifier import AsyncClassifier, Classifier
 from bantam.client.prediction import Description, Prediction
+from bantam.client.security import TLS
 
-__all__ = ["AsyncClassifier", "Classifier", "Description", "Prediction"]
+__all__ = ["TLS", "AsyncClassifier", "Classifier", "Description", "Prediction"]

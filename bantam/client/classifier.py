@@ -14,25 +14,23 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import Literal, Self, overload
 
+from bantam.client.conversation import Conversation, Part, blocking, split
 from bantam.client.grpc_transport import AsyncGrpcTransport, GrpcTransport
 from bantam.client.http_transport import AsyncHttpTransport, HttpTransport
 from bantam.client.prediction import Description, Prediction
-from bantam.client.retry import Attempts
-from bantam.client.transport import AsyncTransport, Scores, Target, Transport
-from bantam.errors import ClientError, InvalidInputError, UnavailableError, UserError
+from bantam.client.security import TLS, Token
+from bantam.client.transport import Scores, Target, Transport
+from bantam.errors import ClientError, InvalidInputError, UserError
 
-__all__ = ["AsyncClassifier", "Classifier", "Description", "Prediction"]
+__all__ = ["TLS", "AsyncClassifier", "Classifier", "Description", "Prediction"]
 
-SYNC: dict[str, Callable[[Target], Transport]] = {"grpc": GrpcTransport, "http": HttpTransport}
-ASYNC: dict[str, Callable[[Target], AsyncTransport]] = {"grpc": AsyncGrpcTransport, "http": AsyncHttpTransport}
-
-T = TypeVar("T")
+BLOCKING: dict[str, Callable[[Target], Transport]] = {"grpc": GrpcTransport, "http": HttpTransport}
+ASYNC: dict[str, Callable[[Target], Transport]] = {"grpc": AsyncGrpcTransport, "http": AsyncHttpTransport}
 
 NOT_TEXTS: tuple[type, ...] = (bytes, bytearray, memoryview, dict)
 """Iterables whose items would make a confusing message, or worse, none."""
@@ -52,12 +50,19 @@ class Classifier:
         Seconds for one request, which is at most the model's ``max_batch_size`` texts, its retries included. A longer
         list is several requests. The first call also reads the model's config, under a limit of the same length.
     retries
-        How often a request is sent again if the server cannot be reached or sheds load. Other errors are final.
+        How often a request is sent again, within ``timeout``, if the server cannot be reached or sheds load: after
+        pauses drawn from zero to 0.05 s, then twice that and so on up to 1 s. Other errors are final. While more than
+        about one request in eleven fails, none is sent again (:class:`bantam.client.retry.Throttle`).
     in_flight
         How many requests are under way at a time for lists longer than ``max_batch_size``, over all threads.
+    tls
+        True to encrypt, or a :class:`TLS` with the authority to trust and the client's own certificate.
+    token
+        A bearer token, sent with each request, or a function that gives one: it is called for each request, so it
+        should keep what it has fetched. Without TLS, tokens are sent to this machine only.
 
-    The first call connects, and reads labels and thresholds once. Make a new client for a model that was published
-    again with others.
+    The first call connects, and reads labels and thresholds. When a new version of the model answers, its own are read,
+    and each text is decided by those of the version that scored it.
     """
 
     def __init__(
@@ -69,12 +74,12 @@ class Classifier:
         timeout: float = 10.0,
         retries: int = 5,
         in_flight: int = 2,
+        tls: TLS | bool = False,
+        token: Token | None = None,
     ) -> None:
-        self._target = _checked(address, model, protocol, timeout, retries, in_flight)
-        self._retries = retries
-        self._transport = SYNC[protocol](self._target)
+        self._target = _checked(address, model, protocol, timeout, retries, in_flight, tls, token)
+        self._conversation = Conversation(BLOCKING[protocol](self._target), self._target, retries)
         self._workers = ThreadPoolExecutor(in_flight, thread_name_prefix="classifier")  # starts no thread yet
-        self._description: Description | None = None
         self._closed = False
 
     # mypy: a str is an Iterable[str] too; the first signature that fits counts, which is what happens at run time.
@@ -90,32 +95,25 @@ class Classifier:
         """
         if isinstance(texts, str):
             return self([texts])[0]
-        scores = self.scores(texts)
-        return self.describe().predictions(scores)
+        return [prediction for part in self._parts(texts) for prediction in part.predictions()]
 
     def scores(self, texts: Iterable[str]) -> Scores:
-        """Probabilities of any number of texts, float32 ``[texts, labels]``. Raises what a call raises."""
-        encoded = _encoded(texts)
-        description = self.describe()
-        batches = _batches(encoded, description.max_batch_size)
-        # A single request stays in the caller's thread: handing it over would cost about 0.1 ms.
-        spread = self._workers.map if len(batches) > 1 else map
-        return description.join(list(spread(self._infer, batches)), self._target)
+        """Probabilities of any number of texts, float32 ``[texts, labels]``. Raises what a call raises.
+
+        Columns are in the order of the labels as this client first read them, also when a new version has another
+        order; :class:`ClientError` if it has other labels.
+        """
+        return self._conversation.matrix(self._parts(texts))
 
     def describe(self) -> Description:
-        """Task, labels, thresholds and batch size; read from the server once. Raises what a call raises."""
-        if self._closed:
-            raise _closed(self._target)
-        if self._description is None:
-            # No lock: were the server down, threads would wait here for each other's time-outs, one after the other.
-            self._description = Description.from_config(self._retrying(self._transport.config), self._target)
-        return self._description
+        """Task, labels, thresholds and batch size of the version that answered last. Raises what a call raises."""
+        return blocking(self._open().describe())
 
     def close(self) -> None:
         """Close the connections; later calls raise :class:`ClientError`."""
         self._closed = True
         self._workers.shutdown(cancel_futures=True)
-        self._transport.close()
+        blocking(self._conversation.transport.close())
 
     def __enter__(self) -> Self:
         return self
@@ -123,16 +121,18 @@ class Classifier:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _infer(self, batch: Sequence[bytes]) -> Scores:
-        return self._retrying(lambda left: self._transport.infer(batch, left))
+    def _open(self) -> Conversation:
+        if self._closed:
+            raise _closed(self._target)
+        return self._conversation
 
-    def _retrying(self, send: Callable[[float], T]) -> T:
-        attempts = Attempts(self._retries, self._target.timeout)
-        while True:
-            try:
-                return send(attempts.left())
-            except UnavailableError as exc:
-                time.sleep(attempts.pause(exc))
+    def _parts(self, texts: Iterable[str]) -> list[Part]:
+        encoded = _encoded(texts)
+        batches = split(encoded, self.describe().max_batch_size)
+        # A single request stays in the caller's thread: handing it over would cost about 0.1 ms.
+        spread = self._workers.map if len(batches) > 1 else map
+        answered = spread(lambda batch: blocking(self._conversation.ask(batch)), batches)
+        return [part for parts in answered for part in parts]
 
 
 class AsyncClassifier:
@@ -151,13 +151,13 @@ class AsyncClassifier:
         timeout: float = 10.0,
         retries: int = 5,
         in_flight: int = 2,
+        tls: TLS | bool = False,
+        token: Token | None = None,
     ) -> None:
-        self._target = _checked(address, model, protocol, timeout, retries, in_flight)
-        self._retries = retries
-        self._protocol = protocol
-        self._transport: AsyncTransport | None = None
+        self._target = _checked(address, model, protocol, timeout, retries, in_flight, tls, token)
+        self._protocol, self._retries = protocol, retries
+        self._conversation: Conversation | None = None
         self._free = asyncio.Semaphore(in_flight)
-        self._description: Description | None = None
         self._closed = False
 
     # mypy: a str is an Iterable[str] too; the first signature that fits counts, which is what happens at run time.
@@ -169,36 +169,21 @@ class AsyncClassifier:
         """Classify any number of texts; see :meth:`Classifier.__call__`."""
         if isinstance(texts, str):
             return (await self([texts]))[0]
-        scores = await self.scores(texts)
-        return (await self.describe()).predictions(scores)
+        return [prediction for part in await self._parts(texts) for prediction in part.predictions()]
 
     async def scores(self, texts: Iterable[str]) -> Scores:
-        """Probabilities of any number of texts, float32 ``[texts, labels]``. Raises what a call raises."""
-        encoded = _encoded(texts)
-        description = await self.describe()
-        batches = _batches(encoded, description.max_batch_size)
-        if len(batches) == 1:
-            return description.join([await self._infer(batches[0])], self._target)
-        tasks = [asyncio.create_task(self._infer_when_free(batch)) for batch in batches]
-        try:
-            return description.join(await asyncio.gather(*tasks), self._target)
-        finally:
-            for task in tasks:
-                task.cancel()  # does nothing to those that are done; after an error the others have no purpose
+        """Probabilities of any number of texts; see :meth:`Classifier.scores`."""
+        return self._open().matrix(await self._parts(texts))
 
     async def describe(self) -> Description:
-        """Task, labels, thresholds and batch size; read from the server once. Raises what a call raises."""
-        if self._description is None:
-            self._description = Description.from_config(
-                await self._retrying(lambda left: self._connected().config(left)), self._target
-            )
-        return self._description
+        """Task, labels, thresholds and batch size; see :meth:`Classifier.describe`."""
+        return await self._open().describe()
 
     async def close(self) -> None:
         """Close the connections; later calls raise :class:`ClientError`."""
         self._closed = True
-        if self._transport is not None:
-            await self._transport.close()
+        if self._conversation is not None:
+            await self._conversation.transport.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -208,39 +193,49 @@ class AsyncClassifier:
     ) -> None:
         await self.close()
 
-    def _connected(self) -> AsyncTransport:
+    def _open(self) -> Conversation:
         if self._closed:
             raise _closed(self._target)
-        if self._transport is None:
-            self._transport = ASYNC[self._protocol](self._target)  # here, because it binds to the running loop
-        return self._transport
+        if self._conversation is None:  # here, because its transport binds to the running loop
+            self._conversation = Conversation(ASYNC[self._protocol](self._target), self._target, self._retries)
+        return self._conversation
 
-    async def _infer(self, batch: Sequence[bytes]) -> Scores:
-        return await self._retrying(lambda left: self._connected().infer(batch, left))
+    async def _parts(self, texts: Iterable[str]) -> list[Part]:
+        encoded = _encoded(texts)
+        batches = split(encoded, (await self.describe()).max_batch_size)
+        if len(batches) == 1:
+            return await self._open().ask(batches[0])
+        tasks = [asyncio.create_task(self._ask_when_free(batch)) for batch in batches]
+        try:
+            return [part for parts in await asyncio.gather(*tasks) for part in parts]
+        finally:
+            for task in tasks:
+                task.cancel()  # does nothing to those that are done; after an error the others have no purpose
 
-    async def _infer_when_free(self, batch: Sequence[bytes]) -> Scores:
+    async def _ask_when_free(self, batch: Sequence[bytes]) -> list[Part]:
         async with self._free:
-            return await self._infer(batch)
-
-    async def _retrying(self, send: Callable[[float], Awaitable[T]]) -> T:
-        attempts = Attempts(self._retries, self._target.timeout)
-        while True:
-            try:
-                return await send(attempts.left())
-            except UnavailableError as exc:
-                await asyncio.sleep(attempts.pause(exc))
+            return await self._open().ask(batch)
 
 
-def _checked(address: str, model: str, protocol: str, timeout: float, retries: int, in_flight: int) -> Target:
+def _checked(
+    address: str,
+    model: str,
+    protocol: str,
+    timeout: float,
+    retries: int,
+    in_flight: int,
+    tls: TLS | bool,
+    token: Token | None,
+) -> Target:
     """The target, once all that a client was made with makes sense; :class:`UserError` says what does not."""
-    if protocol not in SYNC:
-        raise UserError(f"Got protocol {protocol!r}, expected one of {', '.join(SYNC)}.")
+    if protocol not in BLOCKING:
+        raise UserError(f"Got protocol {protocol!r}, expected one of {', '.join(BLOCKING)}.")
     if timeout <= 0 or retries < 0 or in_flight < 1:
         raise UserError(
             f"Got timeout={timeout}, retries={retries}, in_flight={in_flight}; "
             "expected more than 0 s, 0 or more, 1 or more."
         )
-    return Target.checked(address, model, timeout)
+    return Target.checked(address, model, timeout, tls, token)
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:
@@ -261,10 +256,6 @@ def _encoded(texts: Iterable[str]) -> list[bytes]:
                 "Read its source with the right encoding, or with errors='replace'."
             ) from exc
     return encoded
-
-
-def _batches(texts: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
-    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def _closed(target: Target) -> ClientError:

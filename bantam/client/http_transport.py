@@ -9,70 +9,103 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote
 
 import httpcore2
 
-from bantam.client.transport import INPUT, OUTPUT, ModelConfig, Scores, Target, encode
+from bantam.client.security import bearer
+from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
 
 HEADER_LENGTH = b"Inference-Header-Content-Length"
 IDLE_S = 60.0
 """A connection that was idle for so long is closed: a burst must not leave its connections for ever."""
 
 
-class HttpTransport:
+class _Http:
+    """Requests and answers of one model; subclasses say how they travel."""
+
+    def __init__(self, target: Target, pool: Any) -> None:
+        """``pool``: the class of the connection pool."""
+        self._target = target
+        context = None if target.tls is None else target.tls.context()
+        self._pool = pool(context, max_connections=None, keepalive_expiry=IDLE_S)
+        scheme = "http" if target.tls is None else "https"
+        self._model = f"{scheme}://{target.address}/v2/models/{quote(target.model, safe='')}"
+        self._infer_url = httpcore2.URL(f"{self._model}/infer")
+
+    @abstractmethod
+    async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
+        """The answer to a request."""
+
+    async def config(self, version: str, timeout: float) -> ModelConfig:
+        """Read the config of a version; of the newest one that is served if ``version`` is empty."""
+        url = httpcore2.URL(f"{self._model}{f'/versions/{version}' if version else ''}/config")
+        with errors(self._target):
+            answer = await self._request(timeout, "GET", url, headers=self._authorization())
+        check(self._target, answer)
+        config = json.loads(answer.content)
+        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        versions = config.get("version_policy", {}).get("specific", {}).get("versions", ())
+        return ModelConfig(config["max_batch_size"], parameters, str(versions[0]) if len(versions) == 1 else "")
+
+    async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
+        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
+        headers, body = _encoded(texts)
+        with errors(self._target):
+            answer = await self._request(
+                timeout, "POST", self._infer_url, headers=headers + self._authorization(), content=body
+            )
+        check(self._target, answer)
+        names = {name.lower(): value for name, value in answer.headers}
+        length = int(names[HEADER_LENGTH.lower()])
+        header = json.loads(answer.content[:length])
+        output = header["outputs"][0]
+        scores = self._target.decode(answer.content[length:], output["shape"], output["datatype"], len(texts))
+        return Answer(scores, header.get("model_version", ""))
+
+    def _authorization(self) -> list[tuple[bytes, bytes]]:
+        return [] if self._target.token is None else [(b"Authorization", bearer(self._target.token).encode())]
+
+
+class HttpTransport(_Http):
     """Blocking calls; the pool may be shared between threads.
 
     The time-out bounds connecting, and then each wait for the server; Triton sends an answer at once, when it is ready.
     """
 
     def __init__(self, target: Target) -> None:
-        self._target, self._codec = target, _Codec(target)
-        self._pool = httpcore2.ConnectionPool(max_connections=None, keepalive_expiry=IDLE_S)
+        super().__init__(target, httpcore2.ConnectionPool)
 
-    def config(self, timeout: float) -> ModelConfig:
-        """Read the model's config."""
-        with errors(self._target):
-            answer = self._pool.request("GET", self._codec.config_url, extensions=limits(timeout))
-        return self._codec.config(answer)
+    async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
+        return self._pool.request(method, url, extensions=limits(timeout), **content)
 
-    def infer(self, texts: Sequence[bytes], timeout: float) -> Scores:
-        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
-        headers, body = self._codec.request(texts)
-        with errors(self._target):
-            answer = self._pool.request(
-                "POST", self._codec.infer_url, headers=headers, content=body, extensions=limits(timeout)
-            )
-        return self._codec.scores(answer, len(texts))
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        time.sleep(seconds)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
         self._pool.close()
 
 
-class AsyncHttpTransport:
+class AsyncHttpTransport(_Http):
     """The same on asyncio; the time-out bounds the whole request."""
 
     def __init__(self, target: Target) -> None:
-        self._target, self._codec = target, _Codec(target)
-        self._pool = httpcore2.AsyncConnectionPool(max_connections=None, keepalive_expiry=IDLE_S)
+        super().__init__(target, httpcore2.AsyncConnectionPool)
 
-    async def config(self, timeout: float) -> ModelConfig:
-        """Read the model's config."""
-        with errors(self._target):
-            async with asyncio.timeout(timeout):
-                answer = await self._pool.request("GET", self._codec.config_url)
-        return self._codec.config(answer)
+    async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
+        async with asyncio.timeout(timeout):
+            return await self._pool.request(method, url, **content)
 
-    async def infer(self, texts: Sequence[bytes], timeout: float) -> Scores:
-        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
-        headers, body = self._codec.request(texts)
-        with errors(self._target):
-            async with asyncio.timeout(timeout):
-                answer = await self._pool.request("POST", self._codec.infer_url, headers=headers, content=body)
-        return self._codec.scores(answer, len(texts))
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -84,45 +117,19 @@ def limits(timeout: float) -> dict[str, dict[str, float]]:
     return {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)}
 
 
-class _Codec:
-    """Requests, answers and errors of one model."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        model = f"http://{target.address}/v2/models/{quote(target.model, safe='')}"
-        self.config_url = httpcore2.URL(f"{model}/config")
-        self.infer_url = httpcore2.URL(f"{model}/infer")
-
-    def config(self, answer: httpcore2.Response) -> ModelConfig:
-        check(self._target, answer)
-        config = json.loads(answer.content)
-        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-        return ModelConfig(config["max_batch_size"], parameters)
-
-    def request(self, texts: Sequence[bytes]) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        tensor = encode(texts)
-        header = json.dumps(
-            {
-                "inputs": [
-                    {
-                        "name": INPUT,
-                        "datatype": "BYTES",
-                        "shape": [len(texts), 1],
-                        "parameters": {"binary_data_size": len(tensor)},
-                    }
-                ],
-                "outputs": [{"name": OUTPUT, "parameters": {"binary_data": True}}],
-            }
-        ).encode()
-        headers = [(b"Content-Type", b"application/octet-stream"), (HEADER_LENGTH, str(len(header)).encode())]
-        return headers, header + tensor
-
-    def scores(self, answer: httpcore2.Response, texts: int) -> Scores:
-        check(self._target, answer)
-        names = {name.lower(): value for name, value in answer.headers}
-        length = int(names[HEADER_LENGTH.lower()])
-        output = json.loads(answer.content[:length])["outputs"][0]
-        return self._target.decode(answer.content[length:], output["shape"], output["datatype"], texts)
+def _encoded(texts: Sequence[bytes]) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of an inference request."""
+    tensor = encode(texts)
+    text = {
+        "name": INPUT,
+        "datatype": "BYTES",
+        "shape": [len(texts), 1],
+        "parameters": {"binary_data_size": len(tensor)},
+    }
+    scores = {"name": OUTPUT, "parameters": {"binary_data": True}}
+    header = json.dumps({"inputs": [text], "outputs": [scores]}).encode()
+    headers = [(b"Content-Type", b"application/octet-stream"), (HEADER_LENGTH, str(len(header)).encode())]
+    return headers, header + tensor
 
 
 @contextmanager
@@ -144,6 +151,8 @@ def check(target: Target, answer: httpcore2.Response) -> None:
             return
         case 400:
             raise target.refused(_detail(answer))
+        case 401 | 403:
+            raise target.denied(_detail(answer))
         case 404:
             raise target.not_found(_detail(answer))
         case 503:

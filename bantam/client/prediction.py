@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ class Prediction:
     labels: list[str]
     """multi_label: those whose score is at or above their threshold, maybe none; single_label: the best one."""
     scores: dict[str, float]
-    """Label -> probability, in the model's order."""
+    """Label -> probability."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,10 @@ class Description:
     thresholds: npt.NDArray[np.float64] | None
     """``[labels]`` for multi_label, 0.5 each if it was published without; None for single_label."""
     max_batch_size: int
+    version: str
+    """The version that this is about; empty if the server does not tell."""
+    columns: npt.NDArray[np.intp] | None = None
+    """Where each label's score is in an answer; None if they come in the order of ``labels``."""
 
     @classmethod
     def from_config(cls, config: ModelConfig, target: Target) -> Description:
@@ -55,17 +58,24 @@ class Description:
                 f"The config of {target} is not a text classifier's ({exc!r}). Expected the parameters "
                 "task, labels and one threshold a label: publish the model with `bantam`."
             ) from exc
-        return cls(task, labels, thresholds, max(1, config.max_batch_size))
+        return cls(task, labels, thresholds, max(1, config.max_batch_size), config.version)
 
-    def join(self, parts: Sequence[Scores], target: Target) -> Scores:
-        """The scores of all batches, ``[texts, labels]``, in an array of the caller's own."""
-        for part in parts:
-            if part.shape[1] != len(self.labels):
-                raise target.failed(
-                    f"it gave {part.shape[1]} scores a text, and its config had {len(self.labels)} labels when this "
-                    "client read it. Make a new client"
-                )
-        return np.concatenate(parts) if parts else np.empty((0, len(self.labels)), dtype=np.float32)
+    def in_order_of(self, labels: tuple[str, ...]) -> Description:
+        """The same with its labels in another order; itself if those are other labels."""
+        if labels == self.labels or sorted(labels) != sorted(self.labels):
+            return self
+        columns = np.array([self.labels.index(label) for label in labels])
+        thresholds = None if self.thresholds is None else self.thresholds[columns]
+        return replace(self, labels=labels, thresholds=thresholds, columns=columns)
+
+    def arrange(self, scores: Scores, target: Target) -> Scores:
+        """An answer of this version, its columns in the order of ``labels``."""
+        if scores.shape[1] != len(self.labels):
+            raise target.failed(
+                f"it gave {scores.shape[1]} scores a text, and the config of its version {self.version or '(untold)'} "
+                f"names {len(self.labels)} labels. Make a new client; if that says so too, publish the model again"
+            )
+        return scores if self.columns is None else scores[:, self.columns]
 
     def predictions(self, scores: Scores) -> list[Prediction]:
         """Name and threshold scores ``[texts, labels]``."""

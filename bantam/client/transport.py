@@ -1,21 +1,22 @@
 """What a client needs of the way to the server: read a model's config, and turn texts into scores.
 
 The KServe v2 protocol is spoken over gRPC (:mod:`bantam.client.grpc_transport`) and HTTP
-(:mod:`bantam.client.http_transport`), each sync and async. A transport tries once; time limits and retries over
-several tries are the client's.
+(:mod:`bantam.client.http_transport`), each blocking and on asyncio. A transport tries once; time limits and retries
+over several tries are the client's.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
+from bantam.client.security import TLS, Token, check_token
 from bantam.errors import (
     ClientError,
     InvalidInputError,
@@ -38,36 +39,36 @@ class ModelConfig:
 
     max_batch_size: int
     parameters: Mapping[str, str]
+    version: str
+    """The one version that it says is served; empty if it says none, or several."""
+
+
+class Answer(NamedTuple):
+    """What the model made of some texts."""
+
+    scores: Scores
+    version: str
+    """The version that answered; empty if the server does not tell."""
 
 
 class Transport(Protocol):
-    """One connection pool to one model; safe to share between threads.
+    """A pool of connections to one model, blocking or on asyncio.
 
+    Blocking ones may be shared between threads; their coroutines never wait for an event loop, so that
+    :func:`bantam.client.conversation.blocking` can run them without one. Those on asyncio belong to one loop.
     ``timeout`` is in seconds. Both requests raise the subclasses of :class:`ClientError`.
     """
 
-    def config(self, timeout: float) -> ModelConfig:
-        """Read the model's config."""
+    async def config(self, version: str, timeout: float) -> ModelConfig:
+        """Read the config of a version; of the newest one that is served if ``version`` is empty."""
         ...
 
-    def infer(self, texts: Sequence[bytes], timeout: float) -> Scores:
+    async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
         """Scores of at most the model's ``max_batch_size`` texts, in their order."""
         ...
 
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
-class AsyncTransport(Protocol):
-    """The same within one event loop."""
-
-    async def config(self, timeout: float) -> ModelConfig:
-        """Read the model's config."""
-        ...
-
-    async def infer(self, texts: Sequence[bytes], timeout: float) -> Scores:
-        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for a while."""
         ...
 
     async def close(self) -> None:
@@ -88,10 +89,17 @@ class Target:
     model: str
     timeout: float
     """Seconds allowed for a request with its retries; a transport is told what is left of them."""
+    tls: TLS | None = None
+    token: Token | None = field(default=None, repr=False)
 
     @classmethod
-    def checked(cls, address: str, model: str, timeout: float) -> Target:
-        """The target, if the address is ``host:port`` and the model has a name; else :class:`UserError`."""
+    def checked(
+        cls, address: str, model: str, timeout: float, tls: TLS | bool = False, token: Token | None = None
+    ) -> Target:
+        """The target, if the address is ``host:port``, the model has a name, and a token travels encrypted.
+
+        Raises :class:`UserError`. ``tls``: True for TLS with its defaults.
+        """
         try:
             parts = urlsplit(f"//{address}")
             whole = bool(parts.hostname and parts.port) and parts.netloc == address and "@" not in address
@@ -101,7 +109,9 @@ class Target:
             raise UserError(f"Got address {address!r}, expected host:port without a scheme, such as 'localhost:8001'.")
         if not model:
             raise UserError("Got an empty model name, expected the name of a model on the server.")
-        return cls(address, model, timeout)
+        encrypted = (TLS() if tls else None) if isinstance(tls, bool) else tls
+        check_token(token, parts.hostname or "", encrypted)
+        return cls(address, model, timeout, encrypted, token)
 
     def __str__(self) -> str:
         return f"model {self.model!r} at {self.address}"
@@ -129,9 +139,26 @@ class Target:
 
     def unavailable(self, detail: str) -> UnavailableError:
         """The server cannot be reached or sheds load."""
+        encrypted = (
+            "" if self.tls is None else " over TLS, that both sides know the authority of the other's certificate"
+        )
         return UnavailableError(
             f"The {self} is unavailable: {detail}. Check that the server runs there and that the port speaks this "
-            "protocol (Triton: HTTP 8000, gRPC 8001); if it is overloaded, send less or allow more retries."
+            f"protocol{encrypted} (Triton: HTTP 8000, gRPC 8001); if it is overloaded, send less or allow more retries."
+        )
+
+    def replaced(self, version: str) -> UnavailableError:
+        """A version answered, and its labels cannot be read any more."""
+        return UnavailableError(
+            f"The {self} was published anew: version {version} answered, and was gone before its labels were read. Ask "
+            "again, or allow more retries."
+        )
+
+    def denied(self, detail: str) -> ClientError:
+        """The server does not let this client in."""
+        return ClientError(
+            f"The {self} denies access: {detail}. Check `token`, and the client's certificate in `tls`, with whoever "
+            "runs the server."
         )
 
     def late(self) -> TimeoutExceeded:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from bantam.client.transport import Target
 from bantam.demo.batch import Upload
+from bantam.demo.request import DemoRequest
 from bantam.demo.served import Served
 from bantam.errors import BantamError, DataError
 from bantam.report.file import read_report, reports
@@ -22,7 +22,7 @@ from bantam.run.latency import draw_texts
 from optimizer.data import Dataset, load_dataset
 from optimizer.data.columns import TEXT, find_column
 from optimizer.data.table import read_table
-from serving.server import free_ports
+from serving.ports import free_ports
 
 Log = Callable[[str], None]
 DATA = "goemotions-ekman"
@@ -31,19 +31,7 @@ EXAMPLES, LONGEST_EXAMPLE = 6, 90
 """How many examples, of at most how many characters."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    model: str
-    address: str
-    data: str | None
-    build: Path
-    host: str
-    port: int
-
-
-def run(request: Request, log: Log) -> Iterator[str]:
+def run(request: DemoRequest, log: Log) -> Iterator[str]:
     """Open the page, yield its address, and keep it open until an exception such as KeyboardInterrupt comes.
 
     Raises :class:`UserError` for an address or data that make no sense, :class:`ServerError` for a port that is taken.
@@ -114,7 +102,7 @@ def newest_report(build: Path, model: str) -> Report | None:
     return None
 
 
-def _data(request: Request, log: Log) -> Dataset:
+def _data(request: DemoRequest, log: Log) -> Dataset:
     """The data set that was asked for, that of the report, or a bundled one."""
     report = newest_report(request.build, request.model)
     if request.data or not report:

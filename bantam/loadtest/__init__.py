@@ -8,9 +8,3 @@ NOT to Measure Latency", 2013). In an open loop they are sent all the same.
 of the KServe v2 protocol; :mod:`~bantam.loadtest.processes` spreads the sending over processes;
 :mod:`~bantam.loadtest.search` finds the highest rate within an objective; :mod:`~bantam.loadtest.report` keeps it.
 """
-
-from bantam.loadtest.loop import arrival_times, closed_loop, open_loop
-from bantam.loadtest.result import LoadResult
-from bantam.loadtest.search import Slo, SloSearch, max_rate_within_slo
-
-__all__ = ["LoadResult", "Slo", "SloSearch", "arrival_times", "closed_loop", "max_rate_within_slo", "open_loop"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Self, cast
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -18,10 +18,10 @@ from bantam.client.transport import Target
 from bantam.errors import UserError
 from bantam.loadtest.host import Watch
 from bantam.loadtest.kserve import ENDPOINTS, Endpoint, find_input
-from bantam.loadtest.loop import Arrivals
 from bantam.loadtest.processes import Clients, Closed, Open, Plan, Subject, client_processes
 from bantam.loadtest.processes import Progress as State
 from bantam.loadtest.report import LoadTestReport, Measurement, Texts, describe, describe_limit, warnings
+from bantam.loadtest.request import LoadTestRequest
 from bantam.loadtest.result import LoadResult
 from bantam.loadtest.search import CLIENTS, Slo, SloSearch, find_limit, first_rate
 from bantam.machine import describe_machine, versions
@@ -33,29 +33,7 @@ CAPACITY_S = 2.0
 """How long the closed loop runs from which the search takes its first rate."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    model: str
-    address: str = "localhost:8001"
-    protocol: str = "grpc"
-    data: str = "goemotions-ekman"
-    words: int | None = None
-    seconds: float = 10.0
-    clients: int = 1
-    rate: float | None = None
-    arrivals: str = "poisson"
-    slo: str | None = None
-    processes: str = "auto"
-    timeout: float = 10.0
-    warmup: int = 20
-    input: str | None = None
-    seed: int = 0
-    command: str = ""
-
-
-def run(request: Request, log: Log, console: Console) -> LoadTestReport:
+def run(request: LoadTestRequest, log: Log, console: Console) -> LoadTestReport:
     """Test as asked; ``console`` shows how it goes.
 
     Raises :class:`ClientError` if the server cannot be reached or does not have the model, :class:`UserError` for an
@@ -73,7 +51,7 @@ def run(request: Request, log: Log, console: Console) -> LoadTestReport:
         tester = stack.enter_context(Tester(subject, endpoint, count, log, console))
         closed = tester.test(Closed(request.clients, request.seconds))
         rate = request.rate or max(1.0, closed.texts_per_s / 2)
-        tester.test(Open(rate, request.seconds, cast(Arrivals, request.arrivals), request.seed))
+        tester.test(Open(rate, request.seconds, request.arrivals, request.seed))
         found = _limit(tester, request, slo, log) if slo else None
     limit = describe_limit(found) if found else None
     return LoadTestReport(
@@ -203,13 +181,13 @@ def _name(plan: Plan) -> str:
     return f"closed loop, {plan.clients} client{'' if plan.clients == 1 else 's'}"
 
 
-def _limit(tester: Tester, request: Request, slo: Slo, log: Log) -> SloSearch:
+def _limit(tester: Tester, request: LoadTestRequest, slo: Slo, log: Log) -> SloSearch:
     """Search from what many clients get; a line for each step."""
     log(f"the highest rate with {slo}:")
     capacity = tester.test(Closed(CLIENTS, CAPACITY_S)).texts_per_s
 
     def test(rate: float) -> LoadResult:
-        plan = Open(rate, request.seconds, cast(Arrivals, request.arrivals), request.seed, slo.limit_ms, slo.share)
+        plan = Open(rate, request.seconds, request.arrivals, request.seed, slo.limit_ms, slo.share)
         result = tester.step(plan)
         state = "kept" if slo.met(result) else "missed"
         within, tail = 100 * result.share_within(slo.limit_ms), result.percentile_ms(slo.percent)
@@ -227,7 +205,7 @@ def _processes(text: str) -> int | None:
     return int(text)
 
 
-def _texts(request: Request) -> tuple[str, ...]:
+def _texts(request: LoadTestRequest) -> tuple[str, ...]:
     """The texts of a file, or of a data set's test split, at their own length or at ``words`` words each."""
     path = Path(request.data).expanduser()
     found = tuple(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].texts

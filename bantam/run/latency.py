@@ -1,41 +1,63 @@
-"""Latency of all variants in one run, in process and served: interleaved, so that a noisy machine hits all alike."""
+"""Latency of variants, in process and served: in groups that fit in memory, each around the same anchor.
+
+Within a group the rounds are interleaved, so that a noisy machine hits all alike; between groups the ratios to the
+anchor compare (:mod:`bantam.run.timing`).
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bantam.client.classifier import Classifier
-from bantam.loadtest import closed_loop
-from bantam.run.score import Scored
-from bantam.run.worker import Worker
+from bantam.artifact import LAYOUTS, Artifact
+from bantam.errors import StageError
+from bantam.memory import available_mb
+from bantam.run.endpoint import Endpoint
+from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
+from bantam.run.worker import Timed, Worker
 from optimizer.recipe import MeasureConfig, ServingConfig
-from serving.server import Server
 
-Latencies = NDArray[np.float64]
-WAKE_UP = 5
-"""Requests to a server that was just resumed, before those that count."""
+SHARE = 0.25
+"""Of the memory that is available when measuring begins: what a group may take if the recipe does not say."""
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """A variant in a server of its own, so that all others can be paused when it is measured."""
+class Anchors:
+    """Names of the two variants that every group has in it."""
 
-    server: Server
-    client: Classifier
+    in_process: str
+    """What the in-process latencies of all variants are compared with: the baseline."""
+    served: str
+    """What served ones are compared with: something servable, such as the unquantized export of the baseline."""
 
 
-@dataclass
-class Measured:
-    """Milliseconds of each measured text over all rounds; and the peak memory of the process that ran the variant."""
+class InProcess(Protocol):
+    """A variant in process: a :class:`bantam.run.worker.Worker`."""
 
-    in_process_ms: Latencies = field(default_factory=lambda: np.empty(0))
-    served_ms: Latencies = field(default_factory=lambda: np.empty(0))
-    peak_rss_mb: float = 0.0
+    def timed(self, texts: Sequence[str]) -> Timed:
+        """Time each text alone."""
+
+    def peak_rss_mb(self) -> float:
+        """Peak memory of its process in MB."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How variants are opened, and what happens around them; tests put other things in its place."""
+
+    worker: Callable[[str], AbstractContextManager[InProcess]]
+    endpoint: Callable[[str], AbstractContextManager[Endpoint]]
+    """Of servable variants only."""
+    served: Callable[[str, Endpoint], object] = lambda name, endpoint: None
+    """Called once for each servable variant while its server is up, with the server running."""
+    quiet: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered for as long as something is timed: what else this process does has to wait."""
+    log: Callable[[str], None] = lambda line: None
 
 
 def draw_texts(texts: tuple[str, ...], count: int, *, seed: int = 0) -> list[str]:
@@ -45,40 +67,166 @@ def draw_texts(texts: tuple[str, ...], count: int, *, seed: int = 0) -> list[str
 
 
 def measure(
-    variants: Mapping[str, Scored],
-    endpoints: Mapping[str, Endpoint],
+    variants: Mapping[str, Artifact], anchors: Anchors, texts: Sequence[str], config: MeasureConfig, bench: Bench
+) -> dict[str, Timing]:
+    """Time every text alone in each variant, in process and, where it can be served, through its server.
+
+    Only one group's processes and servers are there at a time. In a group the rounds go A B C A B C; every variant sees
+    the same texts in the same order; one round before them warms up and is thrown away. Tokenization is part of both
+    times. The servers are paused, and run when it is their turn. Then each is asked for the rate that it bears.
+
+    Requests are sent once. Those that fail are counted; :class:`StageError` if it is the anchor that does not answer.
+    """
+    limit_mb = config.memory_mb or SHARE * available_mb()
+    groups = grouped(variants, anchors, limit_mb)
+    logs = {name: _Log() for name in variants}
+    for number, group in enumerate(groups):
+        if len(groups) > 1:
+            bench.log(f"group {number + 1} of {len(groups)}, within {limit_mb:,.0f} MB: {', '.join(group)}")
+        _measure_group(number, group, variants, anchors, list(texts), config, bench, logs)
+    return _timings(logs, anchors)
+
+
+def grouped(variants: Mapping[str, Artifact], anchors: Anchors, limit_mb: float) -> list[list[str]]:
+    """All variants but the in-process anchor, in their order, in groups that fit in ``limit_mb`` beside the anchors.
+
+    At least one in each group, whatever it takes.
+    """
+    served_anchor_mb = server_mb(variants[anchors.served])
+    anchors_mb = worker_mb(variants[anchors.in_process]) + served_anchor_mb
+    groups: list[list[str]] = []
+    left = 0.0
+    for name, variant in variants.items():
+        if name == anchors.in_process:
+            continue
+        need = worker_mb(variant) + (0.0 if name == anchors.served else server_mb(variant))
+        if not groups or need > left:
+            groups.append([])
+            left = limit_mb - anchors_mb
+        groups[-1].append(name)
+        left -= need
+    return groups or [[]]
+
+
+def worker_mb(variant: Artifact) -> float:
+    """An estimate of the memory of a process that runs the variant, from its size on disk."""
+    return (LIBRARIES_MB["torch"] if variant.manifest.layout == "hf" else LIBRARIES_MB["runtime"]) + (
+        FACTOR * variant.size_bytes / 1e6
+    )
+
+
+def server_mb(variant: Artifact) -> float:
+    """An estimate of the memory of a server of the variant alone; 0 if it cannot be served."""
+    if not _servable(variant):
+        return 0.0
+    return LIBRARIES_MB["server"] + FACTOR * variant.size_bytes / 1e6
+
+
+FACTOR = 2.0
+"""Memory by size on disk: the weights, and once more what a runtime makes of them while it loads."""
+LIBRARIES_MB = {"torch": 500.0, "runtime": 200.0, "server": 350.0}
+"""Memory of processes with the smallest of models."""
+
+
+@dataclass
+class _Log:
+    """What came in for one variant."""
+
+    passes: dict[Phase, list[tuple[int, Latencies]]] = field(default_factory=lambda: {"in_process": [], "served": []})
+    """The group's number and the milliseconds ``[texts]`` of each pass."""
+    errors: dict[Phase, Counter[str]] = field(default_factory=dict)
+    max_rate: float | None = None
+    peak_rss_mb: float = 0.0
+    server_peak_rss_mb: float | None = None
+
+    def count(self, phase: Phase, errors: Counter[str]) -> None:
+        """Add what failed."""
+        if errors:
+            self.errors[phase] = self.errors.get(phase, Counter()) + errors
+
+
+def _measure_group(
+    number: int,
+    group: list[str],
+    variants: Mapping[str, Artifact],
+    anchors: Anchors,
     texts: list[str],
     config: MeasureConfig,
-    serving: ServingConfig,
-    log: Callable[[str], None],
-) -> dict[str, Measured]:
-    """Time every text alone in each variant, in process and (where ``endpoints`` has it) through its server.
-
-    The rounds go A B C A B C; every variant sees the same texts in the same order; one round before them warms up and
-    is thrown away. Tokenization is part of both times. The servers are paused, and run when it is their turn.
-    """
-    results = {name: Measured() for name in variants}
-    with contextlib.ExitStack() as stack:
+    bench: Bench,
+    logs: dict[str, _Log],
+) -> None:
+    """Open the group's processes and servers, run the rounds, find the rates, close all."""
+    with ExitStack() as stack:
+        members = dict.fromkeys([anchors.in_process, *group, anchors.served])
         workers = {
-            name: stack.enter_context(
-                Worker(variant.artifact, threads=serving.threads, micro_batch=serving.micro_batch)
-            )
-            for name, variant in variants.items()
+            name: stack.enter_context(bench.worker(name)) for name in members if name in (anchors.in_process, *group)
         }
-        for number in range(config.rounds + 1):
-            log(f"round {number} of {config.rounds}" if number else "warm-up round")
-            for name, worker in workers.items():
-                in_process = worker.latencies_ms(texts)
-                served = _served_ms(endpoints[name], texts) if name in endpoints else np.empty(0)
-                if number:
-                    results[name].in_process_ms = np.append(results[name].in_process_ms, in_process)
-                    results[name].served_ms = np.append(results[name].served_ms, served)
+        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in members if _servable(variants[name])}
+        for turn in range(config.rounds + 1):
+            bench.log(f"round {turn} of {config.rounds}" if turn else "warm-up round")
+            for name in members:
+                if name in workers:
+                    _one_pass("in_process", workers[name], texts, logs[name], bench, number if turn else None)
+                if name in endpoints:
+                    _one_pass("served", endpoints[name], texts, logs[name], bench, number if turn else None)
         for name, worker in workers.items():
-            results[name].peak_rss_mb = worker.peak_rss_mb()
-    return results
+            logs[name].peak_rss_mb = max(logs[name].peak_rss_mb, worker.peak_rss_mb())
+        asked = [*group, anchors.in_process] if number == 0 else group  # everyone once
+        for name in (name for name in endpoints if name in asked):
+            with endpoints[name].resumed():
+                bench.served(name, endpoints[name])
+            with bench.quiet():
+                borne = endpoints[name].max_rate(texts, config)
+            logs[name].count("rate", borne.errors)
+            logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
 
 
-def _served_ms(endpoint: Endpoint, texts: list[str]) -> Latencies:
-    with endpoint.server.resumed():
-        ask = endpoint.client.scores
-        return closed_loop(lambda text: ask([text]), texts, requests=len(texts), warmup=WAKE_UP).latencies_ms
+def _one_pass(
+    phase: Phase, subject: InProcess | Endpoint, texts: list[str], log: _Log, bench: Bench, group: int | None
+) -> None:
+    """Time all texts once; what the warm-up (no group) found is thrown away, except what failed."""
+    with bench.quiet():
+        found = subject.timed(texts)
+    log.count(phase, found.errors)
+    if group is not None:
+        log.passes[phase].append((group, found.latencies_ms))
+
+
+def _timings(logs: Mapping[str, _Log], anchors: Anchors) -> dict[str, Timing]:
+    return {
+        name: Timing(
+            in_process=_compared(name, anchors.in_process, "in_process", logs),
+            served=_compared(name, anchors.served, "served", logs),
+            errors=log.errors,
+            max_rate=log.max_rate,
+            peak_rss_mb=log.peak_rss_mb,
+            server_peak_rss_mb=log.server_peak_rss_mb,
+        )
+        for name, log in logs.items()
+    }
+
+
+def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) -> Compared | None:
+    """A variant's passes next to those of the anchor in the same group."""
+    passes, beside = logs[name].passes[phase], logs[anchor].passes[phase]
+    everything = np.stack([latencies for _, latencies in beside])
+    if not passes:
+        return None
+    groups = {group for group, _ in passes}
+    own = np.stack([latencies for _, latencies in passes])
+    same = own if name == anchor else np.stack([latencies for group, latencies in beside if group in groups])
+    if not enough(same):
+        raise StageError(
+            f"{anchor}, which all others are compared with, failed on most texts: {dict(logs[anchor].errors)}. "
+            "Expected answers; 'bantam serve' with that model shows what it says."
+        )
+    return Compared(own, same, min(groups), float(np.nanmedian(everything))) if enough(own) else None
+
+
+def _servable(variant: Artifact) -> bool:
+    return LAYOUTS[variant.manifest.layout].servable
+
+
+def in_processes(variants: Mapping[str, Artifact], serving: ServingConfig) -> Callable[[str], Worker]:
+    """Opens variants in processes of their own."""
+    return lambda name: Worker(variants[name], threads=serving.threads, micro_batch=serving.micro_batch)

@@ -6,7 +6,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,14 +17,17 @@ from bantam.artifact import LAYOUTS, Artifact
 from bantam.client.classifier import Classifier
 from bantam.errors import StageError
 from bantam.files import write_text, writing
-from bantam.loadtest import max_rate_within_slo
 from bantam.memory import MemoryWatch
 from bantam.report.file import write_report
 from bantam.report.schema import Report
 from bantam.run import builder as pipeline
 from bantam.run import record
-from bantam.run.latency import Endpoint, Measured, draw_texts, measure
+from bantam.run.endpoint import Endpoint, paused
+from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
+from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored, score
+from bantam.run.timing import Timing
+from bantam.run.worker import Requester
 from optimizer import distributed
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, load_dataset
@@ -33,7 +35,7 @@ from optimizer.load import resolve
 from optimizer.recipe import Recipe, load_recipe
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
-from serving.repository import Published, baseline_of, publish, withdraw
+from serving.repository import Version, baseline_of, publish, withdraw
 from serving.server import Server
 
 Log = Callable[[str], None]
@@ -43,42 +45,17 @@ SCORE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    model: str = "minilm"
-    data: str = "goemotions-ekman"
-    recipe: str = "int8"
-    profile: str = "quick"
-    device: str = "cpu"
-    max_drop: float | None = None
-    name: str | None = None
-    """Name to publish under; the model's own if absent."""
-    random_init: bool = False
-    text_column: str | None = None
-    label_column: str | None = None
-    separator: str | None = None
-    build: Path = Path("build")
-    repository: Path = Path("model_repo")
-    command: str = ""
-    """What the user typed, for the report."""
-
-
-@dataclass(frozen=True)
 class Served:
-    """What the running server answered for one variant, and how fast."""
+    """What the running server answered for one variant."""
 
     test: NDArray[np.float32]
-    max_rate: float | None
-    errors: int
-    peak_rss_mb: float | None
 
 
 @dataclass
 class Run:
     """Everything that a run finds out; what :mod:`bantam.run.record` makes the report from."""
 
-    request: Request
+    request: OptimizeRequest
     recipe: Recipe
     data: Dataset
     checkpoint: Checkpoint
@@ -89,8 +66,8 @@ class Run:
     """Of all stages, measured or not, by name."""
     scored: dict[str, Scored] = field(default_factory=dict)
     served: dict[str, Served] = field(default_factory=dict)
-    measured: dict[str, Measured] = field(default_factory=dict)
-    published: Published | None = None
+    measured: dict[str, Timing] = field(default_factory=dict)
+    published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""
     isolated_because: str = ""
@@ -99,7 +76,7 @@ class Run:
     seconds: float = 0.0
 
 
-def prepare(request: Request, log: Log) -> Run:
+def prepare(request: OptimizeRequest, log: Log) -> Run:
     """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had."""
     recipe = load_recipe(request.recipe, request.profile)
     if request.max_drop is not None:
@@ -120,7 +97,7 @@ def prepare(request: Request, log: Log) -> Run:
     return Run(request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, request.build / run_name(request))
 
 
-def run_name(request: Request) -> str:
+def run_name(request: OptimizeRequest) -> str:
     """Name of the run's folder: model, data, recipe and profile."""
     parts = [request.model, request.data, request.recipe, request.profile]
     name = "-".join(slug(Path(part).stem if part.endswith((".toml", ".csv", ".tsv")) else part) for part in parts)
@@ -132,7 +109,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.rstrip("/").rpartition("/")[2].lower()).strip("-.") or "model"
 
 
-def optimize(request: Request, log: Log) -> tuple[Report, Path]:
+def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     """Make every variant, serve all of them, measure, publish the best; returns the report and the run's folder.
 
     Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
@@ -145,7 +122,7 @@ def optimize(request: Request, log: Log) -> tuple[Report, Path]:
         candidates = run.folder / "candidates"
         try:
             with writing(run.folder):
-                _measure_candidates(run, candidates, log)
+                _measure_candidates(run, candidates, memory, log)
         finally:
             shutil.rmtree(candidates, ignore_errors=True)
         records = record.variants(run)
@@ -178,63 +155,49 @@ def make(run: Run, log: Log) -> None:
             run.scored[stage.name] = score(run.artifacts[stage.name], run.data, context, run.recipe.serving)
 
 
-def take_part(request: Request) -> None:
+def take_part(request: OptimizeRequest) -> None:
     """What a process of several does that is not the main one: it trains with the others, and writes nothing."""
     with distributed.main_first(request.device):
         run = prepare(request, lambda _: None)
     pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=request.device, log=lambda _: None)
 
 
-def _measure_candidates(run: Run, candidates: Path, log: Log) -> None:
-    """Serve all exported variants from a throw-away repository and measure them side by side."""
-    serving = run.recipe.serving
-    servable = {n: scored for n, scored in run.scored.items() if LAYOUTS[scored.artifact.manifest.layout].servable}
+def _measure_candidates(run: Run, candidates: Path, memory: MemoryWatch, log: Log) -> None:
+    """Serve all exported variants from a throw-away repository and measure them in groups around the baseline."""
+    variants = {name: scored.artifact for name, scored in run.scored.items()}
+    servable = [name for name, artifact in variants.items() if LAYOUTS[artifact.manifest.layout].servable]
     if not servable:
         raise StageError(
             f"Recipe {run.recipe.name!r} makes nothing that can be served. "
             "Expected a measured stage that exports to onnx or openvino."
         )
-    for name, scored in servable.items():
-        _publish(scored, candidates, name, run, link=True)
+    for name in servable:
+        _publish(run.scored[name], candidates, name, run, link=True)
     log(f"serving {', '.join(servable)}")
-    with ExitStack() as stack:
-        endpoints = {name: _endpoint(candidates, name, stack) for name in servable}
-        run.isolated_because = next(iter(endpoints.values())).server.backend.reason
-        texts = draw_texts(run.data.splits["test"].texts, run.recipe.measure.texts)
-        run.measured = measure(run.scored, endpoints, texts, run.recipe.measure, serving, log)
-        for name, endpoint in endpoints.items():
-            with endpoint.server.resumed():
-                run.served[name] = _serve_all(run, name, endpoint, texts, log)
+    export = run.recipe.export_of(BASELINE)
+    anchors = Anchors(BASELINE, export if export in servable else servable[0])
+    texts = draw_texts(run.data.splits["test"].texts, run.recipe.measure.texts)
+    with Requester() as requester:
+        bench = Bench(
+            worker=in_processes(variants, run.recipe.serving),
+            endpoint=lambda name: paused(candidates, name, requester),
+            served=lambda name, endpoint: _score_served(run, name, endpoint, log),
+            quiet=memory.paused,
+            log=log,
+        )
+        run.measured = measure(variants, anchors, texts, run.recipe.measure, bench)
 
 
-def _endpoint(candidates: Path, name: str, stack: ExitStack) -> Endpoint:
-    """A paused server of one variant, and a client that has read its description; ``stack`` ends both."""
-    server = stack.enter_context(Server(candidates, models=[name]))
-    client = stack.enter_context(Classifier(server.grpc_address, name, timeout=60))
-    client.describe()
-    server.pause()
-    return Endpoint(server, client)
-
-
-def _serve_all(run: Run, name: str, endpoint: Endpoint, texts: list[str], log: Log) -> Served:
-    """Score the whole test split through the server, then find the rate that it can bear."""
-    client = endpoint.client
-    answers = client.scores(run.data.splits["test"].texts)
+def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
+    """Score the whole test split through the server."""
+    run.isolated_because = run.isolated_because or endpoint.isolated_because
+    answers = endpoint.client.scores(run.data.splits["test"].texts)
     difference = float(np.abs(answers - run.scored[name].test).max())
     log(f"{name:<24} test split scored through the server, largest difference {difference:.1e}")
-    plan = run.recipe.measure
-    search = max_rate_within_slo(
-        lambda text: client.scores([text]),
-        texts,
-        slo_ms=plan.slo_ms,
-        seconds=plan.rate_seconds,
-        step_seconds=plan.rate_seconds / 5,
-    )
-    errors = sum(sum(step.errors.values()) for step in search.steps)
-    return Served(answers, search.rate, errors, endpoint.server.model_memory(name).peak)
+    run.served[name] = Served(answers)
 
 
-def published_name(request: Request) -> str:
+def published_name(request: OptimizeRequest) -> str:
     """What the chosen variant is published as."""
     return request.name or slug(request.model) + ("-random" if request.random_init else "")
 
@@ -277,7 +240,7 @@ def _publish_chosen(run: Run, chosen: str, log: Log) -> None:
         )
 
 
-def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Published:
+def _publish(scored: Scored, root: Path, name: str, run: Run, *, link: bool) -> Version:
     serving = run.recipe.serving
     return publish(
         scored.artifact,

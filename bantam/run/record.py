@@ -31,11 +31,12 @@ from bantam.report.schema import (
 from bantam.report.schema import Published as PublishedRecord
 from bantam.report.schema import Served as ServedRecord
 from bantam.run.choose import Candidate, Choice, choose
+from bantam.run.timing import Compared, Latencies
 from optimizer.evaluate import bootstrap_drop, one_hot, per_label, predict, quality, slice_quality
 from serving.backend.cores import usable_cores
 
 if TYPE_CHECKING:
-    from bantam.run.optimize import Run, Served
+    from bantam.run.optimize import Run
 
 
 def variants(run: Run) -> list[Variant]:
@@ -83,7 +84,7 @@ def report(run: Run, records: list[Variant], chosen: Choice) -> Report:
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
-        published=PublishedRecord(name=run.published.name, version=run.published.version) if run.published else None,
+        published=PublishedRecord(name=run.published.name, version=run.published.number) if run.published else None,
         conditions=Conditions(
             texts=min(run.recipe.measure.texts, len(run.data.splits["test"].texts)),
             rounds=run.recipe.measure.rounds,
@@ -119,7 +120,6 @@ def _serving_versions() -> dict[str, str] | None:
 def _variant(run: Run, name: str) -> Variant:
     artifact, measured = run.scored[name].artifact, run.measured[name]
     manifest = artifact.manifest
-    percentiles = percentile_fields(measured.in_process_ms.tolist())
     return Variant(
         name=name,
         stages=steps(run, name),
@@ -130,12 +130,13 @@ def _variant(run: Run, name: str) -> Variant:
         peak_rss_mb=round(measured.peak_rss_mb, 1),
         train_s=round(sum(behind(run, name, "metrics", "train_s")), 1),
         quality=None if manifest.random_weights else _quality(run, name),
-        in_process=InProcess(
-            **percentiles,
-            texts_per_s=round(1e3 / float(measured.in_process_ms.mean()), 1),
-        ),
-        served=_served(run, name, run.served[name]) if name in run.served else None,
+        in_process=_in_process(measured.in_process.latencies_ms) if measured.in_process else None,
+        served=_served(run, name, measured.served) if measured.served else None,
     )
+
+
+def _in_process(latencies_ms: Latencies) -> InProcess:
+    return InProcess(**percentile_fields(latencies_ms.tolist()), texts_per_s=round(1e3 / float(latencies_ms.mean()), 1))
 
 
 def behind(run: Run, name: str, where: str, key: str) -> list[Any]:
@@ -187,20 +188,20 @@ def _quality(run: Run, name: str) -> Quality:
     )
 
 
-def _served(run: Run, name: str, served: Served) -> ServedRecord:
-    split, scored = run.data.splits["test"], run.scored[name]
+def _served(run: Run, name: str, compared: Compared) -> ServedRecord:
+    split, scored, served, timing = run.data.splits["test"], run.scored[name], run.served[name], run.measured[name]
     answered = quality(served.test, split.targets, scored.thresholds)
     known = not run.checkpoint.random_weights
     return ServedRecord(
         protocol="grpc",
-        **percentile_fields(run.measured[name].served_ms.tolist()),
-        max_rps_within_slo=round(served.max_rate, 1) if served.max_rate else None,
+        **percentile_fields(compared.latencies_ms.tolist()),
+        max_rps_within_slo=round(timing.max_rate, 1) if timing.max_rate else None,
         slo_ms=run.recipe.measure.slo_ms,
-        errors=served.errors,
+        errors=timing.failed,
         accuracy=answered["accuracy"] if known else None,
         macro_f1=answered["macro_f1"] if known else None,
         max_score_difference=float(np.abs(served.test - scored.test).max()),
-        peak_rss_mb=round(served.peak_rss_mb, 1) if served.peak_rss_mb else None,
+        peak_rss_mb=round(timing.server_peak_rss_mb, 1) if timing.server_peak_rss_mb else None,
     )
 
 

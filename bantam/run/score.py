@@ -35,7 +35,7 @@ def score(variant: Artifact, data: Dataset, context: RunContext, serving: Servin
     def make(target: RunContext) -> Artifact:
         with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:
             for split in ("dev", "test"):
-                np.save(target.folder / f"{split}.npy", worker.scores(data.splits[split].texts))
+                np.save(target.folder / f"{split}.npy", worker.probabilities(data.splits[split].texts))
         thresholds = None
         if data.task == "multi_label":
             thresholds = tune_thresholds(np.load(target.folder / "dev.npy"), data.splits["dev"].targets)

@@ -1,16 +1,21 @@
-"""A variant in a process of its own: scores texts, times single texts, knows its own peak memory.
+"""Processes that do one thing each: run a variant, or ask a server; and time it, with nothing beside that in them.
 
-A process each, because PyTorch, ONNX Runtime and OpenVINO in one process share thread pools and caches, and no memory
-figure would belong to anyone. The worker ends when its pipe closes, so it cannot outlive us, however we end.
+Variants have a process each, because PyTorch, ONNX Runtime and OpenVINO in one process share thread pools and caches,
+and no memory figure would belong to anyone. Servers are asked from a process too, because the main one has threads that
+would delay requests. A process ends when its pipe closes, so it cannot outlive us, however we end.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +28,15 @@ from bantam.artifact import Artifact
 from bantam.errors import StageError
 from bantam.memory import peak_rss_mb
 
+WAKE_UP = 5
+"""Requests to a server that was just resumed, before those that count."""
+REQUEST_TIMEOUT_S = 60.0
+
 
 class Runner(Protocol):
     """What runs a variant in process: the PyTorch reference, or the engine that also runs inside the server."""
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
 
 
@@ -42,19 +51,38 @@ def open_runner(artifact: Artifact, *, threads: int | None, micro_batch: int) ->
     return Engine(artifact.folder, threads=threads, micro_batch=micro_batch)
 
 
-class Worker:
-    """A variant in a child process; a context manager.
+@dataclass(frozen=True)
+class Timed:
+    """One pass over texts, each alone."""
 
-    Raises :class:`StageError` with the child's message if it fails or dies.
+    latencies_ms: NDArray[np.float64]
+    """Milliseconds from a text to its probabilities, ``[texts]``; NaN where that failed."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Name of an exception, how many texts failed with it."""
+
+
+@dataclass(frozen=True)
+class Borne:
+    """What a server bears."""
+
+    rate: float | None
+    """Requests per second within the objective; None if it held at no rate."""
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+class Child:
+    """A process that does the jobs of a class, of which it makes one; a context manager.
+
+    Raises :class:`StageError` with the child's message if a job fails or the process dies.
     """
 
-    def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
-        self.name = artifact.name
+    def __init__(self, name: str, make: Callable[..., object], *arguments: object) -> None:
+        self.name = name
         # spawn, the only start method that all platforms and threaded parents have.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, artifact.folder, threads, micro_batch), name=f"bantam-{self.name}", daemon=True
+            target=_serve, args=(theirs, make, arguments), name=f"bantam-{name}", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -71,21 +99,13 @@ class Worker:
             self._process.kill()
             self._process.join()
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities float32 ``[texts, labels]``."""
-        return np.asarray(self._ask("scores", list(texts)))
-
-    def latencies_ms(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Milliseconds that each text takes alone, from text to probabilities: float64 ``[texts]``."""
-        return np.asarray(self._ask("latencies_ms", list(texts)))
-
     def peak_rss_mb(self) -> float:
         """The most memory (10^6 bytes, resident) that this process has had."""
-        return float(self._ask("peak_rss_mb", []))
+        return float(self._ask("peak_rss_mb"))
 
-    def _ask(self, job: str, texts: list[str]) -> Any:
+    def _ask(self, job: str, *arguments: object) -> Any:
         try:
-            self._connection.send((job, texts))
+            self._connection.send((job, arguments))
             ok, answer = self._connection.recv()
         except (EOFError, OSError) as exc:
             self._process.join(timeout=5)
@@ -98,36 +118,133 @@ class Worker:
         return answer
 
 
-def _serve(connection: Connection, folder: Path, threads: int | None, micro_batch: int) -> None:
+class Worker(Child):
+    """A variant in a process of its own; loaded when it is first asked something."""
+
+    def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
+        super().__init__(artifact.name, _Running, artifact.folder, threads, micro_batch)
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Probabilities float32 ``[texts, labels]``."""
+        return np.asarray(self._ask("probabilities", list(texts)))
+
+    def timed(self, texts: Sequence[str]) -> Timed:
+        """Time each text alone, from text to probabilities; a text that fails is counted, not raised."""
+        found: Timed = self._ask("timed", list(texts))
+        return found
+
+
+class Requester(Child):
+    """A process that sends requests to servers, without retries; connected anew for each call."""
+
+    def __init__(self) -> None:
+        super().__init__("the client", _Asking)
+
+    def timed(self, address: str, model: str, texts: Sequence[str]) -> Timed:
+        """Send each text alone, after some to wake the server up, whose errors count too."""
+        found: Timed = self._ask("timed", address, model, list(texts))
+        return found
+
+    def max_rate(self, address: str, model: str, texts: Sequence[str], *, slo_ms: float, seconds: float) -> Borne:
+        """The highest rate that keeps 99% within ``slo_ms``; see :func:`bantam.loadtest.max_rate_within_slo`."""
+        found: Borne = self._ask("max_rate", address, model, list(texts), slo_ms, seconds)
+        return found
+
+
+def timed(send: Callable[[str], object], texts: Sequence[str]) -> Timed:
+    """Call ``send`` with one text after the other; the one loop for all figures, in process and served.
+
+    No garbage is collected meanwhile: a collection takes milliseconds, and would hit whichever text is due.
+    """
+    latencies, errors = np.full(len(texts), np.nan), Counter[str]()
+    gc.collect()
+    gc.disable()
+    try:
+        for i, text in enumerate(texts):
+            start = time.perf_counter()
+            try:
+                send(text)
+            except Exception as exc:  # noqa: BLE001 whatever fails is a result, counted by its kind
+                errors[type(exc).__name__] += 1
+            else:
+                latencies[i] = time.perf_counter() - start
+    finally:
+        gc.enable()
+    return Timed(latencies * 1e3, errors)
+
+
+class _Running:
+    """The jobs of a :class:`Worker`."""
+
+    def __init__(self, folder: Path, threads: int | None, micro_batch: int) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        self._runner = open_runner(Artifact.load(folder), threads=threads, micro_batch=micro_batch)
+
+    def probabilities(self, texts: list[str]) -> NDArray[np.float32]:
+        return self._runner.probabilities(texts)
+
+    def timed(self, texts: list[str]) -> Timed:
+        return timed(lambda text: self._runner.probabilities([text]), texts)
+
+
+class _Asking:
+    """The jobs of a :class:`Requester`."""
+
+    def timed(self, address: str, model: str, texts: list[str]) -> Timed:
+        with _sender(address, model) as send:
+            woken = timed(send, texts[:WAKE_UP])
+            found = timed(send, texts)
+        return Timed(found.latencies_ms, found.errors + woken.errors)
+
+    def max_rate(self, address: str, model: str, texts: list[str], slo_ms: float, seconds: float) -> Borne:
+        from bantam.loadtest.search import max_rate_within_slo
+
+        failed: list[str] = []  # appended to from many threads: that is atomic, a counter is not
+
+        with _sender(address, model) as send:
+
+            def counted(text: str) -> None:
+                try:
+                    send(text)
+                except Exception as exc:
+                    failed.append(type(exc).__name__)
+                    raise
+
+            try:
+                rate = max_rate_within_slo(
+                    counted, texts, slo_ms=slo_ms, seconds=seconds, step_seconds=seconds / 5
+                ).rate
+            except Exception:
+                if not failed:
+                    raise
+                rate = None  # not even the requests before the search were answered: counted, as all are
+        return Borne(rate, Counter(failed))
+
+
+@contextmanager
+def _sender(address: str, model: str) -> Iterator[Callable[[str], object]]:
+    from bantam.client.classifier import Classifier
+
+    with Classifier(address, model, timeout=REQUEST_TIMEOUT_S, retries=0) as client:
+        yield lambda text: client.scores([text])
+
+
+def _serve(connection: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
     # Ctrl-C goes to the whole process group; the parent ends us by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    runner: Runner | None = None
+    jobs: object | None = None
     while True:
         try:
-            job, texts = connection.recv()
+            job, given = connection.recv()
         except EOFError:
             return
         try:
-            runner = runner or open_runner(Artifact.load(folder), threads=threads, micro_batch=micro_batch)
-            connection.send((True, _JOBS[job](runner, texts)))
+            if job == "peak_rss_mb":
+                connection.send((True, peak_rss_mb()))
+                continue
+            jobs = jobs or make(*arguments)
+            connection.send((True, getattr(jobs, job)(*given)))
         except BrokenPipeError:
             return
         except Exception as exc:  # noqa: BLE001 whatever it is, the parent is to know and to raise it
             connection.send((False, f"{type(exc).__name__}: {exc}"))
-
-
-def _latencies_ms(runner: Runner, texts: list[str]) -> NDArray[np.float64]:
-    result = np.empty(len(texts))
-    for i, text in enumerate(texts):
-        start = time.perf_counter()
-        runner.scores([text])
-        result[i] = time.perf_counter() - start
-    return result * 1e3
-
-
-_JOBS: dict[str, Callable[[Runner, list[str]], Any]] = {
-    "scores": lambda runner, texts: runner.scores(texts),
-    "latencies_ms": _latencies_ms,
-    "peak_rss_mb": lambda runner, texts: peak_rss_mb(),
-}

@@ -18,6 +18,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bantam.client import http_transport
+from bantam.client.conversation import blocking
 from bantam.client.grpc_transport import CHANNEL_OPTIONS, GrpcTransport, translate
 from bantam.client.transport import Scores, Target
 
@@ -148,12 +149,12 @@ class TritonClient:
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Probabilities, float32 ``[texts, labels]``."""
-        scores = self._transport.infer([text.encode() for text in texts], TIMEOUT_S)
-        return _checked(scores, len(texts), self._labels, self._target)
+        answer = blocking(self._transport.infer([text.encode() for text in texts], TIMEOUT_S))
+        return _checked(answer.scores, len(texts), self._labels, self._target)
 
     def close(self) -> None:
         """Close the connection."""
-        self._transport.close()
+        blocking(self._transport.close())
 
 
 CLIENTS: dict[str, Callable[[int, Sequence[str]], Client]] = {

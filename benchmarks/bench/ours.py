@@ -10,7 +10,8 @@ from bantam.artifact import Artifact
 from bantam.errors import StageError
 from bantam.run import builder as pipeline
 from bantam.run import optimize as product
-from bantam.run.optimize import BASELINE, Request, Run
+from bantam.run.optimize import BASELINE, Run
+from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored
 from benchmarks.bench.contenders import OURS, Contender
 from optimizer.data import Dataset
@@ -44,7 +45,7 @@ def make(model: str, data: str, profile: str, build: Path, log: Log) -> Ours:
     """
     runs: list[Run] = []
     for recipe in RECIPES:
-        run = product.prepare(Request(model=model, data=data, recipe=recipe, profile=profile, build=build), log)
+        run = product.prepare(OptimizeRequest(model=model, data=data, recipe=recipe, profile=profile, build=build), log)
         with pipeline.locked(run.folder):
             product.make(run, log)
         runs.append(run)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bantam.errors import BantamError, ClientError, ServerError
-from bantam.loadtest import closed_loop
+from bantam.loadtest.loop import closed_loop
 from bantam.memory import peak_rss_mb
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
 from benchmarks.bench.driver import BATCH, WAKE_UP
@@ -24,8 +24,9 @@ from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resume, resumed, tree
 from benchmarks.bench.rounds import Timed, interleave
+from serving.ports import free_ports
 from serving.repository import publish
-from serving.server import Server, free_ports
+from serving.server import Server
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0

@@ -13,8 +13,6 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from transformers import AutoModelForSequenceClassification
-from transformers import logging as transformers_logging
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
 from bantam.artifact import Artifact, Signature
@@ -22,6 +20,7 @@ from bantam.errors import StageError
 from optimizer.config import ExportConfig
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
+from optimizer.load.model import load_model
 
 LARGEST_FILE = 2_000_000_000
 """Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""
@@ -32,11 +31,8 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
 
     Raises :class:`StageError` if torch cannot export the architecture.
     """
-    transformers_logging.disable_progress_bar()
     # Eager attention is a plain matmul, softmax, matmul: the form that the rules of fusion recognise.
-    module = AutoModelForSequenceClassification.from_pretrained(
-        parent.folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    module = load_model(parent.folder, attention="eager")
     module.config.use_cache = False
     model = _export(module, parent.manifest.signature)
     _clean(model)

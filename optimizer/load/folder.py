@@ -74,12 +74,12 @@ def read_config(folder: Path) -> dict[str, Any]:
             "Expected JSON with a model_type; save the model again with save_pretrained."
         ) from exc
     if "auto_map" in config:
-        from transformers import CONFIG_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as OWN
 
-        if model_type not in CONFIG_MAPPING:
+        if model_type not in OWN:
             raise ModelError(
-                f"{folder.name}: the model type {model_type!r} is code that comes with it, which Bantam never runs.\n"
-                "Take a model whose type is part of transformers."
+                f"{folder.name}: its classifier of type {model_type!r} is code that comes with it, which Bantam never "
+                "runs.\nTake a model whose type is a text classifier in transformers."
             )
     return dict(config)
 

@@ -62,9 +62,9 @@ class _Trial:
     def __init__(self, whole: Reference, dev: Split) -> None:
         self.whole, self.dev = whole, dev
         self.encodings = [frozenset(encoding.ids) for encoding in encode_in_full(whole.tokenizer, dev.texts)]
-        scores = whole.scores(dev.texts)
-        self.thresholds = tune_thresholds(scores, dev.targets) if dev.targets.ndim == 2 else None
-        self.classes = predict(scores, self.thresholds)
+        probabilities = whole.probabilities(dev.texts)
+        self.thresholds = tune_thresholds(probabilities, dev.targets) if dev.targets.ndim == 2 else None
+        self.classes = predict(probabilities, self.thresholds)
 
     def changed(self, ids: Collection[int]) -> float:
         """Share of dev texts whose predicted classes are not all the same with only these tokens."""
@@ -74,7 +74,7 @@ class _Trial:
         if not rows:
             return 0.0
         smaller = Reference(*keep_tokens(model, tokenizer, ids), self.whole.signature)
-        after = predict(smaller.scores([self.dev.texts[row] for row in rows]), self.thresholds)
+        after = predict(smaller.probabilities([self.dev.texts[row] for row in rows]), self.thresholds)
         return float((after != self.classes[rows]).any(axis=1).sum()) / len(self.encodings)
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
-from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset, Split
+from optimizer.load.model import load_model, load_tokenizer
 from optimizer.stage import RunContext
 
 
@@ -27,23 +23,8 @@ def load_checkpoint(checkpoint: Checkpoint, data: Dataset) -> tuple[PreTrainedTo
 
     Raises :class:`ModelError` if it cannot be loaded as a classifier.
     """
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint.folder,
-                dtype=torch.float32,
-                num_labels=len(data.labels),
-                problem_type=f"{data.task}_classification",
-                id2label=dict(enumerate(data.labels)),
-                label2id={label: i for i, label in enumerate(data.labels)},
-                ignore_mismatched_sizes=True,
-            )
-    except (OSError, ValueError, KeyError) as exc:
-        raise ModelError(
-            f"{checkpoint.name} cannot be loaded as a classifier: {exc}\n"
-            "Expected a folder that AutoModelForSequenceClassification.from_pretrained reads."
-        ) from exc
+    tokenizer = load_tokenizer(checkpoint.folder)
+    model = load_model(checkpoint.folder, labels=data.labels, task=data.task)
     # Decoders classify from the last token that is no padding: they need a padding token, and it to the right.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -53,10 +34,8 @@ def load_checkpoint(checkpoint: Checkpoint, data: Dataset) -> tuple[PreTrainedTo
 
 
 def load_artifact(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model, fp32, of an artifact of format ``pytorch``."""
-    with _quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    return AutoTokenizer.from_pretrained(folder), model
+    """Tokenizer and model, fp32, of an artifact in layout ``hf``."""
+    return load_tokenizer(folder), load_model(folder)
 
 
 def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
@@ -140,17 +119,3 @@ def write(
         random_weights=random_weights,
     )
     return Artifact(context.folder, seal(context.folder, manifest))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars, and without the warning that a classification head is new: that is expected."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

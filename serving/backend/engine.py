@@ -1,33 +1,35 @@
-"""Texts in, probabilities out: tokenizer, micro-batches, ONNX Runtime or OpenVINO.
+"""Texts in, probabilities out: tokenizer, micro-batches, and a program that runs the graph.
 
-Self-contained (numpy, tokenizers, and the one runtime): it is copied beside each served model, and the same file
-measures a model in process, so that served and in-process scores can be compared.
+Self-contained (numpy, tokenizers, and the one runtime): it is copied beside each served model, and the same files
+measure a model in process, so that served and in-process answers can be compared.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from .cores import usable_cores
+from .manifest import ModelManifest, read_manifest
+from .onnx_program import OnnxProgram
+from .openvino_program import OpenVinoProgram
+from .program import Feeds, Placement, Program
 
-Feeds = dict[str, np.ndarray]
-Run = Callable[[Feeds], np.ndarray]
-
+PROGRAMS: Mapping[str, Callable[[Path, ModelManifest, Placement], Program]] = MappingProxyType(
+    {"onnx": OnnxProgram, "openvino": OpenVinoProgram}
+)
+"""A manifest's layout -> what loads and runs it."""
 MAX_PADDED_TOKENS = 4096
 """Bound on rows x tokens of one run: 8 texts of 512 tokens. Attention's memory grows with rows x tokens^2."""
-BUCKET = 8
-"""OpenVINO prepares its kernels anew for each new shape (10 to 15 ms), so lengths are rounded up to multiples of 8."""
 WARM_TOKENS = 128
-"""OpenVINO runs single texts up to this length at the start, and full micro-batches up to half of it; what is longer
-pays the preparation at its first text."""
+"""Where a new shape costs time, single texts up to this length are run at the start, and full micro-batches up to half
+of it; what is longer pays at its first text."""
 
 
 class Engine:
@@ -35,52 +37,48 @@ class Engine:
 
     ``folder`` holds ``manifest.json``, ``tokenizer.json`` and the model's files, as an export or quantize stage wrote
     them. ``threads``: CPU threads, by default the cores that this process may use. ``micro_batch``: most texts in one
-    run of the model. Raises ``ValueError`` if the manifest's layout is neither ``onnx`` nor ``openvino``.
+    run of the model. Raises ``ValueError`` if the manifest's layout has no program, or the model does not run on
+    ``device``.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None, micro_batch: int = 8) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        signature = manifest["signature"]
-        self.labels: tuple[str, ...] = tuple(signature["labels"])
-        self.task: str = signature["task"]
-        self.threads = threads or usable_cores()
-        self._inputs: tuple[str, ...] = tuple(signature["inputs"])
-        self._pad: int = signature["pad_token_id"]
-        self._max_length: int = signature["max_length"]
+    def __init__(
+        self, folder: Path, *, device: Literal["cpu", "cuda"] = "cpu", threads: int | None = None, micro_batch: int = 8
+    ) -> None:
+        manifest = read_manifest(folder)
+        self.labels, self.task = manifest.labels, manifest.task
+        self.placement = Placement(device, threads or usable_cores())
+        self._inputs, self._pad, self._max_length = manifest.inputs, manifest.pad_token_id, manifest.max_length
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._max_length)
-        openvino = manifest["layout"] == "openvino"
-        self._bucket = BUCKET if openvino else 1
-        # Where a text's logits depend on its neighbours, texts run one by one: one text, one score. With ONNX Runtime,
+        # Where a text's logits depend on its neighbours, texts run one by one: one text, one answer. With ONNX Runtime,
         # singles in parallel over the cores reach the throughput of batches.
-        self._micro_batch = micro_batch if manifest["compute"]["batch_invariant"] else 1
-        self._run = _open(folder, manifest, self.threads)
-        # One thread of ours per core keeps ONNX Runtime busy; OpenVINO in latency mode has one stream, and queues.
-        self._pool = ThreadPoolExecutor(1 if openvino else self.threads, thread_name_prefix="micro-batch")
+        self._micro_batch = micro_batch if manifest.batch_invariant else 1
+        self._program = _load(folder, manifest, self.placement)
+        self._pool = ThreadPoolExecutor(self._program.parallel, thread_name_prefix="micro-batch")
         self._warm()
 
-    def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities, float32 ``[len(texts), labels]``: sigmoid per label (``multi_label``) or softmax over labels.
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 ``[len(texts), labels]``: sigmoid per label (``multi_label``) or softmax over labels.
 
         A text longer than the model's ``max_length`` tokens is cut. Safe to call from several threads.
         """
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         encodings = self._tokenizer.encode_batch_fast(list(texts))
-        batches = micro_batches([len(encoding) for encoding in encodings], self._micro_batch, self._bucket)
+        batches = micro_batches([len(encoding) for encoding in encodings], self._micro_batch, self._program.bucket)
         feeds = (self._feeds([encodings[i] for i in batch]) for batch in batches)
         # A single text stays in the caller's thread: handing it over would cost it 0.05 to 0.1 ms.
-        results = map(self._run, feeds) if len(batches) == 1 else self._pool.map(self._run, feeds)
+        results = map(self._program, feeds) if len(batches) == 1 else self._pool.map(self._program, feeds)
         for batch, result in zip(batches, results, strict=True):
             logits[batch] = result
         return sigmoid(logits) if self.task == "multi_label" else softmax(logits)
 
     def _feeds(self, encodings: Sequence[Encoding]) -> Feeds:
-        """The model's inputs, int64 ``[texts, tokens]``, padded to the longest text (OpenVINO: to its bucket)."""
+        """The model's inputs, int64 ``[texts, tokens]``, padded to the longest text, or to the program's bucket."""
         # An empty text has no token at all where the tokenizer adds none; a model cannot run on nothing.
         tokens = [encoding.ids or [self._pad] for encoding in encodings]
         longest = max(len(ids) for ids in tokens)
-        width = min(_round_up(longest, self._bucket), max(self._max_length, longest))
+        width = min(_round_up(longest, self._program.bucket), max(self._max_length, longest))
         rows: dict[str, tuple[list[list[int]], int]] = {
             "input_ids": (tokens, self._pad),
             "attention_mask": ([[1] * len(ids) for ids in tokens], 0),
@@ -90,14 +88,14 @@ class Engine:
 
     def _warm(self) -> None:
         """Run once what would make the first request slow."""
-        if self._bucket > 1:
+        if self._program.bucket > 1:
             full = 1 << (self._micro_batch.bit_length() - 1)
             for rows, longest in ((1, WARM_TOKENS), (full, WARM_TOKENS // 2)):
-                for tokens in range(self._bucket, min(longest, self._max_length) + 1, self._bucket):
+                for tokens in range(self._program.bucket, min(longest, self._max_length) + 1, self._program.bucket):
                     feeds = {name: np.ones((rows, tokens), dtype=np.int64) for name in self._inputs}
                     feeds["input_ids"].fill(self._pad)
-                    self._run(feeds)
-        self.scores(["warm", "up"])
+                    self._program(feeds)
+        self.probabilities(["warm", "up"])
 
 
 def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[list[int]]:
@@ -122,15 +120,15 @@ def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[li
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Logistic function of float32, any shape; below -88, where its exponential would overflow, that of -88."""
-    scores: np.ndarray = 1 / (1 + np.exp(np.minimum(-logits, 88)))
-    return scores
+    probabilities: np.ndarray = 1 / (1 + np.exp(np.minimum(-logits, 88)))
+    return probabilities
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in float32; never overflows."""
     shifted = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
-    scores: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
-    return scores
+    probabilities: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def _padded(rows: Sequence[list[int]], fill: int, width: int) -> np.ndarray:
@@ -142,56 +140,14 @@ def _round_up(length: int, step: int) -> int:
     return -(-length // step) * step
 
 
-def _open(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
-    """Load the model; returns the function from its inputs to its logits, float32 ``[texts, labels]``."""
-    programs = {"onnx": _open_onnx, "openvino": _open_openvino}
-    if manifest["layout"] not in programs:
-        known = ", ".join(programs)
-        raise ValueError(f"{folder}: a model in layout {manifest['layout']!r} cannot be served. Export it to: {known}.")
-    return programs[manifest["layout"]](folder, manifest, threads)
-
-
-def _open_onnx(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that never spin pay a wake-up at each operator (MiniLM int8: 3.0 ms against 2.0); threads that spin for
-    # long, or after a run, take the cores from Triton, the client and our other micro-batches (p99 11 ms against 6).
-    # 50 us would be too short for the pauses between operators when caches are cold, as they are in a server: then one
-    # client waits 0.05 ms longer, on a slow machine 0.1.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-
-    def run(feeds: Feeds) -> np.ndarray:
-        logits: np.ndarray = session.run(["logits"], feeds)[0]
-        return logits
-
-    return run
-
-
-def _open_openvino(folder: Path, manifest: dict[str, Any], threads: int) -> Run:
-    import openvino as ov
-
-    config = {
-        "INFERENCE_PRECISION_HINT": "bf16" if manifest["compute"]["activations"]["kind"] == "bfloat" else "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        # Pinned, two servers on one machine would share one core.
-        "ENABLE_CPU_PINNING": False,
-    }
-    model = ov.Core().compile_model(str(folder / "model.xml"), "CPU", config)
-    output = model.output("logits")
-
-    # A request serves one thread at a time; a new one for each text would cost 0.1 ms.
-    own = threading.local()
-
-    def run(feeds: Feeds) -> np.ndarray:
-        if not hasattr(own, "request"):
-            own.request = model.create_infer_request()
-        results = own.request.infer(feeds, share_inputs=True, share_outputs=True)
-        return np.array(results[output], dtype=np.float32)
-
-    return run
+def _load(folder: Path, manifest: ModelManifest, placement: Placement) -> Program:
+    if manifest.layout not in PROGRAMS:
+        raise ValueError(
+            f"{folder}: a model in layout {manifest.layout!r} cannot be served. Export it to: {', '.join(PROGRAMS)}."
+        )
+    if placement.device not in manifest.devices:
+        raise ValueError(
+            f"{folder}: this model was made for {', '.join(manifest.devices)}, got device {placement.device!r}. "
+            "Run it on one of those, or export it for this one."
+        )
+    return PROGRAMS[manifest.layout](folder, manifest, placement)

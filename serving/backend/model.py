@@ -44,15 +44,16 @@ class TritonPythonModel:
         """Score the texts of all requests that Triton merged as one batch; a bad request gets its own error."""
         texts: list[list[str] | Exception] = [attempt(decode, request) for request in requests]
         good = [part for part in texts if not isinstance(part, Exception)]
-        scores = attempt(self.engine.scores, [text for part in good for text in part])
-        if isinstance(scores, Exception):
+        probabilities = attempt(self.engine.probabilities, [text for part in good for text in part])
+        if isinstance(probabilities, Exception):
             # One request may have broken the batch for the others: each on its own.
             return [
-                respond(part if isinstance(part, Exception) else attempt(self.engine.scores, part)) for part in texts
+                respond(part if isinstance(part, Exception) else attempt(self.engine.probabilities, part))
+                for part in texts
             ]
         ends = accumulate(0 if isinstance(part, Exception) else len(part) for part in texts)
         return [
-            respond(part if isinstance(part, Exception) else scores[end - len(part) : end])
+            respond(part if isinstance(part, Exception) else probabilities[end - len(part) : end])
             for part, end in zip(texts, ends, strict=True)
         ]
 
@@ -68,7 +69,7 @@ def attempt(function: Callable[[Any], Any], argument: Any) -> Any:
 
 
 def respond(result: Any) -> Any:
-    """Triton's response: scores ``[texts, labels]``, or an error that names the client's mistake or ours."""
+    """Triton's response: probabilities ``[texts, labels]``, or an error that names the client's mistake or ours."""
     if not isinstance(result, Exception):
         return pb_utils.InferenceResponse([pb_utils.Tensor("SCORES", result)])
     if isinstance(result, InvalidTextError):

@@ -71,7 +71,7 @@ def test_sweep_removes_only_what_was_left_half_written(tmp_path: Path) -> None:
         (lambda folder: (folder / "model.bin").write_text("wei"), "missing or not 7 bytes"),
         (lambda folder: (folder / "model.bin").write_text("WEIGHTS"), "has changed since"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "no readable manifest.json"),
-        (lambda folder: (folder / MANIFEST).write_text('{"schema": 99}'), "schema 99, expected 1"),
+        (lambda folder: (folder / MANIFEST).write_text('{"schema": 99}'), "schema 99, expected 2"),
         (lambda folder: (folder / MANIFEST).unlink(), "no readable manifest.json"),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_peer_prepares_and_says_what_ships(start: Any, tiny_artifact: Artifact
 
 
 def test_a_running_peer_answers_scores_times_and_memory(start: Any, tiny_artifact: Artifact) -> None:
-    expected = Engine(tiny_artifact.folder).scores(TEXTS)
+    expected = Engine(tiny_artifact.folder).probabilities(TEXTS)
     with start("run") as process:
         assert process.answer("load")["load_s"] > 0
         np.testing.assert_allclose(process.ask("scores", "scores", TEXTS), expected, atol=1e-6)

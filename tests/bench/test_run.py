@@ -61,7 +61,7 @@ def tiny(tiny_artifact: Artifact) -> Ours:
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, rng.integers(1, 12))) for _ in range(180)]
     engine = Engine(tiny_artifact.folder)
-    scores = engine.scores(texts)
+    scores = engine.probabilities(texts)
     targets = (scores > np.median(scores, axis=0)).astype(np.uint8)
     parts = {"train": slice(0, 60), "dev": slice(60, 120), "test": slice(120, 180)}
     splits = {name: Split(tuple(texts[part]), targets[part]) for name, part in parts.items()}

@@ -27,7 +27,7 @@ def engine(tiny_artifact: Artifact) -> Engine:
 @pytest.fixture(scope="module")
 def thresholds(engine: Engine) -> list[float]:
     """Between the second and the third score of each label, so that each is given to some texts and not to others."""
-    middle: list[float] = np.sort(engine.scores(TEXTS), axis=0)[1:3].mean(axis=0).tolist()
+    middle: list[float] = np.sort(engine.probabilities(TEXTS), axis=0)[1:3].mean(axis=0).tolist()
     return middle
 
 
@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_engine_in_process(endpoint: dict[str, Any], eng
         scores = classify.scores(TEXTS)
     assert scores.dtype == np.float32
     assert scores.shape == (5, 3)
-    assert scores == pytest.approx(engine.scores(TEXTS), abs=1e-5)
+    assert scores == pytest.approx(engine.probabilities(TEXTS), abs=1e-5)
 
 
 def test_labels_are_those_at_or_above_their_threshold(
@@ -78,7 +78,7 @@ def test_labels_are_those_at_or_above_their_threshold(
         description = classify.describe()
     assert (description.task, description.max_batch_size) == ("multi_label", 8)
     given = np.array([[label in prediction.labels for label in description.labels] for prediction in predictions])
-    assert np.array_equal(given, engine.scores(TEXTS) >= np.array(thresholds))
+    assert np.array_equal(given, engine.probabilities(TEXTS) >= np.array(thresholds))
     assert given.sum(axis=0).tolist() == [3, 3, 3]
 
 
@@ -107,13 +107,13 @@ def test_ten_thousand_texts_in_one_call(endpoint: dict[str, Any], engine: Engine
     texts = [TEXTS[i % 5] + " very" * (i % 7) for i in range(10_000)]
     with Classifier(model="tiny", **endpoint) as classify:
         scores = classify.scores(texts)
-    assert scores == pytest.approx(engine.scores(texts), abs=1e-5)
+    assert scores == pytest.approx(engine.probabilities(texts), abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["", "\0", "a\0b", "😀 love", "i love it " * 100_000, "\r\n\t", "\u202e\ufeff"])
 def test_odd_texts_are_answered(endpoint: dict[str, Any], engine: Engine, text: str) -> None:
     with Classifier(model="tiny", **endpoint) as classify:
-        assert classify.scores(text) == pytest.approx(engine.scores([text]), abs=1e-5)
+        assert classify.scores(text) == pytest.approx(engine.probabilities([text]), abs=1e-5)
 
 
 def test_async_gives_the_same(endpoint: dict[str, Any]) -> None:

@@ -61,6 +61,23 @@ def test_retries_come_to_an_end(fake: Fake, twin: str) -> None:
     assert caught.value.__cause__ is not None or fake.protocol == "http"
 
 
+def test_retries_are_held_back_while_most_requests_fail(fake: Fake) -> None:
+    with fake.client(retries=3, timeout=60) as classify:
+        classify("12345")
+        fake.script.faults = ["unavailable"] * 1000
+        before = fake.script.requests
+        for _ in range(60):
+            with pytest.raises(UnavailableError):
+                classify("12345")
+        failed = fake.script.requests - before
+        assert 60 + 30 <= failed <= 60 + 50, "50 failures may be followed by another try, and no more"
+        fake.script.faults = []
+        for _ in range(600):  # ten answers give one try back
+            classify("12345")
+        fake.script.faults = ["unavailable"]
+        assert classify("12345").labels == ["short", "long"]
+
+
 @both
 def test_retries_stay_within_the_time_out(fake: Fake, twin: str) -> None:
     fake.script.faults = ["unavailable"] * 10_000

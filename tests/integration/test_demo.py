@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, expect
 from bantam.client.classifier import Classifier
 from bantam.report.file import read_report
 from bantam.report.text import milliseconds, points, share
-from serving.server import Server, free_ports
+from serving.ports import free_ports
+from serving.server import Server
 from tests.integration.conftest import Toy
 from tests.integration.demo_page import WIDER, Visit, running_demo, visit
 

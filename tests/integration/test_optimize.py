@@ -58,7 +58,7 @@ def test_the_figures_of_quality_are_those_of_the_published_files(toy: Toy) -> No
     state = published(toy.folder / "model_repo", "tiny")
     assert state is not None
     test = load_dataset(str(toy.folder / "moods.csv")).splits["test"]
-    scores = Engine(state.folder).scores(test.texts)
+    scores = Engine(state.folder).probabilities(test.texts)
     thresholds = Artifact.load(toy.run_folder / f"scores-{report.chosen}").manifest.details["thresholds"]
     found = report.variant(report.chosen).quality
     assert found is not None
@@ -69,7 +69,7 @@ def test_the_baseline_is_published_beside_the_chosen_model(toy: Toy) -> None:
     state = published(toy.folder / "model_repo", "tiny-baseline")
     assert state is not None
     texts = load_dataset(str(toy.folder / "moods.csv")).splits["test"].texts
-    scores = Engine(state.folder).scores(texts)
+    scores = Engine(state.folder).probabilities(texts)
     assert np.abs(scores - np.load(toy.run_folder / "scores-baseline" / "test.npy")).max() < 1e-4
     with Server(toy.folder / "model_repo") as server, Classifier(server.grpc_address, "tiny-baseline") as classifier:
         assert server.models == ("tiny", "tiny-baseline"), "the hint of bantam serve names the first"
@@ -209,7 +209,7 @@ def test_killed_and_run_again_it_ends_in_the_same_files(tmp_path: Path) -> None:
 def test_scores_on_disk_are_those_of_the_engine(toy: Toy) -> None:
     test = load_dataset(str(toy.folder / "moods.csv")).splits["test"]
     stored = np.load(toy.run_folder / "scores-onnx-int8" / "test.npy")
-    assert np.array_equal(stored, Engine(toy.run_folder / "onnx-int8").scores(test.texts))
+    assert np.array_equal(stored, Engine(toy.run_folder / "onnx-int8").probabilities(test.texts))
 
 
 def test_a_toy_folder_is_whole(toy: Toy) -> None:

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from bantam.loadtest import arrival_times, closed_loop, max_rate_within_slo, open_loop
+from bantam.loadtest.loop import arrival_times, closed_loop, open_loop
+from bantam.loadtest.search import max_rate_within_slo
 
 TEXTS = ("a", "b", "c")
 STALL = (0.5, 1.0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bantam.client.transport import Target
-from bantam.loadtest import arrival_times
 from bantam.loadtest.kserve import ENDPOINTS, find_input
+from bantam.loadtest.loop import arrival_times
 from bantam.loadtest.processes import Closed, Open, Plan, Subject, client_processes
 from bantam.loadtest.result import LoadResult
 from tests.loadtest.stall_server import Known, running

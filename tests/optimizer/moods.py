@@ -77,5 +77,5 @@ def context_in(
 def macro_f1(artifact: Artifact, data: Dataset) -> float:
     """On test, at thresholds tuned on dev."""
     reference = Reference.load(artifact.folder)
-    dev, test = (reference.scores(data.splits[part].texts) for part in ("dev", "test"))
+    dev, test = (reference.probabilities(data.splits[part].texts) for part in ("dev", "test"))
     return quality(test, data.splits["test"].targets, tune_thresholds(dev, data.splits["dev"].targets))["macro_f1"]

@@ -97,7 +97,7 @@ def test_single_label_uses_softmax(tmp_path: Path, untrained: Checkpoint) -> Non
     path.write_text("text,label\n" + "\n".join(rows))
     data = load_dataset(str(path))
     artifact = train(tmp_path, data, untrained, CONFIG.model_copy(update={"epochs": 20.0}))
-    scores = Reference.load(artifact.folder).scores(data.splits["test"].texts)
+    scores = Reference.load(artifact.folder).probabilities(data.splits["test"].texts)
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert quality(scores, data.splits["test"].targets, None)["accuracy"] > 0.9
 
@@ -105,5 +105,5 @@ def test_single_label_uses_softmax(tmp_path: Path, untrained: Checkpoint) -> Non
 def test_a_folder_that_is_no_model_is_a_clear_error(tmp_path: Path, moods: Dataset) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nobody-knows"}')
     wrong = Checkpoint("wrong", tmp_path, "test", "local", "Apache-2.0", "digest")
-    with pytest.raises(ModelError, match="wrong cannot be loaded as a classifier"):
+    with pytest.raises(ModelError, match="cannot be loaded as a classifier"):
         train(tmp_path / "out", moods, wrong)

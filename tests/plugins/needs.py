@@ -1,7 +1,7 @@
 """Markers that say what a test needs: it is skipped, with the reason printed, where that is missing.
 
-Where ``CI=true`` is set, Chromium and Triton are installed, so there a test that needs one fails instead of skipping:
-a skip must not hide that nothing was tested.
+Where ``CI=true`` is set, Chromium, Triton and openssl are installed and there is a package index, so there a test that
+needs one fails instead of skipping: a skip must not hide that nothing was tested.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIRED_IN_CI = frozenset({"browser", "triton"})
+REQUIRED_IN_CI = frozenset({"browser", "index", "openssl", "triton"})
 
 
 def find_chromium() -> str | None:
@@ -64,12 +65,25 @@ def missing_hub() -> str | None:
         return f"the model hub {hub} is out of reach ({exc})"
 
 
+def missing_index() -> str | None:
+    """Why nothing can be installed; None if it can."""
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--no-deps", "h11")
+    return None if _runs(*pip) else "no package index is within pip's reach"
+
+
+def missing_openssl() -> str | None:
+    """Why no certificates can be made; None if they can."""
+    return None if shutil.which("openssl") else "no openssl on the PATH"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "browser": missing_browser,
     "triton": missing_triton,
     "docker": missing_docker,
     "gpu": missing_gpu,
     "hub": missing_hub,
+    "index": missing_index,
+    "openssl": missing_openssl,
 }
 
 

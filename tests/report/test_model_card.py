@@ -205,5 +205,5 @@ def test_names_stay_and_folders_go() -> None:
 
 def test_a_folder_that_cannot_be_written(report: Report, tmp_path: Path) -> None:
     (tmp_path / "card").write_text("in the way", encoding="utf-8")
-    with pytest.raises(UserError, match=r"README\.md cannot be written there"):
+    with pytest.raises(UserError, match=r"README\.md cannot be written"):
         write_card(report, tmp_path)

@@ -191,7 +191,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_have_enough_contrast(theme: int) -> None:
-    css = files("serving").joinpath("templates/report.css").read_text(encoding="utf-8")
+    css = files("bantam").joinpath("templates/report.css").read_text(encoding="utf-8")
     colors = dict(re.findall(r"--([\w-]+): (#\w{6});", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[theme]))
     pairs = [(text, back) for text in ("ink", "muted", "accent", "bad", "good") for back in ("surface", "page", "tint")]
     for text, back in [*pairs, ("ink", "code"), ("warn", "warn-tint"), ("surface", "accent")]:

@@ -154,14 +154,14 @@ def test_a_failed_write_leaves_the_old_report(report: Report, tmp_path: Path, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(DiskFullError, match="no space left"):
+    with pytest.raises(DiskFullError, match="No space left"):
         write_report(changed(report, model="another"), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_written(report: Report, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(UserError, match="cannot be written there"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_report(report, tmp_path / "file")
 
 

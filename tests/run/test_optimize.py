@@ -9,7 +9,8 @@ from typing import cast
 import numpy as np
 
 from bantam.artifact import Artifact
-from bantam.run.optimize import Request, Run, _publish_baseline
+from bantam.run.optimize import Run, _publish_baseline
+from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored
 from optimizer.recipe import load_recipe
 from serving.repository import models, publish, published
@@ -40,7 +41,7 @@ def test_the_baseline_s_export_is_published_and_that_of_an_earlier_run_withdrawn
     for parent in ("baseline", "baseline", "student"):
         (tmp_path / "mine.toml").write_text(RECIPE.format(parent=parent), encoding="utf-8")
         run = SimpleNamespace(
-            request=Request(name="it", repository=tmp_path / "repo"),
+            request=OptimizeRequest(name="it", repository=tmp_path / "repo"),
             recipe=load_recipe(str(tmp_path / "mine.toml")),
             artifacts={"exported": tiny_artifact},
             scored={"baseline": Scored(tiny_artifact, np.empty((0, 3), np.float32), thresholds)},

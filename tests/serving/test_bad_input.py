@@ -49,7 +49,7 @@ def engine(tiny_artifact: Artifact) -> Engine:
 @pytest.fixture(autouse=True)
 def _still_answers_correctly(client: grpcclient.InferenceServerClient, engine: Engine) -> Iterator[None]:
     yield
-    np.testing.assert_allclose(infer(client, [b"i love it"]), engine.scores(["i love it"]), atol=1e-6)
+    np.testing.assert_allclose(infer(client, [b"i love it"]), engine.probabilities(["i love it"]), atol=1e-6)
 
 
 def infer(client: grpcclient.InferenceServerClient, texts: list[bytes]) -> np.ndarray:
@@ -74,7 +74,7 @@ def infer(client: grpcclient.InferenceServerClient, texts: list[bytes]) -> np.nd
     ids=["empty", "1 MB of words", "1 MB word", "NUL", "emoji", "marks", "blank", "scripts"],
 )
 def test_odd_texts_have_scores(client: grpcclient.InferenceServerClient, engine: Engine, text: str) -> None:
-    np.testing.assert_allclose(infer(client, [text.encode()]), engine.scores([text]), atol=1e-6)
+    np.testing.assert_allclose(infer(client, [text.encode()]), engine.probabilities([text]), atol=1e-6)
 
 
 def test_invalid_utf8_is_named(client: grpcclient.InferenceServerClient) -> None:
@@ -91,7 +91,7 @@ def test_invalid_utf8_does_not_fail_the_requests_batched_with_it(
         tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[b"\xff" if i % 3 == 0 else b"so much fear"]], dtype=np.object_))
         client.async_infer("tiny", [tensor], lambda result, error, i=i: answers.put((i, result, error)))
-    expected = engine.scores(["so much fear"])
+    expected = engine.probabilities(["so much fear"])
     for _ in range(60):
         i, result, error = answers.get(timeout=30)
         if i % 3 == 0:
@@ -148,7 +148,7 @@ def test_ten_thousand_texts_in_one_call(client: grpcclient.InferenceServerClient
 
 def test_as_many_texts_as_are_allowed(client: grpcclient.InferenceServerClient, engine: Engine) -> None:
     texts = [f"i love it {'very ' * (i % 17)}" for i in range(64)]
-    np.testing.assert_allclose(infer(client, [t.encode() for t in texts]), engine.scores(texts), atol=1e-6)
+    np.testing.assert_allclose(infer(client, [t.encode() for t in texts]), engine.probabilities(texts), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bantam.artifact import Artifact, Compute, seal
+from bantam.artifact import LAYOUTS, Artifact, Compute, seal
 from serving.backend import engine as module
 from serving.backend.cores import usable_cores
-from serving.backend.engine import Engine, micro_batches, sigmoid, softmax
+from serving.backend.engine import PROGRAMS, Engine, micro_batches, sigmoid, softmax
 
 TEXTS = ["i love it", "hate", "", "that is so very much fear ! " * 3, "😀 ñ \x00", "i", "love " * 200]
 
@@ -34,7 +34,7 @@ def direct(artifact: Artifact, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 8])
 def test_scores_keep_the_order_of_the_texts(tiny_artifact: Artifact, micro_batch: int) -> None:
-    scores = Engine(tiny_artifact.folder, threads=2, micro_batch=micro_batch).scores(TEXTS)
+    scores = Engine(tiny_artifact.folder, threads=2, micro_batch=micro_batch).probabilities(TEXTS)
     expected = 1 / (1 + np.exp(-np.stack([direct(tiny_artifact, text) for text in TEXTS])))
     assert scores.dtype == np.float32
     assert scores.shape == (len(TEXTS), 3)
@@ -43,7 +43,7 @@ def test_scores_keep_the_order_of_the_texts(tiny_artifact: Artifact, micro_batch
 
 def test_single_label_scores_are_a_softmax(make_artifact: Callable[..., Artifact]) -> None:
     artifact = make_artifact(task="single_label")
-    scores = Engine(artifact.folder, threads=1).scores(TEXTS)
+    scores = Engine(artifact.folder, threads=1).probabilities(TEXTS)
     logits = np.exp(np.stack([direct(artifact, text) for text in TEXTS]))
     np.testing.assert_allclose(scores, logits / logits.sum(axis=1, keepdims=True), atol=1e-6)
 
@@ -53,18 +53,18 @@ def test_openvino_gives_the_scores_of_onnx_runtime(
     tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], micro_batch: int
 ) -> None:
     openvino = make_artifact(layout="openvino")
-    scores = Engine(openvino.folder, threads=1, micro_batch=micro_batch).scores(TEXTS)
-    np.testing.assert_allclose(scores, Engine(tiny_artifact.folder, threads=1).scores(TEXTS), atol=1e-6)
+    scores = Engine(openvino.folder, threads=1, micro_batch=micro_batch).probabilities(TEXTS)
+    np.testing.assert_allclose(scores, Engine(tiny_artifact.folder, threads=1).probabilities(TEXTS), atol=1e-6)
 
 
 def test_no_text_gives_no_row(tiny_artifact: Artifact) -> None:
-    assert Engine(tiny_artifact.folder, threads=1).scores([]).shape == (0, 3)
+    assert Engine(tiny_artifact.folder, threads=1).probabilities([]).shape == (0, 3)
 
 
 def test_int8_scores_do_not_depend_on_the_neighbours(make_int8: Artifact) -> None:
     engine = Engine(make_int8.folder, threads=2, micro_batch=8)
-    alone = np.concatenate([engine.scores([text]) for text in TEXTS])
-    np.testing.assert_array_equal(engine.scores(TEXTS), alone)
+    alone = np.concatenate([engine.probabilities([text]) for text in TEXTS])
+    np.testing.assert_array_equal(engine.probabilities(TEXTS), alone)
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def make_int8(make_artifact: Callable[..., Artifact]) -> Artifact:
 def test_int8_batched_would_depend_on_the_neighbours(make_int8: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     # The reason for the test above: without micro-batches of one, scores differ.
     engine = Engine(make_int8.folder, threads=1, micro_batch=8)
-    alone = engine.scores(TEXTS)
+    alone = engine.probabilities(TEXTS)
     monkeypatch.setattr(engine, "_micro_batch", 8)
-    assert np.abs(engine.scores(TEXTS) - alone).max() > 1e-4
+    assert np.abs(engine.probabilities(TEXTS) - alone).max() > 1e-4
 
 
 def test_an_unknown_format_names_those_that_are_served(make_artifact: Callable[..., Artifact]) -> None:
@@ -93,6 +93,23 @@ def test_an_unknown_format_names_those_that_are_served(make_artifact: Callable[.
     manifest = artifact.folder / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8").replace('"layout": "onnx"', '"layout": "hf"'))
     with pytest.raises(ValueError, match=r"'hf' cannot be served. Export it to: onnx, openvino"):
+        Engine(artifact.folder)
+
+
+def test_every_layout_that_can_be_served_has_a_program() -> None:
+    assert set(PROGRAMS) == {name for name, layout in LAYOUTS.items() if layout.servable}
+
+
+def test_a_device_that_the_model_was_not_made_for_is_refused(tiny_artifact: Artifact) -> None:
+    with pytest.raises(ValueError, match=r"made for cpu, got device 'cuda'\. Run it on one of those"):
+        Engine(tiny_artifact.folder, device="cuda")
+
+
+def test_a_manifest_of_another_kind_says_what_is_missing(make_artifact: Callable[..., Artifact]) -> None:
+    artifact = make_artifact()
+    manifest = artifact.folder / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("batch_invariant", "invariant"))
+    with pytest.raises(ValueError, match=r"KeyError: 'batch_invariant'\. Expected the manifest of an exported model"):
         Engine(artifact.folder)
 
 
@@ -128,7 +145,7 @@ def test_threads_default_to_the_cores_that_may_be_used(tiny_artifact: Artifact) 
     os.sched_setaffinity(0, {min(allowed)})
     try:
         assert usable_cores() == 1
-        assert Engine(tiny_artifact.folder).threads == 1
+        assert Engine(tiny_artifact.folder).placement.threads == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -137,7 +154,7 @@ def test_an_empty_text_without_special_tokens_is_one_pad_token(make_artifact: Ca
     artifact = make_artifact()
     path = artifact.folder / "tokenizer.json"
     strip_special_tokens(path)
-    scores = Engine(artifact.folder, threads=1).scores(["", "love"])
+    scores = Engine(artifact.folder, threads=1).probabilities(["", "love"])
     assert np.isfinite(scores).all()
     assert not np.allclose(scores[0], scores[1])
 

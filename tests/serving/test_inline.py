@@ -120,7 +120,7 @@ def test_models_that_share_a_process_answer_for_themselves(root: Path) -> None:
         expected = {
             (name, text): row
             for name in names
-            for text, row in zip(TEXTS, Engine(root / name / "1").scores(TEXTS), strict=True)
+            for text, row in zip(TEXTS, Engine(root / name / "1").probabilities(TEXTS), strict=True)
         }
         for each, answer in zip(asked, answers, strict=True):
             np.testing.assert_allclose(answer, expected[each], atol=1e-6)

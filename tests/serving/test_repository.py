@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -19,10 +20,23 @@ import pytest
 from bantam.artifact import Artifact
 from bantam.errors import DiskFullError, RepositoryError
 from serving.backend.engine import Engine
-from serving.repository import Published, models, publish, published, withdraw
+from serving.repository import (
+    Identity,
+    Version,
+    discard,
+    identity,
+    models,
+    promote,
+    prune,
+    publish,
+    published,
+    rollback,
+    stage,
+    withdraw,
+)
 
 
-def put(artifact: Artifact, root: Path, **options: Any) -> Published:
+def put(artifact: Artifact, root: Path, **options: Any) -> Version:
     return publish(artifact, root, "tiny", **{"thresholds": [0.5] * 3, **options})
 
 
@@ -37,11 +51,11 @@ def files(root: Path) -> dict[str, bytes]:
 
 def test_first_publish_is_version_one_and_self_contained(tiny_artifact: Artifact, tmp_path: Path) -> None:
     result = put(tiny_artifact, tmp_path / "repo")
-    assert result == Published("tiny", 1, tmp_path / "repo" / "tiny" / "1", changed=True)
+    assert result == Version("tiny", 1, tmp_path / "repo" / "tiny" / "1", changed=True)
     names = {"model.py", "backend/engine.py", "manifest.json", "labels.txt", "tokenizer.json", "model.onnx"}
     assert names <= {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert (result.folder / "labels.txt").read_text(encoding="utf-8") == "joy\nanger\nfear\n"
-    assert Engine(result.folder, threads=1).scores(["love"]).shape == (1, 3)
+    assert Engine(result.folder, threads=1).probabilities(["love"]).shape == (1, 3)
     assert models(tmp_path / "repo") == ["tiny"]
     Artifact.load(result.folder, verify=True)
 
@@ -50,7 +64,7 @@ def test_same_content_writes_nothing(tiny_artifact: Artifact, tmp_path: Path) ->
     put(tiny_artifact, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*")}
     again = put(tiny_artifact, tmp_path)
-    assert (again.version, again.changed) == (1, False)
+    assert (again.number, again.changed) == (1, False)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*")} == before
 
 
@@ -60,7 +74,7 @@ def test_what_is_withdrawn_is_served_no_longer_and_can_come_back(tiny_artifact: 
     assert withdraw(tmp_path, "tiny") is True
     assert withdraw(tmp_path, "tiny") is False
     assert (models(tmp_path), published(tmp_path, "tiny")) == ([], None)
-    assert put(tiny_artifact, tmp_path).version == 1
+    assert put(tiny_artifact, tmp_path).number == 1
     assert files(tmp_path) == before
 
 
@@ -68,8 +82,8 @@ def test_what_is_withdrawn_is_served_no_longer_and_can_come_back(tiny_artifact: 
 def test_other_options_are_a_new_version(tiny_artifact: Artifact, tmp_path: Path, change: dict[str, Any]) -> None:
     put(tiny_artifact, tmp_path)
     result = put(tiny_artifact, tmp_path, **change)
-    assert (result.version, result.changed) == (2, True)
-    assert published(tmp_path, "tiny") == Published("tiny", 2, tmp_path / "tiny" / "2")
+    assert (result.number, result.changed) == (2, True)
+    assert published(tmp_path, "tiny") == Version("tiny", 2, tmp_path / "tiny" / "2")
     assert (tmp_path / "tiny" / "1" / "model.onnx").is_file()
 
 
@@ -77,16 +91,16 @@ def test_another_model_and_back(
     tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
 ) -> None:
     put(tiny_artifact, tmp_path)
-    assert put(make_artifact(details={"seed": 1}), tmp_path).version == 2
+    assert put(make_artifact(details={"seed": 1}), tmp_path).number == 2
     back = put(tiny_artifact, tmp_path)
-    assert (back.version, back.changed) == (1, True)
-    assert published(tmp_path, "tiny") == Published("tiny", 1, tmp_path / "tiny" / "1")
+    assert (back.number, back.changed) == (1, True)
+    assert published(tmp_path, "tiny") == Version("tiny", 1, tmp_path / "tiny" / "1")
 
 
 def test_damaged_version_is_published_again(tiny_artifact: Artifact, tmp_path: Path) -> None:
     (put(tiny_artifact, tmp_path).folder / "model.onnx").unlink()
     result = put(tiny_artifact, tmp_path)
-    assert (result.version, result.changed) == (2, True)
+    assert (result.number, result.changed) == (2, True)
 
 
 def test_link_shares_the_files(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -97,6 +111,103 @@ def test_link_shares_the_files(tiny_artifact: Artifact, tmp_path_factory: pytest
 def test_nothing_published_is_none(tmp_path: Path) -> None:
     assert published(tmp_path / "absent", "tiny") is None
     assert models(tmp_path / "absent") == []
+
+
+def versions(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "tiny").iterdir() if path.is_dir())
+
+
+def test_a_staged_version_is_not_served_until_it_is_promoted(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path)
+    served = files(tmp_path)
+    staged = stage(make_artifact(details={"seed": 1}), tmp_path, "tiny", thresholds=[0.4] * 3)
+    assert staged == Version("tiny", 2, tmp_path / "tiny" / "2", changed=True)
+    assert published(tmp_path, "tiny") == Version("tiny", 1, tmp_path / "tiny" / "1")
+    assert {name: data for name, data in files(tmp_path).items() if not name.startswith("tiny/2/")} == served
+    assert promote(staged) == Version("tiny", 2, tmp_path / "tiny" / "2", changed=True)
+    assert promote(staged).changed is False
+    assert published(tmp_path, "tiny") == Version("tiny", 2, tmp_path / "tiny" / "2")
+
+
+def test_rollback_returns_to_the_version_before_with_its_thresholds(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path, thresholds=[0.1, 0.2, 0.3])
+    put(make_artifact(details={"seed": 1}), tmp_path)
+    put(tiny_artifact, tmp_path, thresholds=[0.7] * 3)
+    assert put(make_artifact(details={"seed": 1}), tmp_path).number == 2  # by its content, not by its age
+    assert rollback(tmp_path, "tiny") == Version("tiny", 3, tmp_path / "tiny" / "3", changed=True)
+    assert "0.7" in (tmp_path / "tiny" / "config.pbtxt").read_text()
+    assert rollback(tmp_path, "tiny").number == 2
+
+
+def test_rollback_says_when_there_is_nothing_to_return_to(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(RepositoryError, match="no version that was served, expected one before it"):
+        rollback(tmp_path, "tiny")
+    put(tiny_artifact, tmp_path)
+    with pytest.raises(RepositoryError, match="version 1 is the only one that was served"):
+        rollback(tmp_path, "tiny")
+    put(make_artifact(details={"seed": 1}), tmp_path)
+    (tmp_path / "tiny" / "1" / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(RepositoryError, match=r"tiny stays at version 2: .*model\.onnx"):
+        rollback(tmp_path, "tiny")
+    assert published(tmp_path, "tiny") == Version("tiny", 2, tmp_path / "tiny" / "2")
+
+
+def test_a_repository_of_before_there_was_a_rollback_has_one(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path, thresholds=[0.1, 0.2, 0.3])
+    config = (tmp_path / "tiny" / "config.pbtxt").read_text()
+    manifest = tmp_path / "tiny" / "1" / "manifest.json"
+    recorded = json.loads(manifest.read_text())
+    del recorded["files"]["config.pbtxt"]
+    manifest.write_text(json.dumps(recorded))
+    (tmp_path / "tiny" / "1" / "config.pbtxt").unlink()
+    put(make_artifact(details={"seed": 1}), tmp_path)
+    assert rollback(tmp_path, "tiny").number == 1
+    assert set(config.splitlines()) <= set((tmp_path / "tiny" / "config.pbtxt").read_text().splitlines())
+
+
+def test_a_staged_version_is_discarded_and_the_served_ones_never(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path)
+    before = files(tmp_path)
+    staged = stage(make_artifact(details={"seed": 1}), tmp_path, "tiny", thresholds=None)
+    assert discard(staged) is True
+    assert files(tmp_path) == before
+    with pytest.raises(RepositoryError, match=r"2 cannot be served: its config\.pbtxt cannot be read"):
+        promote(staged)
+    assert published(tmp_path, "tiny") == Version("tiny", 1, tmp_path / "tiny" / "1")
+    second = put(make_artifact(details={"seed": 1}), tmp_path)
+    assert [discard(Version("tiny", 1, tmp_path / "tiny" / "1")), discard(second)] == [False, False]
+    assert versions(tmp_path) == ["1", "2"]
+
+
+def test_prune_keeps_the_served_version_the_one_before_and_what_is_staged(
+    make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    assert prune(tmp_path, "tiny") == []
+    for seed in range(4):
+        put(make_artifact(details={"seed": seed}), tmp_path)
+    stage(make_artifact(details={"seed": 9}), tmp_path, "tiny", thresholds=None)
+    assert prune(tmp_path, "tiny") == [1, 2]
+    assert versions(tmp_path) == ["3", "4", "5"]
+    assert rollback(tmp_path, "tiny").number == 3
+
+
+def test_a_published_name_says_what_it_stands_for(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    assert identity(tmp_path, "tiny") is None
+    meant = Identity("acme/tiny", "a" * 64, "moods.csv", "b" * 64)
+    put(tiny_artifact, tmp_path, identity=meant)
+    assert identity(tmp_path, "tiny") == meant
+    put(tiny_artifact, tmp_path / "other")
+    assert identity(tmp_path / "other", "tiny") is None
 
 
 @pytest.mark.parametrize("name", ["", "Tiny", "../tiny", ".tiny", "a/b", "tiny model", "-x"])
@@ -122,7 +233,9 @@ def test_wrong_number_of_thresholds(tiny_artifact: Artifact, tmp_path: Path) -> 
 def test_root_is_a_file(tiny_artifact: Artifact, tmp_path: Path) -> None:
     root = tmp_path / "file"
     root.write_text("not a folder")
-    with pytest.raises(RepositoryError, match="not a folder that a model can be published to"):
+    with pytest.raises(
+        RepositoryError, match=r"file cannot be written .* Expected a folder that a model can be published to"
+    ):
         put(tiny_artifact, root)
 
 
@@ -153,7 +266,9 @@ def test_read_only_repository_keeps_the_previous_version(
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(RepositoryError, match="Expected one that can be written to"):
+        with pytest.raises(
+            RepositoryError, match=r"cannot be written .* Expected a folder that a model can be published to"
+        ):
             put(artifact, unprivileged)
     finally:
         if root:
@@ -177,7 +292,7 @@ def test_full_disk_keeps_the_previous_version(
         copy(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(DiskFullError, match=r"the disk is full .* the previous version stays"):
+    with pytest.raises(DiskFullError, match=r"No space left .* What was there before is untouched"):
         put(make_artifact(details={"seed": 3}), tmp_path)
     assert files(tmp_path) == before
 
@@ -210,8 +325,8 @@ def test_killed_at_any_moment_the_repository_is_the_old_one_or_the_new_one(
             process.send_signal(signal.SIGKILL)
         state = published(tmp_path, "tiny")
         assert state is not None
-        assert state.version in (1, 2)
+        assert state.number in (1, 2)
         Artifact.load(state.folder, verify=True)
     result = put(new, tmp_path)
-    assert result.version == 2
+    assert result.number == 2
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["1", "2", "config.pbtxt"]

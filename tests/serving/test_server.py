@@ -20,8 +20,9 @@ from bantam.artifact import Artifact
 from bantam.errors import ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
-from serving.repository import publish
-from serving.server import Server, free_ports
+from serving.ports import free_ports
+from serving.repository import promote, publish, published, stage
+from serving.server import Server
 
 pytestmark = pytest.mark.triton
 needs_triton = pytest.mark.skipif(
@@ -70,7 +71,7 @@ def get(address: str, path: str, method: str = "GET") -> tuple[int, str]:
 @pytest.mark.parametrize("model", ["tiny", "tiny.ov"])
 def test_served_scores_are_those_in_process(server: Server, root: Path, model: str) -> None:
     engine = Engine(root / model / "1", threads=1)
-    np.testing.assert_allclose(scores(server, model, "i love it"), engine.scores(["i love it"]), atol=1e-6)
+    np.testing.assert_allclose(scores(server, model, "i love it"), engine.probabilities(["i love it"]), atol=1e-6)
 
 
 @needs_triton
@@ -133,7 +134,7 @@ def test_memory_is_given_by_role(server: Server) -> None:
     memory = server.memory()
     assert set(memory) == {"tritonserver", *(("tiny", "tiny.ov") if server.backend.isolated else ())}
     for used in memory.values():
-        assert 1e6 < used.rss <= used.peak < 1e9
+        assert 1 < used.rss <= used.peak < 1000
     assert server.model_memory("tiny") == memory["tiny" if server.backend.isolated else "tritonserver"]
 
 
@@ -161,6 +162,23 @@ def test_a_model_that_does_not_load_says_why_and_leaves_nothing(root: Path) -> N
     assert "model.onnx failed" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2  # said once, without its stack
     assert server.pid is None
+
+
+@needs_triton
+@pytest.mark.parametrize("isolated", [False, True], ids=["inline", "isolated"])
+def test_a_staged_version_answers_for_its_check_while_another_is_published(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path, isolated: bool
+) -> None:
+    publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
+    staged = stage(make_artifact(labels=("a", "b", "c", "d")), tmp_path, "tiny", thresholds=None)
+    with Server(tmp_path, staged=[staged], isolated=isolated) as server:
+        assert server.models == ("tiny",)
+        assert scores(server, "tiny", "i love it").shape == (1, 4)
+        assert set(server.memory()) == {"tritonserver", *(["tiny"] if isolated else [])}
+        promote(staged)
+    now = published(tmp_path, "tiny")
+    assert now is not None
+    assert now.number == staged.number
 
 
 def test_unknown_and_missing_models_are_named(root: Path, tmp_path: Path) -> None:

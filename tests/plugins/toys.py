@@ -1,4 +1,4 @@
-"""Fixtures for the optimizer's tests: a hub that cannot be reached, a cache of its own, tiny checkpoints."""
+"""Fixtures at toy size: a hub that cannot be reached, a cache of its own, tiny checkpoints."""
 
 from __future__ import annotations
 

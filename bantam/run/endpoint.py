@@ -1,0 +1,83 @@
+"""A variant in a server of its own, so that all others can be paused while it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bantam.client.classifier import Classifier
+from bantam.run.worker import REQUEST_TIMEOUT_S, Borne, Requester, Timed
+from optimizer.recipe import MeasureConfig
+from serving.server import Server
+
+
+class Endpoint(Protocol):
+    """A variant in a server of its own, which is stopped in its tracks except when it is asked: see :class:`Paused`."""
+
+    @property
+    def client(self) -> Classifier:
+        """For answers, not for times; answers only inside :meth:`resumed`."""
+
+    @property
+    def isolated_because(self) -> str:
+        """Why the server runs the model in a process of its own; empty if it does not."""
+
+    def resumed(self) -> AbstractContextManager[None]:
+        """The server runs inside the block."""
+
+    def timed(self, texts: Sequence[str]) -> Timed:
+        """Time each text alone."""
+
+    def max_rate(self, texts: Sequence[str], config: MeasureConfig) -> Borne:
+        """Find the highest rate within the objective."""
+
+    def peak_rss_mb(self) -> float:
+        """Peak memory of the process that holds the model, in MB."""
+
+
+@dataclass(frozen=True)
+class Paused:
+    """An :class:`Endpoint`: a Triton of one variant, and a process that asks it."""
+
+    server: Server
+    client: Classifier
+    requester: Requester
+
+    @property
+    def isolated_because(self) -> str:
+        """Why Triton runs the model in a process of its own; empty if it does not."""
+        return self.server.backend.reason
+
+    def resumed(self) -> AbstractContextManager[None]:
+        """Triton runs inside the block."""
+        return self.server.resumed()
+
+    def timed(self, texts: Sequence[str]) -> Timed:
+        """Time each text alone."""
+        with self.resumed():
+            return self.requester.timed(self.server.grpc_address, self.server.models[0], texts)
+
+    def max_rate(self, texts: Sequence[str], config: MeasureConfig) -> Borne:
+        """Find the highest rate within the objective."""
+        address, model = self.server.grpc_address, self.server.models[0]
+        with self.resumed():
+            return self.requester.max_rate(address, model, texts, slo_ms=config.slo_ms, seconds=config.rate_seconds)
+
+    def peak_rss_mb(self) -> float:
+        """Peak memory of the process that holds the model, in MB."""
+        return self.server.model_memory(self.server.models[0]).peak
+
+
+@contextmanager
+def paused(repository: Path, model: str, requester: Requester) -> Iterator[Paused]:
+    """Start a server of one model of a repository, see that it answers, and pause it."""
+    with (
+        Server(repository, models=[model]) as server,
+        Classifier(server.grpc_address, model, timeout=REQUEST_TIMEOUT_S, retries=0) as client,
+    ):
+        client.describe()
+        server.pause()
+        yield Paused(server, client, requester)

@@ -1,0 +1,48 @@
+"""What a run is asked for. Each field is an option of ``bantam optimize``, with its type, default and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+Build = Annotated[Path, Option(help="Where the folders of the runs are.")]
+Repository = Annotated[Path, Option(help="The model repository.")]
+BUILD, REPOSITORY = Path("build"), Path("model_repo")
+
+
+@dataclass(frozen=True)
+class OptimizeRequest:
+    """What the user asked for."""
+
+    model: Annotated[str, Argument(help="A short name (minilm, bert, distilbert, ...), a hub id or a folder.")] = (
+        "minilm"
+    )
+    data: Annotated[
+        str,
+        Option(help="A bundled data set, a CSV, TSV, JSONL or Parquet file, a folder of them, or a hub data set id."),
+    ] = "goemotions-ekman"
+    recipe: Annotated[str, Option(help="Which variants to make: a recipe's name, or a .toml file.")] = "int8"
+    profile: Annotated[str, Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick"
+    target: Annotated[Literal["cpu", "gpu"], Option()] = "cpu"
+    max_drop: Annotated[
+        float | None, Option(help="Budget: macro-F1 points that may be lost. The recipe's own if left out.", min=0.01)
+    ] = None
+    name: Annotated[str | None, Option(help="Name to publish under; the model's own if left out.")] = None
+    random_init: Annotated[
+        bool, Option("--random-init", help="Random weights: plan size, latency and memory before a download.")
+    ] = False
+    text_column: Annotated[str | None, Option(help="Column of the texts, if it is not found.")] = None
+    label_column: Annotated[str | None, Option(help="Column of the labels, if it is not found.")] = None
+    separator: Annotated[str | None, Option(help="Separates several labels in one cell.")] = None
+    build: Build = BUILD
+    repository: Repository = REPOSITORY
+    command: str = ""
+    """What the user typed, for the report."""
+
+    @property
+    def device(self) -> str:
+        """What PyTorch calls the target."""
+        return "cuda" if self.target == "gpu" else "cpu"

@@ -1,0 +1,46 @@
+"""What the engine reads of ``manifest.json``, which ``bantam.artifact`` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+
+class ModelManifest(NamedTuple):
+    """A model as far as whoever runs it must know it."""
+
+    layout: str
+    task: str
+    labels: tuple[str, ...]
+    inputs: tuple[str, ...]
+    max_length: int
+    pad_token_id: int
+    bf16: bool
+    """Whether it is computed in bfloat16."""
+    batch_invariant: bool
+    """Whether a text's logits are the same beside other texts and padding."""
+    devices: tuple[str, ...]
+
+
+def read_manifest(folder: Path) -> ModelManifest:
+    """The manifest in ``folder``. Raises ``ValueError`` if it is not one that this engine understands."""
+    path = folder / "manifest.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        signature, compute = raw["signature"], raw["compute"]
+        return ModelManifest(
+            layout=raw["layout"],
+            task=signature["task"],
+            labels=tuple(signature["labels"]),
+            inputs=tuple(signature["inputs"]),
+            max_length=signature["max_length"],
+            pad_token_id=signature["pad_token_id"],
+            bf16=compute["activations"]["kind"] == "bfloat",
+            batch_invariant=compute["batch_invariant"],
+            devices=tuple(compute["devices"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ValueError(
+            f"{path}: {type(exc).__name__}: {exc}. Expected the manifest of an exported model. Publish the model again."
+        ) from exc

@@ -1,0 +1,32 @@
+"""A program runs a model's graph: padded tokens in, logits out. Each runtime is one, in a file of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+Feeds = dict[str, np.ndarray]
+"""Input name -> int64 ``[texts, tokens]``."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a program runs."""
+
+    device: Literal["cpu", "cuda"]
+    threads: int
+    """CPU threads."""
+
+
+class Program(Protocol):
+    """A loaded model. Safe to call from several threads."""
+
+    parallel: int
+    """How many runs may be under way at once; more would wait for each other."""
+    bucket: int
+    """Lengths of which only multiples are run, and texts only in powers of two, if a new shape costs time; else 1."""
+
+    def __call__(self, feeds: Feeds) -> np.ndarray:
+        """Logits, float32 ``[texts, labels]``."""

@@ -1,0 +1,83 @@
+"""The folder of one version of a published model: all that Triton and the engine read to serve it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bantam.artifact import Artifact, cache_key, seal, sha256
+from bantam.errors import ArtifactError
+from serving.triton_config import CONFIG, LABELS_FILE, TritonConfig
+
+BACKEND = Path(__file__).with_name("backend")
+BACKEND_FILES = {
+    path.name if path.name == "model.py" else f"backend/{path.name}": path for path in sorted(BACKEND.glob("*.py"))
+}
+"""Path in a version folder -> source: what Triton loads, and the package beside it that does the work."""
+
+
+def content(artifact: Artifact, config: TritonConfig) -> str:
+    """Digest of all that answers come from, whatever the version's number: equal digests answer alike."""
+    options = config.model_dump(mode="json", exclude={"version"})
+    backend = {file: sha256(source) for file, source in BACKEND_FILES.items()}
+    return cache_key(artifact=artifact.digest, options=options, backend=backend)
+
+
+def content_of(folder: Path) -> str | None:
+    """The digest that a version folder was made with, or None if it is damaged."""
+    try:
+        return str(Artifact.load(folder).manifest.details.get("content"))
+    except ArtifactError:
+        return None
+
+
+def write(artifact: Artifact, folder: Path, config: TritonConfig, details: Mapping[str, Any], *, link: bool) -> None:
+    """Fill an empty folder: what ships, the backend, the labels, the config, and a manifest with ``details``.
+
+    ``link``: hard-link what ships instead of copying it. All of it is on the disk when this returns.
+    """
+    for file in artifact.manifest.deployable:
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            os.link(artifact.folder / file, target)
+        else:
+            shutil.copyfile(artifact.folder / file, target)
+    (folder / "backend").mkdir()
+    for file, source in BACKEND_FILES.items():
+        shutil.copyfile(source, folder / file)
+    (folder / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
+    # Without the metrics: seconds and the like would make equal models differ.
+    seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def numbers(model: Path) -> list[int]:
+    """The versions that a model's folder holds, sorted."""
+    return sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal()) if model.is_dir() else []
+
+
+def remove(folder: Path) -> None:
+    """Remove a version folder, if it is there. Out of its place first, so that nobody ever finds half of it there."""
+    outdated = folder.with_name(f"{folder.name}.tmp-old-{os.getpid()}")
+    if folder.is_dir():
+        folder.rename(outdated)
+        shutil.rmtree(outdated)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk. Windows has no such thing for folders."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
