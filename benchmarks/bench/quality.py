@@ -27,7 +27,7 @@ def score_in_process(run: BenchRun, peers: Sequence[Contender]) -> None:
     """The scores of each in-process contender; Bantam's own variants have theirs from the product."""
     for name, each in list(run.ready.items()):
         if each.ours is not None:
-            scored = run.ours.variants[each.ours.manifest.name]
+            scored = run.ours.variants[each.ours.name]
             judge(run, name, scored.test, scored.thresholds)
         elif each.contender.kind == "in-process":
             try:

@@ -55,7 +55,7 @@ def write(parent: Artifact, config: StaticInt8Config, context: RunContext, batch
             )
     except (RuntimeError, nncf.errors.ValidationError, nncf.errors.UnsupportedModelError) as exc:
         raise StageError(
-            f"NNCF cannot quantize {manifest.name!r}: {str(exc).strip()[:300]}. "
+            f"NNCF cannot quantize {parent.name!r}: {str(exc).strip()[:300]}. "
             "Use another quantization method for this model."
         ) from exc
     openvino_ir.save(quantized, context.folder)

@@ -72,7 +72,7 @@ def test_width_reaches_its_flops_and_loads(
     assert details["parameters"] == model.num_parameters() < loaded(parent).num_parameters()
     assert (details["tuned"] > 0) == (after.hidden == before.hidden)
     assert artifact.manifest.signature == parent.manifest.signature
-    assert [entry["name"] for entry in artifact.manifest.lineage] == ["baseline", "pruned"]
+    assert [entry["stage"] for entry in artifact.manifest.lineage] == ["finetune", "prune"]
     assert artifact.manifest.random_weights
 
 
