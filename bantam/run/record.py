@@ -113,7 +113,7 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
     on_test = name in (BASELINE, chosen)
     return Variant(
         name=name,
-        stages=tuple(StageStep(**step) for step in manifest.lineage),
+        stages=steps(run, name),
         format=LAYOUTS[manifest.layout].format,
         precision=manifest.compute.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
@@ -129,6 +129,20 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
 
 def _in_process(latencies_ms: Latencies) -> InProcess:
     return InProcess(**percentile_fields(latencies_ms.tolist()), texts_per_s=round(1e3 / float(latencies_ms.mean()), 1))
+
+
+def steps(run: Run, name: str) -> tuple[StageStep, ...]:
+    """A variant's lineage as the report shows it: by the names of this run."""
+    configs = {stage.name: stage for stage in run.recipe.stages}
+    return tuple(
+        StageStep(
+            name=step,
+            stage=configs[step].stage,
+            key=run.artifacts[step].manifest.key,
+            config=configs[step].model_dump(mode="json"),
+        )
+        for step in run.lineage(name)
+    )
 
 
 def _quality(run: Run, name: str, split: str) -> Quality | None:

@@ -31,7 +31,7 @@ class Scored:
         """The scores of ``dev`` or ``test``; KeyError for a split that was not scored."""
         found = {"dev": self.dev, "test": self.test}[split]
         if found is None:
-            raise KeyError(f"{self.artifact.folder.name} was not scored on {split}")
+            raise KeyError(f"{self.artifact.name} was not scored on {split}")
         return found
 
 
@@ -57,7 +57,6 @@ def _scores(
             np.save(target.folder / "scores.npy", worker.probabilities(data.splits[split].texts))
         manifest = replace(
             variant.manifest,
-            name=f"scores-{variant.manifest.name}-{split}",
             stage="score",
             key=key,
             layout="scores",
@@ -68,5 +67,5 @@ def _scores(
         )
         return Artifact(target.folder, seal(target.folder, manifest))
 
-    kept = kept_or_made(f"scores-{variant.manifest.name}-{split}", replace(context, key=key), make)
+    kept = kept_or_made(f"scores-{variant.name}-{split}", replace(context, key=key), make)
     return np.asarray(np.load(kept.folder / "scores.npy"))

@@ -65,9 +65,8 @@ def scores(wanted: NDArray[np.uint8], wrong: float, seed: int) -> NDArray[np.flo
 
 def artifact(folder: Path, name: str, layout: str, compute: Compute, *steps: tuple[str, str]) -> Artifact:
     """One whose lineage is ``steps`` of name and stage, the last one itself."""
-    lineage = tuple({"name": step, "stage": stage, "key": f"key of {step}"} for step, stage in steps)
+    lineage = tuple({"stage": stage, "key": f"key of {step}"} for step, stage in steps)
     manifest = Manifest(
-        name=name,
         stage=steps[-1][1],
         key=f"key of {name}",
         layout=layout,

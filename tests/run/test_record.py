@@ -14,9 +14,12 @@ from bantam.run import judge
 from bantam.run.choose import choose
 from bantam.run.notes import sparsity_notes
 from bantam.run.record import report as report_of
+from bantam.run.record import steps
 from bantam.run.score import Scored
 from bantam.run.state import Run
+from optimizer.config import ExportConfig, FinetuneConfig, PruneConfig
 from optimizer.evaluate import quality
+from optimizer.recipe import Recipe
 from tests.run.made_up import make_run, timing
 
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
@@ -25,14 +28,14 @@ SPARSE = {"sparsity": {"pattern": "magnitude", "ratio": 0.25, "modules": []}}
 
 def artifact(name: str, parents: tuple[str, ...], **details: Any) -> Artifact:
     """One that was made from ``parents`` in turn."""
-    lineage = tuple({"name": step} for step in (*parents, name))
-    manifest = Manifest(name, "prune", "k", "onnx", SIGNATURE, lineage=lineage, details=details)
+    lineage = tuple({"key": step} for step in (*parents, name))
+    manifest = Manifest("prune", name, "onnx", SIGNATURE, lineage=lineage, details=details)
     return Artifact(Path(name), manifest)
 
 
 def run_of(*artifacts: Artifact) -> Run:
     """As much of a run as the notes look at."""
-    by_name = {one.manifest.name: one for one in artifacts}
+    by_name = {one.name: one for one in artifacts}
     run = object.__new__(Run)
     run.artifacts = by_name
     run.scored = {name: Scored(one, np.empty((0, 2), np.float32), None) for name, one in by_name.items()}
@@ -74,6 +77,21 @@ def test_without_a_dense_twin_nothing_is_claimed() -> None:
     (note,) = sparsity_notes(RUN, [record("dense", 2.0, parameters=50), record("exported", 1.0)])
     assert note.endswith("no dense twin was measured.")
     assert sparsity_notes(RUN, [record("dense", 2.0)]) == []
+
+
+def test_a_run_reports_its_own_names_of_what_it_made() -> None:
+    stages = (
+        FinetuneConfig(stage="finetune", name="dense"),
+        PruneConfig(stage="prune", name="zeros", parent="dense", method="magnitude"),
+        ExportConfig(stage="export", name="exported", parent="zeros", format="onnx"),
+    )
+    run = run_of(*RUN.artifacts.values())
+    run.recipe = Recipe(name="it", description="a test", stages=stages)
+    found = steps(run, "exported")
+    assert [(step.name, step.stage, step.key) for step in found] == [
+        ("dense", "finetune", "dense"), ("zeros", "prune", "zeros"), ("exported", "export", "exported")
+    ]  # fmt: skip
+    assert found[-1].config["parent"] == "zeros"
 
 
 def reported(run: Run) -> Report:
