@@ -191,7 +191,7 @@ def _measure_candidates(run: Run, candidates: Path, memory: MemoryWatch, log: Lo
 def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
     """Score the whole test split through the server."""
     run.isolated_because = run.isolated_because or endpoint.isolated_because
-    answers = endpoint.client.scores(run.data.splits["test"].texts)
+    answers = endpoint.client.probabilities(run.data.splits["test"].texts)
     difference = float(np.abs(answers - run.scored[name].test).max())
     log(f"{name:<24} test split scored through the server, largest difference {difference:.1e}")
     run.served[name] = Served(answers)
@@ -230,7 +230,7 @@ def _publish_chosen(run: Run, chosen: str, log: Log) -> None:
         Server(run.request.repository, models=[name]) as server,
         Classifier(server.grpc_address, name, timeout=60) as client,
     ):
-        answers = client.scores(run.data.splits["test"].texts)
+        answers = client.probabilities(run.data.splits["test"].texts)
         run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())
     difference = float(np.abs(answers - run.scored[chosen].test).max())
     if difference > SCORE_TOLERANCE:
