@@ -143,6 +143,7 @@ $(SERVING)/.ready-$(TARGET): $(PINFILES)
 	$(call begin,$(SERVING))
 	@echo "set-up: Triton and the inference engines"
 	@$(INSTALL_SERVING) || $(HINT)
+	@"$(PYTHON)" -m serving.inline.build $(SERVING)
 	$(call end,$(SERVING))
 
 PIP_SERVING = $(SERVING)/bin/pip install $(PIP_FLAGS)

@@ -1,1 +1,5 @@
 """From a Hugging Face text classifier to small, exported files: load, fine-tune, distil, prune, quantize, export."""
+
+from bantam import telemetry
+
+telemetry.off()  # before any module of this package imports a library

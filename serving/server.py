@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,12 +27,16 @@ from bantam.errors import ServerError
 from bantam.memory import peak_rss_mb
 from serving import repository as model_repository
 from serving import supervisor, tritonserver
+from serving.follower import Follower
 from serving.ports import free_ports
 from serving.repository import Version
-from serving.triton_config import CONFIG
+from serving.view import View
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.05
+FOLLOW_S = 0.5
+"""How often a server looks for what has been promoted."""
+LOOPBACK = "127.0.0.1"
 MARGIN_S = 10.0
 """How much longer than its own grace period the supervisor may take to end Triton."""
 
@@ -41,7 +45,6 @@ class Memory(NamedTuple):
     """Memory of one process, in MB (10^6 bytes)."""
 
     rss: float
-    """Resident now."""
     peak: float
     """The most that was ever resident."""
 
@@ -50,10 +53,12 @@ class Server:
     """A Triton that serves the models of a repository from ``start`` (or ``with``) to ``stop``.
 
     ``models``: names; all that are published if absent. ``staged``: versions to serve instead of the promoted ones, so
-    that their answers can be checked first; ``models`` are theirs if absent. ``host``: where all endpoints listen.
-    Ports: 0 takes a free one. ``python``: the interpreter of a serving environment, instead of Triton from PATH or of
-    the default one. ``isolated``: each model in a process of its own, so that one that crashes leaves the others alone;
-    otherwise all run in Triton's process, where a text is answered sooner (:mod:`serving.inline`).
+    that their answers can be checked first; ``models`` are theirs if absent. ``follow``: in :meth:`wait`, serve what is
+    promoted meanwhile. ``host``: where gRPC listens; ``http_host``: where HTTP and the metrics do, which Triton answers
+    with code of its own that has had holes: not for other machines to reach. Ports: 0 takes a free one. ``python``: the
+    interpreter of a serving environment, instead of Triton from PATH or of the default one. ``isolated``: each model in
+    a process of its own, so that one that crashes leaves the others alone; otherwise all run in Triton's process, where
+    a text is answered sooner (:mod:`serving.inline`).
     """
 
     def __init__(
@@ -62,7 +67,9 @@ class Server:
         *,
         models: Sequence[str] | None = None,
         staged: Sequence[Version] = (),
-        host: str = "127.0.0.1",
+        follow: bool = False,
+        host: str = LOOPBACK,
+        http_host: str = LOOPBACK,
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
@@ -73,7 +80,11 @@ class Server:
         self.repository = repository
         self._staged = {version.name: version for version in staged}
         self.models = tuple(models if models is not None else self._staged or model_repository.models(repository))
-        self._host = host
+        self._follow = follow
+        self._view: View | None = None
+        self._follower: Follower | None = None
+        self.http_host = http_host
+        self._hosts = {"gRPC": host, "HTTP": http_host, "metrics": http_host}
         self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
         self._python = python
         self._timeout_s = timeout_s
@@ -84,22 +95,22 @@ class Server:
         """Triton's process id while it runs."""
         self._isolated = isolated
         self.backend = tritonserver.Backend(None, isolated, "")
-        """How the models run; from the start on as it is, before as it was asked for."""
+        """How the models run."""
 
     @property
     def grpc_address(self) -> str:
         """``host:port``."""
-        return f"{self._host}:{self._ports['gRPC']}"
+        return self._address("gRPC")
 
     @property
     def http_address(self) -> str:
         """``host:port``."""
-        return f"{self._host}:{self._ports['HTTP']}"
+        return self._address("HTTP")
 
     @property
     def metrics_address(self) -> str:
         """``host:port``; Prometheus text at ``/metrics``."""
-        return f"{self._host}:{self._ports['metrics']}"
+        return self._address("metrics")
 
     @property
     def log(self) -> Path:
@@ -114,22 +125,18 @@ class Server:
         Raises :class:`ServerError` if there is no Triton here, no such model, a port in use, or if Triton or a model
         does not come up in time; the message then has the lines of Triton's log that say why.
         """
-        self._check_models()
+        versions = self._chosen()
         installation = tritonserver.find(self._python)
         supervisor.sweep()
-        self._ports = free_ports(self._host, self._wanted_ports)
+        self._ports = free_ports(self._hosts, self._wanted_ports)
         self._run_dir, lock = supervisor.create()
         try:
             folder = self._run_dir / "backends" / "python"
             self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
+            self._view = View(self._run_dir, versions)
+            endpoints = {protocol: (self._hosts[protocol], port) for protocol, port in self._ports.items()}
             command = tritonserver.command(
-                installation,
-                self.backend,
-                self._lay_out_models(self._run_dir / "models"),
-                self.models,
-                self._run_dir,
-                self._host,
-                *self._ports.values(),
+                installation, self.backend, self._view.models, self._run_dir, endpoints, poll=self._follow
             )
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", supervisor.__file__, str(self._run_dir), str(lock), *command],
@@ -141,6 +148,8 @@ class Server:
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we stop Triton in order
             )
             self._wait_until_ready()
+            if self._follow:
+                self._follower = Follower(self.repository, self._view, self.log, self._has_loaded, self._timeout_s)
         except BaseException:
             self.stop()
             raise
@@ -150,7 +159,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop Triton and wait until nothing of it is left. Does nothing if it is not running."""
-        process, self._supervisor, self.pid = self._supervisor, None, None
+        process, self._supervisor, self.pid, self._follower = self._supervisor, None, None, None
         if process is not None and process.stdin is not None and process.stdout is not None:
             process.stdin.close()  # the supervisor stops Triton in order, or by force if that takes too long
             try:
@@ -179,10 +188,16 @@ class Server:
         finally:
             self.pause()
 
-    def wait(self) -> None:
-        """Block until Triton ends. Raises :class:`ServerError` if it ended by itself."""
-        if self._supervisor is not None and (line := self._read_line()) is not None:
-            raise ServerError(f"Triton stopped by itself, exit code {line}.{self._reasons()}")
+    def wait(self, log: Callable[[str], None] = lambda _: None) -> None:
+        """Block as long as Triton runs; with ``follow``, serve what is promoted meanwhile, and say so to ``log``.
+
+        A version that cannot be loaded is not served: the one before goes on. Raises :class:`ServerError` when Triton
+        has ended without having been told to.
+        """
+        while self._supervisor is not None:
+            self._raise_if_ended("stopped by itself", FOLLOW_S if self._follower else None)
+            for line in self._follower.step() if self._follower else ():
+                log(line)
 
     def memory(self) -> dict[str, Memory]:
         """Memory of Triton itself (``tritonserver``), and of each isolated model's process (the model's name)."""
@@ -215,54 +230,62 @@ class Server:
         with suppress(ProcessLookupError):  # it has ended by itself: whoever asks it something is told so
             os.killpg(self.pid, number)  # its supervisor made it the leader of a group
 
-    def _check_models(self) -> None:
-        known = model_repository.models(self.repository)
-        for name in self.models:
-            if name not in self._staged and model_repository.published(self.repository, name) is None:
-                raise ServerError(f"{self.repository} has no model {name!r}. Published: {', '.join(known) or 'none'}.")
-        if not self.models:
-            raise ServerError(f"{self.repository}: no model is published there. Publish one with 'make optimize'.")
+    def _address(self, protocol: str) -> str:
+        return f"{self._hosts[protocol]}:{self._ports[protocol]}"
 
-    def _lay_out_models(self, folder: Path) -> Path:
-        """What Triton sees: a repository of links to the chosen models, and to nothing else."""
-        folder.mkdir()
+    def _chosen(self) -> list[Version]:
+        """The versions to serve: those staged, else those published. Raises :class:`ServerError` if there are none."""
+        versions = []
         for name in self.models:
-            if name in self._staged:
-                version = self._staged[name].folder.resolve()
-                (folder / name).mkdir()
-                (folder / name / CONFIG).symlink_to(version / CONFIG)
-                (folder / name / version.name).symlink_to(version)
-            else:
-                (folder / name).symlink_to((self.repository / name).resolve())
-        return folder
+            version = self._staged.get(name) or model_repository.published(self.repository, name)
+            if version is None:
+                known = ", ".join(model_repository.models(self.repository)) or "none"
+                raise ServerError(f"{self.repository} has no model {name!r}. Published: {known}.")
+            versions.append(version)
+        if not versions:
+            raise ServerError(f"{self.repository}: no model is published there. Publish one with 'make optimize'.")
+        return versions
 
     def _wait_until_ready(self) -> None:
         """Triton opens its ports when it has tried to load all models: then each is ready, or never will be."""
         deadline = time.monotonic() + self._timeout_s
         line = self._read_line()
-        if line is None:
+        if not line:
             raise ServerError(f"Triton did not start: {self._reasons() or 'its supervisor ended at once.'}")
         self.pid = int(line)
         while not self._get("/v2/health/live"):
-            if (line := self._read_line(POLL_S)) is not None:
-                raise ServerError(f"Triton did not start, exit code {line}.{self._reasons()}")
+            self._raise_if_ended("did not start", POLL_S)
             if time.monotonic() > deadline:
                 raise ServerError(f"Triton was not ready after {self._timeout_s:.0f} s.{self._reasons()}")
         failed = [name for name in self.models if not self._get(f"/v2/models/{name}/ready")]
         if failed:
             raise ServerError(f"Triton could not load {', '.join(failed)}.{self._reasons()}")
 
+    def _has_loaded(self, version: Version) -> bool:
+        """Whether a version is ready; waits a moment if it is not. Raises :class:`ServerError` if Triton has ended."""
+        ready = self._get(f"/v2/models/{version.name}/versions/{version.number}/ready")
+        if not ready:
+            self._raise_if_ended("stopped by itself", POLL_S)
+        return ready
+
+    def _raise_if_ended(self, what: str, timeout_s: float | None) -> None:
+        """Wait for the end of Triton or its supervisor, at most so long; raise :class:`ServerError` if it came."""
+        line = self._read_line(timeout_s)
+        if line is not None:
+            how = f"exit code {line}" if line else "and its supervisor with it"
+            raise ServerError(f"Triton {what}, {how}.{self._reasons()}")
+
     def _read_line(self, timeout_s: float | None = None) -> str | None:
-        """A line from the supervisor, or None if there was none in time or it has ended."""
+        """A line from the supervisor, an empty one if it has ended, or None if there was none in time."""
         process = self._supervisor
         if process is None or process.stdout is None:
-            return None
+            return ""
         readable, _, _ = select.select([process.stdout], [], [], timeout_s)
-        return (process.stdout.readline().decode().strip() or None) if readable else None
+        return process.stdout.readline().decode().strip() if readable else None
 
     def _get(self, path: str) -> bool:
         """True if Triton answers 200."""
-        connection = http.client.HTTPConnection(self._host, self._ports["HTTP"], timeout=5)
+        connection = http.client.HTTPConnection(self._hosts["HTTP"], self._ports["HTTP"], timeout=5)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -273,7 +296,5 @@ class Server:
 
     def _reasons(self) -> str:
         """The lines of the log that matter, indented below the message."""
-        lines = tritonserver.reasons(
-            self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        )
-        return "".join(f"\n  {line}" for line in lines)
+        log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        return "".join(f"\n  {line}" for line in tritonserver.reasons(log))

@@ -13,16 +13,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
+import re
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 PREFIX = "bantam-"
+NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
+"""What tempfile makes of the prefix."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps it
 GRACE_S = 20.0
 """How long Triton may take to finish its requests and to unload its models."""
@@ -75,22 +81,36 @@ def create() -> tuple[Path, int]:
 
 
 def sweep() -> list[Path]:
-    """Remove what killed supervisors left: folders and shared memory whose lock nobody holds. Returns the folders."""
+    """Remove what killed supervisors left: folders and shared memory whose lock nobody holds. Returns the folders.
+
+    Anybody can put something into the folder for temporary files: only what a server of this user has made is removed.
+    """
     removed = []
     for run_dir in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
-            if (run_dir / "lock").is_file() and (descriptor := lock(run_dir / "lock")) is not None:
+        if not NAME.fullmatch(run_dir.name) or not is_ours(run_dir, stat.S_ISDIR):
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if is_ours(run_dir / "lock", stat.S_ISREG) and (descriptor := lock(run_dir / "lock")) is not None:
                 remove(run_dir)
                 os.close(descriptor)
                 removed.append(run_dir)
     return removed
 
 
+def is_ours(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether this user owns the path, which is of this kind itself: no link to it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and kind(found.st_mode)
+
+
 def lock(path: Path) -> int | None:
     """Take the lock without waiting; returns its file descriptor, or None if it is held."""
     import fcntl  # not on Windows, where nothing is started
 
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -100,9 +120,10 @@ def lock(path: Path) -> int | None:
 
 
 def remove(run_dir: Path) -> None:
-    """Remove a server's shared memory and its folder."""
-    for segment in SHARED_MEMORY.glob(f"{run_dir.name}-*"):
-        segment.unlink(missing_ok=True)
+    """Remove a server's shared memory, as far as it is this user's, and its folder."""
+    for segment in SHARED_MEMORY.glob(f"{glob.escape(run_dir.name)}-*"):
+        if is_ours(segment, stat.S_ISREG):
+            segment.unlink(missing_ok=True)
     shutil.rmtree(run_dir, ignore_errors=True)
 
 

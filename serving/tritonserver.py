@@ -12,25 +12,28 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from bantam.checkout import SERVING, root
 from bantam.errors import ServerError
+from bantam.telemetry import VARIABLES
 from serving.inline.build import BuildError, build
 
 STUB = "triton_python_backend_stub"
 PYTHON_VARIABLE = "BANTAM_SERVING_PYTHON"
-ADMIN_HEADER = "bantam-admin"
+ADMIN_HEADER = "closed\nby Bantam"
+"""Header that Triton wants for its administration. Its command line can be read by all users of the machine, so that a
+secret would be none: what closes it is that no header's name can hold a line feed, in HTTP or in gRPC."""
 ADMIN_APIS = "shared-memory,model-repository,trace,logging"
 ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Asks for memory in pages of 2 MiB where the system gives them on demand, as most do. A model's weights are read from
 end to end for each text; in pages of 4 KiB, and after a pause, much of that is looking up where they are."""
-NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA")
-"""Said by every start on a machine without a GPU."""
+NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA|^failed to load all models$")
+"""Said by every start on a machine without a GPU, and after each error of a model."""
 PREFIXES = re.compile(
     r"^(error: |ERROR: Failed to create instance: |failed to load '\S+' version \d+: |"
     r"(Invalid argument: )?load failed for model '\S+': version \d+ is at UNAVAILABLE state: )*(Internal: )?"
@@ -50,6 +53,8 @@ class Installation:
     """What it needs besides ours."""
     stub_backend: Mapping[str, Path] = field(default_factory=dict)
     """Files of Triton's own Python backend to put together in one folder, by name; empty if Triton finds it itself."""
+    prefix: Path | None = None
+    """The serving environment that it is in, if it is in one."""
 
 
 class Backend(NamedTuple):
@@ -125,13 +130,15 @@ def _embedded(python: Path) -> Installation:
             "PATH": f"{python.absolute().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         },
         stub_backend={**files, stub.name: stub},
+        prefix=Path(site).parents[2],
     )
 
 
 def environment(installation: Installation) -> dict[str, str]:
     """Triton's environment: ours, without what would change which Python packages its backend sees."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    return {"GLIBC_TUNABLES": HUGE_PAGES, **ours, **installation.environment}
+    fixed = {"PYTHONDONTWRITEBYTECODE": "1"}  # a published version stays as it was written
+    return {"GLIBC_TUNABLES": HUGE_PAGES, **ours, **fixed, **VARIABLES, **installation.environment}
 
 
 def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Backend:
@@ -142,7 +149,7 @@ def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Back
     why = ""
     if not isolated:
         try:
-            build(folder)
+            build(folder, installation.prefix)
             return Backend(folder, False, "")
         except BuildError as exc:
             why = str(exc)
@@ -154,36 +161,34 @@ def lay_out(installation: Installation, folder: Path, *, isolated: bool) -> Back
 def command(
     installation: Installation,
     backend: Backend,
-    repository: Path,
-    models: Sequence[str],
+    models: Path,
     run_dir: Path,
-    host: str,
-    grpc_port: int,
-    http_port: int,
-    metrics_port: int,
+    endpoints: Mapping[str, tuple[str, int]],
+    *,
+    poll: bool,
 ) -> list[str]:
-    """The command line. The name of ``run_dir`` prefixes Triton's shared memory."""
+    """The command line of a Triton that serves what is in the folder ``models``, with ``poll`` also what comes later.
+
+    The name of ``run_dir`` prefixes Triton's shared memory. ``endpoints``: address and port of gRPC, HTTP, metrics.
+    """
     backends = [] if backend.folder is None else [f"--backend-directory={backend.folder.parent}"]
-    # Clients may ask for inference, health, metadata, configuration and statistics. The rest needs a key that nobody
-    # is given: with the shared-memory API open, a client could read and write the Python backend's memory
-    # (CVE-2025-23319 and its kin), with the repository API it could load code of its own.
+    # Clients may ask for inference, health, metadata, configuration and statistics. The rest is for nobody: with the
+    # shared-memory API open, a client could read and write the Python backend's memory (CVE-2025-23319 and its kin).
+    # Loading models is refused in these modes, whatever the key.
     key = f"{ADMIN_HEADER}={secrets.token_hex(16)}"
     return [
         str(installation.binary),
-        f"--model-repository={repository.resolve()}",
+        f"--model-repository={models.resolve()}",
         *backends,
         f"--backend-config=python,shm-region-prefix-name={run_dir.name}-",
-        # Explicit, because otherwise one broken model stops the server for all.
-        "--model-control-mode=explicit",
-        *(f"--load-model={name}" for name in models),
-        "--exit-on-error=false",
+        *(["--model-control-mode=poll", "--repository-poll-secs=1"] if poll else ["--model-control-mode=none"]),
+        "--exit-on-error=false",  # one broken model is no reason to stop the others
         "--disable-auto-complete-config",
-        f"--grpc-address={host}",
-        f"--grpc-port={grpc_port}",
-        f"--http-address={host}",
-        f"--http-port={http_port}",
-        f"--metrics-address={host}",
-        f"--metrics-port={metrics_port}",
+        *(
+            option
+            for protocol, (host, port) in endpoints.items()
+            for option in (f"--{protocol.lower()}-address={host}", f"--{protocol.lower()}-port={port}")
+        ),
         "--allow-gpu-metrics=false",
         f"--grpc-restricted-protocol={ADMIN_APIS}:{key}",
         f"--http-restricted-api={ADMIN_APIS}:{key}",

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bantam import telemetry
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
+
+telemetry.off()
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")
@@ -94,7 +97,6 @@ def write_artifact(
     write_tokenizer(folder / "tokenizer.json")
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": MAX_LENGTH}), encoding="utf-8")
     manifest = Manifest(
-        name="tiny",
         stage="export",
         key="0" * 64,
         layout=layout,

@@ -102,7 +102,7 @@ def test_there_is_source_to_look_at() -> None:
     assert "serving.backend" in {module_of(path).rpartition(".")[0] for path in SOURCES}
 
 
-SEAM = ("bantam.artifact", "bantam.errors", "bantam.files", "bantam.memory", "bantam.checkout")
+SEAM = ("bantam.artifact", "bantam.errors", "bantam.files", "bantam.memory", "bantam.checkout", "bantam.telemetry")
 
 
 def test_the_optimizer_knows_nothing_of_serving() -> None:

@@ -7,17 +7,19 @@ error.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
+from bantam import telemetry
 from bantam.errors import BantamError
 
 if TYPE_CHECKING:
     from typer import Typer
 
-COMMANDS = ("optimize", "serve", "load_test", "demo", "report", "card", "compare", "doctor")
+COMMANDS = ("optimize", "serve", "rollback", "load_test", "demo", "report", "card", "compare", "doctor")
 """Modules of this package, in the order in which ``bantam --help`` lists them."""
 
 
@@ -32,6 +34,7 @@ def application() -> Typer:
 
 def main() -> NoReturn:
     """Run the command line; errors become one to three lines and an exit code. A traceback only with ``--debug``."""
+    telemetry.off()
     try:
         application()()
     except BantamError as exc:
@@ -52,6 +55,6 @@ def _fail(exc: BaseException, message: str, code: int) -> NoReturn:
         traceback.print_exception(exc)
     if "--json" in sys.argv:
         print(json.dumps({"error": {"type": type(exc).__name__, "message": message}}))
-    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     print(f"{red}error:{plain} {message}", file=sys.stderr)
     raise SystemExit(code)

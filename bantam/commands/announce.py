@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from serving.ports import is_loopback
 from serving.server import Server
 
 
@@ -15,6 +16,11 @@ def announce(server: Server, as_json: bool, log: Callable[[str], None]) -> None:
         print(json.dumps({"grpc": grpc, "http": http, "models": server.models}), flush=True)
     if server.backend.reason:
         log(f"Each model runs in a process of its own, which costs a request some time: {server.backend.reason}.")
+    if not is_loopback(server.http_host):
+        log(
+            f"WARNING: other machines can reach HTTP on {http} and the metrics. Triton's HTTP has known holes in 2.51: "
+            "leave --http-host out and have clients use gRPC, or put a proxy in front."
+        )
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
     log("  from bantam import Classifier")
     log(f'  Classifier("{grpc}", model="{server.models[0]}")(["I love it"])')

@@ -16,7 +16,10 @@ def serve(
     models: Annotated[list[str] | None, Argument(help="Published names; all if left out.")] = None,
     repository: Repository = REPOSITORY,
     host: Annotated[
-        str, Option(help="Address to listen on. The default can be reached from this machine only.")
+        str, Option(help="Address to listen on for gRPC. The default can be reached from this machine only.")
+    ] = "127.0.0.1",
+    http_host: Annotated[
+        str, Option(help="Address to listen on for HTTP and metrics; what clients need of a model, gRPC has.")
     ] = "127.0.0.1",
     grpc_port: Annotated[int, Option(help="Port for gRPC.", min=0, max=65535)] = 8001,
     http_port: Annotated[int, Option(help="Port for HTTP.", min=0, max=65535)] = 8000,
@@ -30,13 +33,20 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve published models until Ctrl-C or SIGTERM."""
+    """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken."""
     from bantam.commands.announce import announce
     from serving.server import Server
 
     stop_on_sigterm()
     with Server(
-        repository, models=models or None, host=host, grpc_port=grpc_port, http_port=http_port, isolated=isolated
+        repository,
+        models=models or None,
+        follow=True,
+        host=host,
+        http_host=http_host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        isolated=isolated,
     ) as server:
         announce(server, as_json, log)
-        server.wait()
+        server.wait(log)

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # exists inside Triton only
 
+sys.dont_write_bytecode = True  # a version folder stays as it was published
+
 
 class TritonPythonModel:
     """One instance of the model; Triton calls its methods from one thread."""
@@ -35,7 +37,8 @@ class TritonPythonModel:
             )
         parameters = json.loads(args["model_config"])["parameters"]
         threads = int(parameters["threads"]["string_value"]) if "threads" in parameters else None
-        folder = Path(args["model_repository"]) / args["model_version"]
+        # Where the files are, which may be linked to: an ONNX model looks for its weights beside itself.
+        folder = Path(args["model_repository"], args["model_version"], "manifest.json").resolve().parent
         self.engine = load_engine(folder).Engine(
             folder, threads=threads, micro_batch=int(parameters["micro_batch"]["string_value"])
         )

@@ -30,6 +30,8 @@ typedef struct TRITONBACKEND_Output Output;
 typedef struct TRITONBACKEND_Request Request;
 typedef struct TRITONBACKEND_Response Response;
 
+/* Of the Triton that this is tested with. Another major version may change a function, a lower minor one may lack one. */
+enum { API_MAJOR = 1, API_MINOR = 19 };
 enum { INTERNAL = 1 };    /* TRITONSERVER_Error_Code */
 enum { FP32 = 11 };       /* TRITONSERVER_DataType */
 enum { CPU = 0 };         /* TRITONSERVER_MemoryType */
@@ -43,6 +45,7 @@ void TRITONSERVER_ErrorDelete(Error *);
 Error *TRITONSERVER_LogMessage(int level, const char *file, int line, const char *text);
 Error *TRITONSERVER_MessageSerializeToJson(Message *, const char **text, size_t *size);
 Error *TRITONSERVER_MessageDelete(Message *);
+Error *TRITONBACKEND_ApiVersion(uint32_t *major, uint32_t *minor);
 Error *TRITONBACKEND_BackendArtifacts(Backend *, int *kind, const char **folder);
 Error *TRITONBACKEND_ModelInstanceModel(Instance *, Model **);
 Error *TRITONBACKEND_ModelInstanceState(Instance *, void **);
@@ -135,11 +138,27 @@ static Error *raised(const char *message) {
     return TRITONSERVER_ErrorNew(INTERNAL, message);
 }
 
+/* Nothing that is declared above may be called before this has returned NULL. */
+static Error *check_api(void) {
+    uint32_t major = 0, minor = 0;
+    char message[160];
+    Error *error = TRITONBACKEND_ApiVersion(&major, &minor);
+    if (error || (major == API_MAJOR && minor >= API_MINOR))
+        return error;
+    snprintf(message, sizeof message,
+             "Triton's backend API is %u.%u, expected %d.%d or a later %d.x. Serve with isolated models: "
+             "bantam serve --isolated",
+             major, minor, API_MAJOR, API_MINOR, API_MAJOR);
+    return TRITONSERVER_ErrorNew(INTERNAL, message);
+}
+
 /* Before the first model is loaded; again before the next one if it failed. */
 Error *TRITONBACKEND_Initialize(Backend *backend) {
     int kind;
     const char *folder, *name = getenv("BANTAM_LIBPYTHON");
-    Error *error = TRITONBACKEND_BackendArtifacts(backend, &kind, &folder);
+    Error *error = check_api();
+    if (!error)
+        error = TRITONBACKEND_BackendArtifacts(backend, &kind, &folder);
     if (error)
         return error;
     if (!name)

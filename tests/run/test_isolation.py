@@ -18,8 +18,10 @@ from serving.tritonserver import Backend
 WHY = "there is no C compiler 'cc'"
 
 
-def server(backend: Backend) -> Server:
-    started = SimpleNamespace(grpc_address="host:1", http_address="host:2", models=("tiny",), backend=backend)
+def server(backend: Backend, http_host: str = "127.0.0.1") -> Server:
+    started = SimpleNamespace(
+        grpc_address="host:1", http_address="host:2", http_host=http_host, models=("tiny",), backend=backend
+    )
     return cast(Server, started)
 
 
@@ -42,3 +44,10 @@ def test_serve_says_nothing_of_it_otherwise(capsys: pytest.CaptureFixture[str]) 
     announce(server(Backend(Path("folder"), isolated=False, reason="")), False, said.append)
     assert said[0].startswith("Serving tiny on host:1")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("10.0.0.5", True), ("127.0.0.1", False)])  # noqa: S104
+def test_serve_warns_of_http_that_other_machines_reach(host: str, warned: bool) -> None:
+    said: list[str] = []
+    announce(server(Backend(Path("folder"), isolated=False, reason=""), host), False, said.append)
+    assert any("WARNING: other machines can reach HTTP on host:2" in line for line in said) == warned

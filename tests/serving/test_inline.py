@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
+import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from bantam.client.classifier import Classifier
 from bantam.errors import ClientError, ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
-from serving.inline.build import FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build
+from serving.inline.build import CACHE, FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build, key
 from serving.repository import publish
 from serving.server import Server
 from serving.tritonserver import Installation
@@ -52,6 +54,91 @@ def test_its_source_compiles_without_a_warning(tmp_path: Path) -> None:
     command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / LIBRARY), str(SOURCE), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def counting(tmp_path: Path) -> str:
+    """A compiler that writes a line for each time it is called."""
+    return f"sh -c 'echo >> {tmp_path / 'calls'}; exec cc \"$@\"' cc"
+
+
+def folders(tmp_path: Path) -> Iterator[Path]:
+    """Empty folders, each with a parent of its own."""
+    for number in itertools.count():
+        folder = tmp_path / f"server-{number}" / "python"
+        folder.mkdir(parents=True)
+        yield folder
+
+
+def test_it_is_compiled_once_for_all_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", counting(tmp_path))
+    environment = tmp_path / "environment"
+    environment.mkdir()
+    for folder in itertools.islice(folders(tmp_path), 3):
+        build(folder, environment)
+        assert (folder / LIBRARY).resolve().is_relative_to(environment)
+    assert (tmp_path / "calls").read_text().count("\n") == 1
+    assert len(list((environment / CACHE).iterdir())) == 1
+
+
+def test_set_up_compiles_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "serving.inline.build", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    built = list((tmp_path / CACHE).iterdir())
+    folder = next(folders(tmp_path))
+    build(folder, tmp_path)
+    assert [(folder / LIBRARY).resolve()] == built
+    monkeypatch.setenv("CC", "no-such-compiler")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0  # models are isolated then
+    assert "no C compiler 'no-such-compiler'" in done.stderr
+
+
+def test_other_sources_are_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    changed = tmp_path / "backend.c"
+    changed.write_bytes(SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr("serving.inline.build.SOURCE", changed)
+    assert key() != before
+
+
+def test_an_environment_that_cannot_be_written_to_is_done_without(tmp_path: Path) -> None:
+    environment = tmp_path / "a file"
+    environment.touch()  # as for root, who may write into any folder
+    folder = next(folders(tmp_path))
+    build(folder, environment)
+    assert (folder / LIBRARY).resolve().parent == folder.parent
+
+
+STAND_IN = """
+#include <stddef.h>
+int TRITONBACKEND_ApiVersion(unsigned *major, unsigned *minor) { *major = MAJOR; *minor = MINOR; return 0; }
+const char *TRITONSERVER_ErrorNew(int code, const char *message) { return __builtin_strdup(message); }
+const char *TRITONBACKEND_BackendArtifacts(void *backend, int *kind, const char **folder) { return "went on"; }
+"""
+ASK = """
+import ctypes, os, sys
+ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+backend = ctypes.CDLL(sys.argv[2], mode=os.RTLD_LAZY)
+backend.TRITONBACKEND_Initialize.restype = ctypes.c_char_p
+print(backend.TRITONBACKEND_Initialize(None).decode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "expected"),
+    [(1, 19, "went on"), (1, 25, "went on"), (2, 19, "API is 2.19, expected 1.19"), (1, 18, "API is 1.18, expected")],
+)
+def test_another_triton_than_it_was_made_for_is_refused(tmp_path: Path, major: int, minor: int, expected: str) -> None:
+    (tmp_path / "triton.c").write_text(STAND_IN.replace("MAJOR", str(major)).replace("MINOR", str(minor)))
+    triton = tmp_path / "triton.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", triton, tmp_path / "triton.c"], check=True)
+    folder = next(folders(tmp_path))
+    build(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(triton), str(folder / LIBRARY)], capture_output=True, text=True, check=False
+    )
+    assert expected in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_model_that_does_not_load_says_why_and_leaves_nothing(root: Path) -> N
     server = Server(root, models=["tiny", "broken"])
     with pytest.raises(ServerError, match=r"could not load broken\.\n") as caught:
         server.start()
-    assert "model.onnx failed" in str(caught.value)
+    assert f"Load model from {root / 'broken' / '1' / 'model.onnx'} failed" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2  # said once, without its stack
     assert server.pid is None
 

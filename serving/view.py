@@ -1,0 +1,54 @@
+"""What one Triton sees: a model repository of links to the versions that it serves, and to nothing else.
+
+Triton polls such a repository for changes. In the published one it would load a served model again whenever a version
+is staged or pruned beside it; here a model changes in one step, when a link is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from serving.repository import Version
+from serving.triton_config import CONFIG
+
+CACHE = "__pycache__"
+
+
+class View:
+    """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead."""
+
+    def __init__(self, folder: Path, versions: Iterable[Version]) -> None:
+        self.models = folder / "models"
+        self._versions = folder / "versions"
+        self.models.mkdir()
+        self._versions.mkdir()
+        self._made = 0
+        self.shown: dict[str, Version] = {}
+        """The version of each model that is in ``models``."""
+        for version in versions:
+            self.show(version)
+
+    def show(self, version: Version) -> None:
+        """Put a version in the place of the one of its model that is shown, in one step."""
+        # Made anew also for one that was shown before: Triton takes only what is newer than what it has.
+        self._made += 1
+        target = self._versions / f"{version.name}-{self._made}"
+        target.mkdir()
+        own = version.folder / CONFIG
+        # Versions of before there was a rollback have no config.pbtxt of their own, but are the promoted ones.
+        config = own if own.is_file() else version.folder.parent / CONFIG
+        (target / CONFIG).write_bytes(config.read_bytes())
+        files = target / str(version.number)
+        files.mkdir()
+        for path in version.folder.resolve().iterdir():
+            if path.name != CACHE:
+                (files / path.name).symlink_to(path)
+        # In the place of a folder, so that the Python of an isolated model, which no setting reaches, writes none:
+        # Triton would load the model again because of it.
+        (files / CACHE).touch()
+        link = self._versions / f"{version.name}.link"
+        link.symlink_to(target)
+        os.replace(link, self.models / version.name)
+        self.shown[version.name] = version
