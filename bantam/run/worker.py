@@ -226,7 +226,7 @@ def _sender(address: str, model: str) -> Iterator[Callable[[str], object]]:
     from bantam.client.classifier import Classifier
 
     with Classifier(address, model, timeout=REQUEST_TIMEOUT_S, retries=0) as client:
-        yield lambda text: client.scores([text])
+        yield lambda text: client.probabilities([text])
 
 
 def _serve(connection: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
