@@ -6,11 +6,9 @@ import itertools
 import os
 import subprocess
 import sys
-import tomllib
 import venv
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +54,6 @@ def test_its_source_compiles_without_a_warning(tmp_path: Path) -> None:
     command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / LIBRARY), str(SOURCE), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_its_source_is_installed_with_the_package() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = [p for ps in project["tool"]["setuptools"]["package-data"].values() for p in ps]
-    assert any(fnmatch(SOURCE.name, Path(pattern).name) for pattern in patterns)
 
 
 def counting(tmp_path: Path) -> str:
