@@ -100,7 +100,6 @@ class Signature:
 class Manifest:
     """What is in an artifact and where it comes from."""
 
-    name: str
     stage: str
     key: str
     """Hash of all that went into it; see :func:`cache_key`."""
@@ -113,7 +112,7 @@ class Manifest:
     deployable: tuple[str, ...] = ()
     """The files that production needs: weights, graph, tokenizer. Their sum is the variant's size."""
     lineage: tuple[dict[str, Any], ...] = ()
-    """One entry a stage, oldest first: name, stage, key, config."""
+    """One entry a stage, oldest first: stage, key, and its config with digests in place of other stages' names."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Measured while it was made (seconds, losses, parity); not part of its identity."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +138,12 @@ class Artifact:
 
     folder: Path
     manifest: Manifest
+    name: str = ""
+    """What the run that uses it calls it, for messages; by default the folder's name. No part of its content."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.folder.name)
 
     @property
     def size_bytes(self) -> int:

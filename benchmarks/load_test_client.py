@@ -23,13 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bantam.client.transport import Target
-from bantam.loadtest.kserve import GrpcEndpoint, Tensor
-from bantam.loadtest.loop import Tally, arrival_times, play, warm_up
-from bantam.loadtest.processes import Closed, Open, Subject, client_processes
+from bantam.loadtest.kserve import GrpcEndpoint, ModelInput
+from bantam.loadtest.open_loop import arrival_times, play
+from bantam.loadtest.plan import Closed, Open
+from bantam.loadtest.processes import Subject, client_processes
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.tally import Tally, warm_up
 from serving.server import Server
 
-TEXT = Tensor("TEXT", "BYTES", (-1, 1))
+TEXT = ModelInput("TEXT", "BYTES", (-1, 1))
 TEXTS = ("I love it so much that I could not be any happier today",)
 COLUMNS = ("", "answers/s", "p50 ms", "p99", "p99.9", "lag p99", "cores", "us a request", "bound", "errors")
 CONFIG = """name: "echo"

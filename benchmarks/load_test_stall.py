@@ -16,13 +16,14 @@ from rich.table import Table
 
 from bantam.client.transport import Target
 from bantam.loadtest.histogram import PERCENTS, Percentile
-from bantam.loadtest.kserve import Tensor
-from bantam.loadtest.processes import Closed, Open, Plan, Subject, client_processes
+from bantam.loadtest.kserve import ModelInput
+from bantam.loadtest.plan import Closed, Open, Plan
+from bantam.loadtest.processes import Subject, client_processes
 from bantam.loadtest.result import LoadResult
 from benchmarks.stall_server import Known, running
 
 WARMUP = 20
-TEXT = Tensor("TEXT", "BYTES", (-1, 1))
+TEXT = ModelInput("TEXT", "BYTES", (-1, 1))
 
 
 def measure(known: Known, plan: Plan, protocol: str) -> LoadResult:

@@ -37,7 +37,7 @@ QUEUE_TIMEOUT = "dynamic_batching {\n  default_queue_policy {\n    default_timeo
 
 
 @dataclass(frozen=True)
-class Choice:
+class ServingChoice:
     """One way to serve; None leaves Bantam's own."""
 
     name: str
@@ -50,28 +50,28 @@ class Choice:
 
 
 CHOICES = (
-    Choice("as Bantam serves"),
-    Choice("a process for each model", isolated=True),
-    Choice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
-    Choice("threads never spin", spinning=NEVER),
-    Choice("threads spin for 50 us", spinning=SHORT),
-    Choice("threads spin as ONNX Runtime likes", spinning=""),
-    Choice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
+    ServingChoice("as Bantam serves"),
+    ServingChoice("a process for each model", isolated=True),
+    ServingChoice("memory in pages of 4 KiB", malloc="glibc.malloc.hugetlb=0"),
+    ServingChoice("threads never spin", spinning=NEVER),
+    ServingChoice("threads spin for 50 us", spinning=SHORT),
+    ServingChoice("threads spin as ONNX Runtime likes", spinning=""),
+    ServingChoice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
 )
 
 
-def serve(choice: Choice, variant: Artifact, root: Path) -> Server:
+def serve(choice: ServingChoice, variant: Artifact, root: Path) -> Server:
     """Publish ``variant`` changed by ``choice`` and start a server for it."""
     state = publish(variant, root, "model", thresholds=None)
     engine, config = state.folder / "backend" / "engine.py", root / "model" / "config.pbtxt"
     if choice.spinning is not None:
         kept, count = SPINNING.subn("", engine.read_text())
-        assert count, "the engine no longer sets how threads spin"
+        assert count, "expected a line of the engine that sets how threads spin"
         marker = "    session = ort.InferenceSession("
         engine.write_text(kept.replace(marker, choice.spinning + marker))
     if choice.queue is not None:
         text, count = re.subn(r"dynamic_batching \{\s*\}", choice.queue, config.read_text())
-        assert count, "the config no longer has a plain dynamic_batching"
+        assert count, "expected a plain dynamic_batching in the config"
         config.write_text(text)
     with patch.dict(os.environ, {} if choice.malloc is None else {"GLIBC_TUNABLES": choice.malloc}):
         return Server(root, isolated=choice.isolated).start()

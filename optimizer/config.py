@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +28,11 @@ class StageConfig(Config):
     def sources(self) -> tuple[str, ...]:
         """Names of the stages whose artifacts this one reads, the parent first."""
         return (self.parent,) if self.parent else ()
+
+    def identified(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """What the result follows from: digests in place of the names of sources, no name, nothing about measuring."""
+        fields = self.model_dump(mode="json", exclude={"name", "measure"})
+        return fields | {"parent": digests[self.parent] if self.parent else None}
 
 
 class TrainingConfig(StageConfig):
@@ -143,6 +149,10 @@ class DistillConfig(TrainingConfig):
     def sources(self) -> tuple[str, ...]:
         """The parent, then the teachers."""
         return tuple(dict.fromkeys((self.parent, *self.teachers)))
+
+    def identified(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """As of any stage; the teachers in their order."""
+        return super().identified(digests) | {"teachers": [digests[name] for name in self.teachers]}
 
     @model_validator(mode="after")
     def _student_from_one_place(self) -> DistillConfig:

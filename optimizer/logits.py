@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import LAYOUTS, Manifest, Signature
+from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import StageError
 
 Batch = Mapping[str, NDArray[np.int64]]
@@ -18,23 +18,23 @@ Logits = Callable[[Batch], NDArray[np.float32]]
 """A model as a function: a batch to logits float32 ``[batch, labels]``."""
 
 
-def of(folder: Path, manifest: Manifest, *, threads: int | None = None) -> Logits:
-    """Load the model in ``folder``, which may still be in the making, in the layout that ``manifest`` says.
+def of(artifact: Artifact, *, threads: int | None = None) -> Logits:
+    """Load a model, which may still be in the making.
 
     ``threads``: CPU threads, by default as many as the runtime likes. Raises :class:`StageError` if the runtime cannot
     load it.
     """
-    return LOADERS[manifest.layout](folder, manifest, threads)
+    return LOADERS[artifact.manifest.layout](artifact, threads)
 
 
-def _pytorch(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
+def _pytorch(artifact: Artifact, threads: int | None) -> Logits:
     import torch
 
     from optimizer.load.model import load_model
 
     if threads:
         torch.set_num_threads(threads)
-    model = load_model(folder)
+    model = load_model(artifact.folder)
 
     def logits(batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -43,30 +43,30 @@ def _pytorch(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     return logits
 
 
-def _onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
+def _onnx(artifact: Artifact, threads: int | None) -> Logits:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    graph = folder / LAYOUTS[manifest.layout].weights[0]
+    graph = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # its classes are straight below Exception
-        raise StageError(f"ONNX Runtime cannot load {graph}: {str(exc)[:300]}. Choose another model.") from exc
+        raise StageError(f"ONNX Runtime cannot load {artifact.name}: {str(exc)[:300]}. Choose another model.") from exc
     return lambda batch: np.asarray(session.run(["logits"], dict(batch))[0])
 
 
-def _openvino(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
+def _openvino(artifact: Artifact, threads: int | None) -> Logits:
     import openvino
 
-    precision = "bf16" if manifest.compute.activations.kind == "bfloat" else "f32"
+    precision = "bf16" if artifact.manifest.compute.activations.kind == "bfloat" else "f32"
     settings = {"INFERENCE_PRECISION_HINT": precision, **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    graph = folder / LAYOUTS[manifest.layout].weights[0]
+    graph = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
     try:
         request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
     except RuntimeError as exc:
-        raise StageError(f"OpenVINO cannot load {graph}: {str(exc)[-300:]}. Choose another model.") from exc
+        raise StageError(f"OpenVINO cannot load {artifact.name}: {str(exc)[-300:]}. Choose another model.") from exc
     return lambda batch: np.array(request.infer(dict(batch))["logits"])
 
 
@@ -92,7 +92,7 @@ def encode(folder: Path, signature: Signature, texts: Sequence[str]) -> list[Bat
     ]
 
 
-LOADERS: dict[str, Callable[[Path, Manifest, int | None], Logits]] = {
+LOADERS: dict[str, Callable[[Artifact, int | None], Logits]] = {
     "hf": _pytorch,
     "onnx": _onnx,
     "openvino": _openvino,

@@ -27,7 +27,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Comparison:
+class InputDifference:
     """One input and how far apart the two models are on it."""
 
     batch: int
@@ -55,7 +55,7 @@ def check(
     Returns the figures for the manifest. Raises :class:`ParityError` with all that differ by more than ``TOLERANCE``.
     """
     rng = np.random.default_rng(seed)
-    comparisons: list[Comparison] = []
+    comparisons: list[InputDifference] = []
     padding_moves = 0.0
     for lengths in lattice(min(signature.max_length, LONGEST)):
         batch = tokens(lengths, signature, vocabulary, rng)
@@ -124,15 +124,15 @@ def _allowed(expected: NDArray[np.float32], precision: str) -> float:
 
 def _compare(
     expected: NDArray[np.float32], got: NDArray[np.float32], lengths: tuple[int, ...], what: str, precision: str
-) -> Comparison:
+) -> InputDifference:
     comparable = expected.shape == got.shape and np.isfinite(expected).all() and np.isfinite(got).all()
     difference = float(np.abs(expected - got).max()) if comparable else float("inf")
-    return Comparison(
+    return InputDifference(
         len(lengths), max(lengths), what, difference, _allowed(expected, precision) if comparable else 0.0
     )
 
 
-def _report(wrong: list[Comparison], total: int, precision: str) -> str:
+def _report(wrong: list[InputDifference], total: int, precision: str) -> str:
     wrong = sorted(wrong, key=lambda c: -c.difference)
     lines = [f"{c.batch:>7}{c.tokens:>8}  {c.what:<14}{c.difference:>12.3g}{c.allowed:>12.3g}" for c in wrong[:SHOWN]]
     if len(wrong) > SHOWN:

@@ -43,5 +43,8 @@ class RunContext:
 
     def lineage(self, config: AnyStage, parent: Artifact | None = None) -> tuple[dict[str, Any], ...]:
         """The parent's lineage and this stage's own entry, for the manifest."""
-        own = {"name": config.name, "stage": config.stage, "key": self.key, "config": config.model_dump(mode="json")}
+        digests = {name: artifact.digest for name, artifact in self.sources.items()}
+        if parent and config.parent:
+            digests[config.parent] = parent.digest
+        own = {"stage": config.stage, "key": self.key, "config": config.identified(digests)}
         return (*(parent.manifest.lineage if parent else ()), own)

@@ -97,7 +97,6 @@ def write_artifact(
     write_tokenizer(folder / "tokenizer.json")
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": MAX_LENGTH}), encoding="utf-8")
     manifest = Manifest(
-        name="tiny",
         stage="export",
         key="0" * 64,
         layout=layout,

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self, overload
 
-from bantam.client.conversation import Conversation, Part, blocking, split
+from bantam.client.conversation import Conversation, Part, blocking, sleep_blocking, split
 from bantam.client.grpc_transport import AsyncGrpcTransport, GrpcTransport
 from bantam.client.http_transport import AsyncHttpTransport, HttpTransport
 from bantam.client.prediction import Description, Prediction
@@ -56,7 +56,8 @@ class Classifier:
     in_flight
         How many requests are under way at a time for lists longer than ``max_batch_size``, over all threads.
     tls
-        True to encrypt, or a :class:`TLS` with the authority to trust and the client's own certificate.
+        True to encrypt, or a :class:`TLS` with the authority to trust and the client's own certificate. Triton itself
+        speaks TLS over gRPC alone (``--grpc-use-ssl``); for HTTP it needs a proxy in front that does.
     token
         A bearer token, sent with each request, or a function that gives one: it is called for each request, so it
         should keep what it has fetched. Without TLS, tokens are sent to this machine only.
@@ -78,7 +79,7 @@ class Classifier:
         token: Token | None = None,
     ) -> None:
         self._target = _checked(address, model, protocol, timeout, retries, in_flight, tls, token)
-        self._conversation = Conversation(BLOCKING[protocol](self._target), self._target, retries)
+        self._conversation = Conversation(BLOCKING[protocol](self._target), self._target, retries, sleep_blocking)
         self._workers = ThreadPoolExecutor(in_flight, thread_name_prefix="classifier")  # starts no thread yet
         self._closed = False
 
@@ -197,7 +198,8 @@ class AsyncClassifier:
         if self._closed:
             raise _closed(self._target)
         if self._conversation is None:  # here, because its transport binds to the running loop
-            self._conversation = Conversation(ASYNC[self._protocol](self._target), self._target, self._retries)
+            transport = ASYNC[self._protocol](self._target)
+            self._conversation = Conversation(transport, self._target, self._retries, asyncio.sleep)
         return self._conversation
 
     async def _parts(self, texts: Iterable[str]) -> list[Part]:

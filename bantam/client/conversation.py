@@ -8,7 +8,8 @@ labels and thresholds of that version.
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from bantam.client.transport import Scores, Target, Transport
 from bantam.errors import ClientError, InvalidInputError, ModelNotFoundError, UnavailableError
 
 T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
 
 
 class Part(NamedTuple):
@@ -36,8 +38,10 @@ class Part(NamedTuple):
 class Conversation:
     """All that one client asks of one model. Threads, or the coroutines of one event loop, may share it."""
 
-    def __init__(self, transport: Transport, target: Target, retries: int) -> None:
+    def __init__(self, transport: Transport, target: Target, retries: int, sleep: Sleep) -> None:
+        """``sleep``: how to wait between tries, as the transport waits for answers."""
         self.transport = transport
+        self._sleep = sleep
         self._target = target
         self._retries = retries
         self._throttle = Throttle()
@@ -82,7 +86,7 @@ class Conversation:
                 scores, version = await self.transport.infer(texts, attempts.left())
                 description = await self._describe(version, attempts.left())
             except UnavailableError as exc:
-                await self.transport.pause(attempts.pause(exc))
+                await self._sleep(attempts.pause(exc))
             else:
                 self._throttle.answered()
                 self._latest = description
@@ -107,7 +111,7 @@ class Conversation:
             try:
                 found = await self._read("", attempts.left())
             except UnavailableError as exc:
-                await self.transport.pause(attempts.pause(exc))
+                await self._sleep(attempts.pause(exc))
             else:
                 self._throttle.answered()
                 self._latest = self._remember(found, found.version)
@@ -129,6 +133,11 @@ class Conversation:
 def split(texts: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
     """Requests of at most ``size`` texts."""
     return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+
+async def sleep_blocking(seconds: float) -> None:
+    """Wait in this thread."""
+    time.sleep(seconds)
 
 
 def blocking(coroutine: Coroutine[Any, Any, T]) -> T:

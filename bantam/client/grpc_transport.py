@@ -6,9 +6,7 @@ asyncio client share no code, while here both use the same request, the same ans
 
 from __future__ import annotations
 
-import asyncio
-import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +34,7 @@ CHANNEL_OPTIONS = (
 )
 
 
-class _Grpc:
+class _Grpc(ABC):
     """Requests, answers and errors of one model; subclasses say how a call is waited for."""
 
     def __init__(self, target: Target, module: Any) -> None:
@@ -100,10 +98,6 @@ class GrpcTransport(_Grpc):
     async def _call(self, method: Any, request: Any, **options: Any) -> Any:
         return method(request, **options)
 
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        time.sleep(seconds)
-
     async def close(self) -> None:
         """Close the connections."""
         self._channel.close()
@@ -117,10 +111,6 @@ class AsyncGrpcTransport(_Grpc):
 
     async def _call(self, method: Any, request: Any, **options: Any) -> Any:
         return await method(request, **options)
-
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +25,7 @@ IDLE_S = 60.0
 """A connection that was idle for so long is closed: a burst must not leave its connections for ever."""
 
 
-class _Http:
+class _Http(ABC):
     """Requests and answers of one model; subclasses say how they travel."""
 
     def __init__(self, target: Target, pool: Any) -> None:
@@ -82,11 +81,8 @@ class HttpTransport(_Http):
         super().__init__(target, httpcore2.ConnectionPool)
 
     async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
-        return self._pool.request(method, url, extensions=limits(timeout), **content)
-
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        time.sleep(seconds)
+        answer: httpcore2.Response = self._pool.request(method, url, extensions=limits(timeout), **content)
+        return answer
 
     async def close(self) -> None:
         """Close the connections."""
@@ -101,11 +97,8 @@ class AsyncHttpTransport(_Http):
 
     async def _request(self, timeout: float, method: str, url: httpcore2.URL, **content: Any) -> httpcore2.Response:
         async with asyncio.timeout(timeout):
-            return await self._pool.request(method, url, **content)
-
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        await asyncio.sleep(seconds)
+            answer: httpcore2.Response = await self._pool.request(method, url, **content)
+            return answer
 
     async def close(self) -> None:
         """Close the connections."""

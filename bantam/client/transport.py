@@ -67,10 +67,6 @@ class Transport(Protocol):
         """Scores of at most the model's ``max_batch_size`` texts, in their order."""
         ...
 
-    async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
-        ...
-
     async def close(self) -> None:
         """Close the connections."""
         ...

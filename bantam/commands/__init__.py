@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -54,6 +55,6 @@ def _fail(exc: BaseException, message: str, code: int) -> NoReturn:
         traceback.print_exception(exc)
     if "--json" in sys.argv:
         print(json.dumps({"error": {"type": type(exc).__name__, "message": message}}))
-    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     print(f"{red}error:{plain} {message}", file=sys.stderr)
     raise SystemExit(code)

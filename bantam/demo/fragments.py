@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from bantam.client.prediction import Prediction
 from bantam.demo.latency import Course, Load
-from bantam.demo.served import Comparison, Served, Status
+from bantam.demo.served import ServedPair, SideBySide, Status
 from bantam.report.page import cards, environment, labels, slices
 from bantam.report.schema import BASELINE, Report
 from bantam.report.text import DASH, headline, times
@@ -23,17 +23,17 @@ ALIKE = 1.05
 """Latencies that differ by less come out the other way round at the next try."""
 
 
-def title(served: Served) -> Fragment:
+def title(served: ServedPair) -> Fragment:
     """The head of the page."""
     return _macro("title", served=served)
 
 
-def status(served: Served, found: Status) -> Fragment:
+def status(served: ServedPair, found: Status) -> Fragment:
     """Whether the server answers; if not, how to start it."""
     return _macro("status", served=served, found=found)
 
 
-def scores(served: Served, names: Sequence[str], found: Comparison | None = None, problem: str = "") -> Fragment:
+def scores(served: ServedPair, names: Sequence[str], found: SideBySide | None = None, problem: str = "") -> Fragment:
     """The scores and latencies of both models, or why there are none; as high with figures as without."""
     was = found.baseline.prediction if found and found.baseline else NOTHING
     now = found.model.prediction if found else NOTHING
@@ -64,7 +64,7 @@ def latency(names: Mapping[str, str], courses: Mapping[str, Course], load: Load 
     return _macro("latency", rows=rows, gain=gain, load=load)
 
 
-def quality(report: Report | None, served: Served) -> Fragment:
+def quality(report: Report | None, served: ServedPair) -> Fragment:
     """What was chosen in the newest run that published this model, and its quality by label and slice."""
     if report is None:
         return _macro("no_report", served=served)

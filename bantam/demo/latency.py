@@ -10,11 +10,12 @@ from statistics import median
 from threading import Event, Thread
 
 from bantam.client.transport import Target
-from bantam.demo.served import ANSWER_S, Served
+from bantam.demo.served import ANSWER_S, ServedPair
 from bantam.loadtest.kserve import ENDPOINTS, find_input
-from bantam.loadtest.loop import WARMUP
-from bantam.loadtest.processes import Clients, Closed, Open, Plan, Progress, Subject, client_processes
+from bantam.loadtest.plan import Closed, Open, Plan
+from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.tally import WARMUP
 
 ROUND_S = 1.0
 """The models take turns of about this length, so that a noisy moment of the machine hits both alike."""
@@ -56,10 +57,10 @@ class Course:
 
 
 class _StoppedError(Exception):
-    """Nobody watches any more."""
+    """Nobody watches."""
 
 
-def run(served: Served, names: Sequence[str], texts: Sequence[str], load: Load) -> Iterator[dict[str, Course]]:
+def run(served: ServedPair, names: Sequence[str], texts: Sequence[str], load: Load) -> Iterator[dict[str, Course]]:
     """Test the models ``names`` and yield, several times a second, how it goes; the last one is the result.
 
     Raises the :class:`ClientError` that a request met. Closing the iterator ends the test.
@@ -96,7 +97,7 @@ def run(served: Served, names: Sequence[str], texts: Sequence[str], load: Load) 
         thread.join()
 
 
-def _clients(served: Served, name: str, texts: Sequence[str]) -> AbstractContextManager[Clients]:
+def _clients(served: ServedPair, name: str, texts: Sequence[str]) -> AbstractContextManager[Clients]:
     target = Target.checked(served.address, name, ANSWER_S)
     endpoint = ENDPOINTS["grpc"](target)
     try:
@@ -109,7 +110,7 @@ def _clients(served: Served, name: str, texts: Sequence[str]) -> AbstractContext
 def _turn(clients: Clients, plan: Plan, course: Course, news: SimpleQueue[Exception | None], stop: Event) -> None:
     before = course.seconds
 
-    def look(state: Progress) -> None:
+    def look(state: Underway) -> None:
         if stop.is_set():
             raise _StoppedError
         if len(state.recent_ms):

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from bantam.demo import fragments
-from bantam.demo.served import Served, Status
+from bantam.demo.served import ServedPair, Status
 from bantam.demo.tabs import AT_ONCE, Sources, file_tab, html, latency_tab, text_tab
 
 CSS = Path(__file__).parents[1] / "templates" / "demo.css"
@@ -21,7 +21,7 @@ ANNOUNCE = "() => document.querySelectorAll('.spoken').forEach(part => part.setA
 """What changes by itself is read out; Gradio has no argument for it."""
 
 
-def build(served: Served, sources: Sources) -> gr.Blocks:
+def build(served: ServedPair, sources: Sources) -> gr.Blocks:
     """The page of a model, its texts and its report."""
     title = f"{served.model} beside its baseline"
     blocks = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, KEEP_FILES_S))
@@ -65,7 +65,7 @@ def open_page(blocks: gr.Blocks, host: str, port: int) -> None:
     )
 
 
-def _labels(served: Served, sources: Sources) -> tuple[str, ...]:
+def _labels(served: ServedPair, sources: Sources) -> tuple[str, ...]:
     """Labels to keep room for: the server's, or the report's while it is down."""
     report = sources.report()
     quality = report.variant(report.chosen).quality if report else None

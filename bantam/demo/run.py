@@ -13,7 +13,7 @@ import numpy as np
 from bantam.client.transport import Target
 from bantam.demo.batch import Upload
 from bantam.demo.request import DemoRequest
-from bantam.demo.served import Served
+from bantam.demo.served import ServedPair
 from bantam.errors import BantamError, DataError
 from bantam.report.file import read_report, reports
 from bantam.report.schema import Report
@@ -44,7 +44,7 @@ def run(request: DemoRequest, log: Log) -> Iterator[str]:
     data = _data(request, log)
     texts = draw_texts(data.splits["test"].texts, LOAD_TEXTS)
     sources = Sources(texts, examples(data), read_upload, lambda: newest_report(request.build, request.model))
-    blocks = build(Served(request.address, request.model), sources)
+    blocks = build(ServedPair(request.address, request.model), sources)
     try:
         open_page(blocks, request.host, port)
         yield f"http://{request.host}:{port}/"

@@ -1,4 +1,4 @@
-"""The model and its baseline as their server has them now: who is there, and what each says of a text."""
+"""The model and its baseline as their server has them: who is there, and what each says of a text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedPrediction:
     """What one model says of a text, and how long it took."""
 
     name: str
@@ -52,12 +52,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """The answers to one text; the baseline's is None if it is not served."""
 
     text: str
-    model: Answer
-    baseline: Answer | None
+    model: TimedPrediction
+    baseline: TimedPrediction | None
 
     @property
     def speedup(self) -> float | None:
@@ -66,7 +66,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedPair:
     """Where a model and its baseline are served.
 
     Clients are made for each use: a model that was published again, with other labels, is seen at once.
@@ -99,7 +99,7 @@ class Served:
         problem = "" if same else f"{self.baseline} has other labels: it is the baseline of another model."
         return Status(labels, baseline=same, problem=problem)
 
-    def compare(self, text: str) -> Comparison:
+    def compare(self, text: str) -> SideBySide:
         """Send a text to both models in turn, a few times, so that both are timed alike.
 
         Raises the :class:`ClientError` of the model; a baseline that is not served, or is another model's, is left out.
@@ -114,10 +114,10 @@ class Served:
             except ModelNotFoundError:
                 pass  # the page says so
             answers = _in_turn(clients, text)
-        return Comparison(text, answers[self.model], answers.get(self.baseline))
+        return SideBySide(text, answers[self.model], answers.get(self.baseline))
 
 
-def _in_turn(clients: dict[str, Classifier], text: str) -> dict[str, Answer]:
+def _in_turn(clients: dict[str, Classifier], text: str) -> dict[str, TimedPrediction]:
     # Not timed: after a pause, the first one finds cores asleep and caches cold, in whichever model comes first.
     predictions = {name: client(text) for name, client in clients.items()}
     latencies: dict[str, list[float]] = {name: [] for name in clients}
@@ -129,4 +129,4 @@ def _in_turn(clients: dict[str, Classifier], text: str) -> dict[str, Answer]:
             sent = time.perf_counter()
             client(text)
             latencies[name].append(1e3 * (time.perf_counter() - sent))
-    return {name: Answer(name, predictions[name], tuple(latencies[name])) for name in clients}
+    return {name: TimedPrediction(name, predictions[name], tuple(latencies[name])) for name in clients}

@@ -14,7 +14,7 @@ import pandas as pd
 from bantam.demo import fragments
 from bantam.demo.batch import LABELS, ReadUpload, ScoredFile, score_file
 from bantam.demo.latency import Course, Load, run
-from bantam.demo.served import Served
+from bantam.demo.served import ServedPair
 from bantam.errors import BantamError
 from bantam.report.schema import Report
 
@@ -48,7 +48,7 @@ def html(content: str, elem_id: str, *, spoken: bool = False) -> gr.HTML:
     return gr.HTML(content, elem_id=elem_id, elem_classes=classes, apply_default_css=False)
 
 
-def text_tab(served: Served, sources: Sources, labels: Sequence[str]) -> None:
+def text_tab(served: ServedPair, sources: Sources, labels: Sequence[str]) -> None:
     """Type or pick a text: the scores of both models side by side. Room is kept for ``labels``."""
 
     def compare(text: str) -> str:
@@ -78,7 +78,7 @@ def text_tab(served: Served, sources: Sources, labels: Sequence[str]) -> None:
         example.click(lambda words=words: (words, compare(words)), None, [text, scores], **AT_ONCE)
 
 
-def file_tab(served: Served, sources: Sources) -> None:
+def file_tab(served: ServedPair, sources: Sources) -> None:
     """Upload a file: its rows with labels and scores, to look at and to download."""
 
     def score(path: str | None, column: str, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008 how Gradio passes it
@@ -123,7 +123,7 @@ def _shown(found: ScoredFile) -> tuple[Any, ...]:
     return fragments.message(said), table, gr.update(value=str(found.path), interactive=True)
 
 
-def latency_tab(served: Served, sources: Sources) -> None:
+def latency_tab(served: ServedPair, sources: Sources) -> None:
     """Test both models under load, and watch."""
     names = {served.baseline: "Baseline", served.model: "Compressed"}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bantam import spreadsheet
 from bantam.loadtest.histogram import PERCENTS
-from bantam.loadtest.report import LoadTestReport, Measurement
+from bantam.loadtest.schema import LoadTestReport, Measurement
 from bantam.report.file import write_files
 
 

@@ -21,7 +21,7 @@ from bantam.client import http_transport
 from bantam.client.grpc_transport import CHANNEL_OPTIONS, translate
 from bantam.client.transport import Target, encode
 from bantam.errors import ClientError, UserError
-from bantam.loadtest.loop import Done
+from bantam.loadtest.open_loop import Done
 
 TEXT = "BYTES"
 """The datatype of texts."""
@@ -29,7 +29,7 @@ SPLIT = ("queue", "compute_input", "compute_infer", "compute_output")
 """What Triton tells apart of a request's time: waiting, and before, in and after the model."""
 
 
-class Tensor(NamedTuple):
+class ModelInput(NamedTuple):
     """An input of a model, as its metadata describes it; -1 is a size that a request chooses."""
 
     name: str
@@ -68,14 +68,14 @@ class ServerSplit(NamedTuple):
     compute_output: float
 
 
-class Endpoint(Protocol):
+class KserveEndpoint(Protocol):
     """One model of one server. Calling it sends one request; threads may share it. Raises :class:`ClientError`."""
 
-    def inputs(self) -> list[Tensor]:
+    def inputs(self) -> list[ModelInput]:
         """The model's inputs, from its metadata."""
         ...
 
-    def request(self, text: str, tensor: Tensor) -> bytes:
+    def request(self, text: str, tensor: ModelInput) -> bytes:
         """A request with one text."""
         ...
 
@@ -93,7 +93,7 @@ class Endpoint(Protocol):
 
 
 class GrpcEndpoint:
-    """KServe v2 over gRPC. It can begin requests without waiting (:class:`bantam.loadtest.loop.Starter`)."""
+    """KServe v2 over gRPC. It can begin requests without waiting (:class:`bantam.loadtest.open_loop.Starter`)."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -101,16 +101,16 @@ class GrpcEndpoint:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out
 
-    def inputs(self) -> list[Tensor]:
+    def inputs(self) -> list[ModelInput]:
         """The model's inputs, from its metadata."""
         request = service_pb2.ModelMetadataRequest(name=self._target.model)
         try:
             answer = self._stub.ModelMetadata(request, timeout=self._target.timeout)
         except grpc.RpcError as exc:
             raise translate(self._target, exc) from exc
-        return [Tensor(found.name, found.datatype, tuple(found.shape)) for found in answer.inputs]
+        return [ModelInput(found.name, found.datatype, tuple(found.shape)) for found in answer.inputs]
 
-    def request(self, text: str, tensor: Tensor) -> bytes:
+    def request(self, text: str, tensor: ModelInput) -> bytes:
         """A request with one text, in the protocol's raw form of tensors."""
         request = service_pb2.ModelInferRequest(model_name=self._target.model)
         request.inputs.add(name=tensor.name, datatype=TEXT, shape=one(tensor))
@@ -157,12 +157,12 @@ class HttpEndpoint:
         self._limits = http_transport.limits(target.timeout)
         self._pool = httpcore2.ConnectionPool(max_connections=None, keepalive_expiry=http_transport.IDLE_S)
 
-    def inputs(self) -> list[Tensor]:
+    def inputs(self) -> list[ModelInput]:
         """The model's inputs, from its metadata."""
         found = json.loads(self._get(self._model)).get("inputs", [])
-        return [Tensor(each["name"], each["datatype"], tuple(map(int, each["shape"]))) for each in found]
+        return [ModelInput(each["name"], each["datatype"], tuple(map(int, each["shape"]))) for each in found]
 
-    def request(self, text: str, tensor: Tensor) -> bytes:
+    def request(self, text: str, tensor: ModelInput) -> bytes:
         """A request's body with one text."""
         tensors = [{"name": tensor.name, "datatype": TEXT, "shape": one(tensor), "data": [text]}]
         return json.dumps({"inputs": tensors}, ensure_ascii=False).encode()
@@ -194,17 +194,17 @@ class HttpEndpoint:
 
 _JSON = [(b"Content-Type", b"application/json")]
 
-ENDPOINTS: dict[str, Callable[[Target], Endpoint]] = {"grpc": GrpcEndpoint, "http": HttpEndpoint}
+ENDPOINTS: dict[str, Callable[[Target], KserveEndpoint]] = {"grpc": GrpcEndpoint, "http": HttpEndpoint}
 
 
-def find_input(inputs: list[Tensor], target: Target, name: str | None = None) -> Tensor:
+def find_input(inputs: list[ModelInput], target: Target, name: str | None = None) -> ModelInput:
     """The model's input for a text: the one of that name, or the only one there is.
 
     A server that describes no inputs (a custom MLServer runtime, say) is taken at the name's word: one text, shape [1].
     Raises :class:`UserError` if no input fits.
     """
     if not inputs and name:
-        return Tensor(name, TEXT, (-1,))
+        return ModelInput(name, TEXT, (-1,))
     chosen = [tensor for tensor in inputs if name in (None, tensor.name)]
     # An input left out is an error to most servers, and a guess at what it holds would be none of ours.
     if len(inputs) == 1 and chosen and chosen[0].datatype == TEXT:
@@ -217,7 +217,7 @@ def find_input(inputs: list[Tensor], target: Target, name: str | None = None) ->
     )
 
 
-def one(tensor: Tensor) -> list[int]:
+def one(tensor: ModelInput) -> list[int]:
     """The shape of the input when it holds one text."""
     return [1 if size < 0 else size for size in tensor.shape]
 

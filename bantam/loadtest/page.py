@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from bantam.loadtest import plots
 from bantam.loadtest.histogram import PERCENTS
-from bantam.loadtest.report import LoadTestReport, Quantile
+from bantam.loadtest.schema import LoadTestReport, Quantile
 from bantam.report.page import Card
+from bantam.report.templates import html
 from bantam.report.text import DASH, milliseconds
 
 
 def render(report: LoadTestReport) -> str:
     """The page. All texts of the report are escaped; every figure on the page comes from the report."""
-    environment = Environment(
-        loader=PackageLoader("bantam"),
-        autoescape=True,  # Jinja guesses it from a name that ends in .html, and .j2 does not
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(ms=or_dash, interval=interval)
     shown = next((test for test in reversed(report.tests) if test.kind == "open"), report.tests[-1])
-    return environment.get_template("load-test.html.j2").render(
-        report=report,
-        cards=cards(report),
-        rows=rows(report),
-        percents=[f"p{percent:g}" for percent in PERCENTS],
-        shown=shown,
-        over_time=_svg(plots.over_time(shown)),
-        distribution=_svg(plots.distribution(report.tests)),
-        against_rate=_svg(plots.against_rate(report)),
-        dash=DASH,
+    return (
+        html(ms=or_dash, interval=interval)
+        .get_template("load-test.html.j2")
+        .render(
+            report=report,
+            cards=cards(report),
+            rows=rows(report),
+            percents=[f"p{percent:g}" for percent in PERCENTS],
+            shown=shown,
+            over_time=plots.over_time(shown),
+            distribution=plots.distribution(report.tests),
+            against_rate=plots.against_rate(report),
+            dash=DASH,
+        )
     )
 
 
@@ -74,8 +68,3 @@ def interval(found: Quantile) -> str:
     if found.low_ms is None or found.high_ms is None:
         return ""
     return f"{milliseconds(found.low_ms)} to {milliseconds(found.high_ms)}"
-
-
-def _svg(text: str | None) -> Markup | None:
-    # Made by Matplotlib and serialised by ElementTree, which escapes: no markup of the user's is in it.
-    return None if text is None else Markup(text)  # noqa: S704

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from bantam.loadtest.histogram import PERCENTS, Times
-from bantam.loadtest.report import LoadTestReport, Measurement
+from bantam.loadtest.schema import LoadTestReport, Measurement
 
 # The report's page and this one look alike, because their plots are drawn and coloured by the same functions.
-from bantam.report.plots import DASHES, MARKERS, STAND_INS, latency_axis, legend, new_figure, svg, unique
+from bantam.report.svg import DASHES, MARKERS, STAND_INS, latency_axis, legend, new_figure, svg, unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 BINS = 60
 
 
-def over_time(test: Measurement) -> str | None:
+def over_time(test: Measurement) -> Markup | None:
     """Median, 99th percentile and longest latency of each moment of a test, against time; SVG, None without answers."""
     moments = [moment for moment in test.moments if moment.max_ms is not None]
     if len(moments) < 2:
@@ -46,7 +47,7 @@ def over_time(test: Measurement) -> str | None:
         return svg(figure, "over-time", f"Latency over time, {test.name}", words)
 
 
-def distribution(tests: Sequence[Measurement]) -> str | None:
+def distribution(tests: Sequence[Measurement]) -> Markup | None:
     """Histograms of the latency on a logarithmic axis, one line a test; SVG, None without answers."""
     counted = [(test, *_cells(test)) for test in tests if test.latency]
     if not counted:
@@ -67,7 +68,7 @@ def distribution(tests: Sequence[Measurement]) -> str | None:
         return svg(figure, "distribution", "Histogram of latency", words)
 
 
-def against_rate(report: LoadTestReport) -> str | None:
+def against_rate(report: LoadTestReport) -> Markup | None:
     """Latency against the rate that was asked for: the steps of the search, or the open-loop tests; SVG or None."""
     points: list[tuple[float, float | None, float | None, bool]]
     if report.limit:

@@ -23,9 +23,10 @@ import numpy as np
 from bantam.client.transport import Target
 from bantam.errors import BantamError, ClientError
 from bantam.loadtest.histogram import Times
-from bantam.loadtest.kserve import ENDPOINTS, Tensor
-from bantam.loadtest.loop import Arrivals, Tally, arrival_times, check, check_positive, loop, play, warm_up
+from bantam.loadtest.kserve import ENDPOINTS, ModelInput
+from bantam.loadtest.plan import Closed, Open, Plan, run_part
 from bantam.loadtest.result import LoadResult, merged
+from bantam.loadtest.tally import Tally, check, warm_up
 
 TICK_S = 0.2
 """How often a test under way is looked at."""
@@ -40,34 +41,13 @@ class Subject:
 
     target: Target
     protocol: str
-    tensor: Tensor
+    tensor: ModelInput
     texts: Sequence[str]
     warmup: int
 
 
 @dataclass(frozen=True)
-class Open:
-    """An open loop, see :func:`bantam.loadtest.loop.open_loop`; ends early once it is sure to miss ``share``."""
-
-    rate: float
-    seconds: float
-    arrivals: Arrivals = "poisson"
-    seed: int = 0
-    slo_ms: float = float("inf")
-    share: float = 0.0
-    """Share of the requests that have to be within ``slo_ms``."""
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A closed loop: see :func:`bantam.loadtest.loop.closed_loop`."""
-
-    clients: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
+class Underway:
     """A test under way, all processes together."""
 
     seconds: float
@@ -78,8 +58,7 @@ class Progress:
     """Latencies that came in since the last look."""
 
 
-Plan = Open | Closed
-OnProgress = Callable[[Progress], object]
+OnProgress = Callable[[Underway], object]
 
 
 @contextmanager
@@ -105,13 +84,7 @@ class Clients:
         In a closed loop with fewer clients than processes, the others have nothing to do.
         """
         parts = self._connections[: plan.clients] if isinstance(plan, Closed) else self._connections
-        may_miss = float("inf")
-        if isinstance(plan, Open):
-            check_positive(rate=plan.rate, seconds=plan.seconds)
-            sendings = len(arrival_times(plan.rate, plan.seconds, plan.arrivals, plan.seed))
-            may_miss = (1 - plan.share) * sendings if plan.slo_ms < float("inf") else may_miss
-        else:
-            check_positive(clients=plan.clients, seconds=plan.seconds)
+        may_miss = plan.may_miss() if isinstance(plan, Open) else float("inf")
         start = time.perf_counter() + HEAD_START_S
         for number, connection in enumerate(parts):
             connection.send((plan, number, len(parts), start))
@@ -133,7 +106,7 @@ class Clients:
                     connection.send(STOP)
                 may_miss = float("inf")
             if recent:
-                on_progress(Progress(time.perf_counter() - start, sent, answered, failed, np.concatenate(recent)))
+                on_progress(Underway(time.perf_counter() - start, sent, answered, failed, np.concatenate(recent)))
         return merged([results[connection] for connection in parts])
 
 
@@ -201,7 +174,7 @@ def _take_part(connection: Connection, endpoint: Any, requests: list[bytes], pla
 
     def run() -> None:
         try:
-            found.append(_run(endpoint, requests, plan, number, of, start, tally))
+            found.append(run_part(endpoint, requests, plan, number, of, start, tally))
         except Exception as exc:  # noqa: BLE001 raised again below, in the main thread
             found.append(exc)
 
@@ -226,16 +199,3 @@ def _take_part(connection: Connection, endpoint: Any, requests: list[bytes], pla
     if isinstance(found[0], Exception):
         raise found[0]
     connection.send(("result", found[0]))
-
-
-def _run(
-    endpoint: Any, requests: list[bytes], plan: Plan, number: int, of: int, start: float, tally: Tally
-) -> LoadResult:
-    if isinstance(plan, Closed):
-        clients = plan.clients // of + (number < plan.clients % of)
-        turned = requests[number:] + requests[:number]
-        return loop(endpoint, turned, start, tally, seconds=plan.seconds, clients=clients)
-    schedule = arrival_times(plan.rate, plan.seconds, plan.arrivals, plan.seed)
-    mine = schedule[number::of]
-    numbers = range(number, len(schedule), of)
-    return play(endpoint, requests, mine, start, tally, rate=plan.rate / of, numbers=numbers)

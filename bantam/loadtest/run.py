@@ -16,14 +16,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from bantam.client.transport import Target
 from bantam.errors import UserError
+from bantam.loadtest.describe import describe, describe_limit, warnings
 from bantam.loadtest.host import Watch
-from bantam.loadtest.kserve import ENDPOINTS, Endpoint, find_input
-from bantam.loadtest.processes import Clients, Closed, Open, Plan, Subject, client_processes
-from bantam.loadtest.processes import Progress as State
-from bantam.loadtest.report import LoadTestReport, Measurement, Texts, describe, describe_limit, warnings
+from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, find_input
+from bantam.loadtest.plan import Closed, Open, Plan
+from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from bantam.loadtest.request import LoadTestRequest
 from bantam.loadtest.result import LoadResult
-from bantam.loadtest.search import CLIENTS, Slo, SloSearch, find_limit, first_rate
+from bantam.loadtest.schema import LoadTestReport, Measurement, Texts
+from bantam.loadtest.search import Slo, SloSearch, highest_rate
 from bantam.machine import describe_machine, versions
 from optimizer.data import load_dataset
 from optimizer.data.texts import read_texts
@@ -83,7 +84,7 @@ class Tester:
     """
 
     subject: Subject
-    endpoint: Endpoint
+    endpoint: KserveEndpoint
     count: int | None
     log: Log
     console: Console
@@ -151,7 +152,7 @@ class Tester:
     def _run(self, plan: Plan) -> LoadResult:
         with _shown(plan, self.console) as show:
 
-            def look(state: State) -> None:
+            def look(state: Underway) -> None:
                 self._watch.sample()
                 show(state)
 
@@ -159,13 +160,13 @@ class Tester:
 
 
 @contextmanager
-def _shown(plan: Plan, console: Console) -> Iterator[Callable[[State], None]]:
+def _shown(plan: Plan, console: Console) -> Iterator[Callable[[Underway], None]]:
     """A line in the terminal that tells how a test goes, and disappears with it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task: TaskID = progress.add_task(_name(plan), total=plan.seconds, state="")
 
-        def show(state: State) -> None:
+        def show(state: Underway) -> None:
             text = f"{state.answered:,} answered, {state.sent - state.answered:,} under way, {state.failed:,} errors"
             if len(state.recent_ms):
                 recent = sorted(state.recent_ms.tolist())
@@ -184,17 +185,21 @@ def _name(plan: Plan) -> str:
 def _limit(tester: Tester, request: LoadTestRequest, slo: Slo, log: Log) -> SloSearch:
     """Search from what many clients get; a line for each step."""
     log(f"the highest rate with {slo}:")
-    capacity = tester.test(Closed(CLIENTS, CAPACITY_S)).texts_per_s
 
-    def test(rate: float) -> LoadResult:
-        plan = Open(rate, request.seconds, request.arrivals, request.seed, slo.limit_ms, slo.share)
+    def run(plan: Plan) -> LoadResult:
+        if isinstance(plan, Closed):
+            return tester.test(plan)
         result = tester.step(plan)
         state = "kept" if slo.met(result) else "missed"
         within, tail = 100 * result.share_within(slo.limit_ms), result.percentile_ms(slo.percent)
-        log(f"  {rate:9.1f}/s  p{slo.percent:g} {tail:8.2f} ms  {within:6.2f}% within {slo.limit_ms:g} ms  {state}")
+        log(
+            f"  {plan.rate:9.1f}/s  p{slo.percent:g} {tail:8.2f} ms  {within:6.2f}% within {slo.limit_ms:g} ms  {state}"
+        )
         return result
 
-    return find_limit(test, slo, guess=first_rate(capacity))
+    return highest_rate(
+        run, slo, capacity_s=CAPACITY_S, step_s=request.seconds, arrivals=request.arrivals, seed=request.seed
+    )
 
 
 def _processes(text: str) -> int | None:

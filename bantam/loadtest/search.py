@@ -6,17 +6,16 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 
 from bantam.errors import UserError
-from bantam.loadtest.loop import MAX_IN_FLIGHT, Send, Tally, arrival_times, closed_loop, play
+from bantam.loadtest.open_loop import Arrivals
+from bantam.loadtest.plan import Closed, Open, Plan, run_here
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.tally import WARMUP, Send, T, warm_up
 
-T = TypeVar("T")
-
-SHARE = 0.99
 CLIENTS = 16
 """Clients of the closed loop whose throughput tells where to begin."""
 
@@ -98,6 +97,30 @@ def find_limit(
     return SloSearch(slo.limit_ms, passed, tuple(steps), slo)
 
 
+def highest_rate(
+    run: Callable[[Plan], LoadResult],
+    slo: Slo,
+    *,
+    capacity_s: float,
+    step_s: float,
+    arrivals: Arrivals = "poisson",
+    seed: int = 0,
+    precision: float = 0.05,
+    more: Callable[[Sequence[LoadResult]], bool] = lambda _: True,
+) -> SloSearch:
+    """:func:`find_limit` with plans, which ``run`` runs.
+
+    Starts from what :data:`CLIENTS` clients get in a closed loop of ``capacity_s``. Each rate is tested for ``step_s``
+    seconds, less if it fails early. Short steps: at 100 requests/s, p99 is the second or third slowest of one second.
+    """
+    capacity = run(Closed(CLIENTS, capacity_s)).texts_per_s
+
+    def test(rate: float) -> LoadResult:
+        return run(Open(rate, step_s, arrivals, seed, slo.limit_ms, slo.share))
+
+    return find_limit(test, slo, guess=0.7 * capacity or 1.0, precision=precision, more=more)
+
+
 def max_rate_within_slo(
     send: Send[T],
     items: Sequence[T],
@@ -108,41 +131,21 @@ def max_rate_within_slo(
     precision: float = 0.05,
     seed: int = 0,
 ) -> SloSearch:
-    """The highest Poisson rate at which 99% of the requests are answered within ``slo_ms``, in this process.
+    """The highest Poisson rate at which 99% of the requests are answered within ``slo_ms``, sent by this process.
 
-    Starts from what 16 clients in a closed loop get, and tests each rate for ``step_seconds``, less if it fails early,
-    until :func:`find_limit` is done or ``seconds`` are over. May take longer by one time-out of ``send``. Short steps:
-    at 100 requests/s, p99 is the second or third slowest of a step.
+    :func:`highest_rate`, until it is done or ``seconds`` are over. May take longer by one time-out of ``send``.
     """
     end = time.perf_counter() + seconds
-    slo = Slo(100 * SHARE, slo_ms)
-    capacity = closed_loop(send, items, seconds=step_seconds / 2, clients=CLIENTS).texts_per_s
-
-    def test(rate: float) -> LoadResult:
-        schedule = arrival_times(rate, step_seconds, "poisson", seed)
-        return play(
-            send,
-            items,
-            schedule,
-            time.perf_counter(),
-            Tally(slo_ms=slo_ms),
-            rate=rate,
-            may_miss=(1 - SHARE) * len(schedule),
-            max_in_flight=MAX_IN_FLIGHT,
-        )
-
-    return find_limit(
-        test,
-        slo,
-        guess=first_rate(capacity),
+    warm_up(send, items, WARMUP)
+    return highest_rate(
+        partial(run_here, send, items),
+        Slo(99, slo_ms),
+        capacity_s=step_seconds / 2,
+        step_s=step_seconds,
+        seed=seed,
         precision=precision,
         more=lambda _: time.perf_counter() + step_seconds <= end,
     )
-
-
-def first_rate(capacity: float) -> float:
-    """Where to begin, given the requests per second of :data:`CLIENTS` in a closed loop."""
-    return 0.7 * capacity or 1.0
 
 
 def _next_rate(passed: float | None, failed: float | None, guess: float) -> float:

@@ -9,7 +9,7 @@ from rich.text import Text
 from bantam.loadtest.files import Written
 from bantam.loadtest.histogram import PERCENTS
 from bantam.loadtest.page import interval, or_dash, rows
-from bantam.loadtest.report import LoadTestReport, Measurement
+from bantam.loadtest.schema import LoadTestReport, Measurement
 
 
 def show(report: LoadTestReport, console: Console, written: Written | None) -> None:

@@ -69,7 +69,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """What :func:`compare` finds."""
 
     a: Report
@@ -95,7 +95,7 @@ class Comparison:
         }
 
 
-def compare(a: Report, b: Report) -> Comparison:
+def compare(a: Report, b: Report) -> RunComparison:
     """Set two reports side by side."""
     doubts = tuple(_doubts(a, b))
     doubtful = {doubt.figures for doubt in doubts}
@@ -107,7 +107,7 @@ def compare(a: Report, b: Report) -> Comparison:
             for column in COLUMNS
         )
 
-    return Comparison(
+    return RunComparison(
         a=a,
         b=b,
         doubts=doubts,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bantam.report.compare import Comparison, Line
+from bantam.report.compare import Line, RunComparison
 from bantam.report.schema import Report
 from bantam.report.text import DASH, kind, points, times
 
@@ -21,7 +21,7 @@ MOST_NAMES = 8
 """Of a list in a cell; --json has all of it."""
 
 
-def show(found: Comparison, console: Console, names: tuple[str, str]) -> None:
+def show(found: RunComparison, console: Console, names: tuple[str, str]) -> None:
     """Print a comparison; ``names`` are what the user called the two runs."""
     for letter, name, report in (("A", names[0], found.a), ("B", names[1], found.b)):
         console.print(Text(f"{letter}  {name}: {_in_words(report)}", style="bold"))
@@ -50,7 +50,7 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _chosen(found: Comparison) -> Table:
+def _chosen(found: RunComparison) -> Table:
     a, b = (report.variant(report.chosen) for report in (found.a, found.b))
     table = _table("\nChosen", f"A: {a.name}\n{kind(a)}", f"B: {b.name}\n{kind(b)}", "\nB against A")
     for line in found.chosen:
@@ -58,7 +58,7 @@ def _chosen(found: Comparison) -> Table:
     return table
 
 
-def _variants(found: Comparison, names: Sequence[str]) -> Table:
+def _variants(found: RunComparison, names: Sequence[str]) -> Table:
     """The variants that both have: the figures that a choice is made by."""
     wanted = [n for n, line in enumerate(found.chosen) if _is_key(line)]
     heads = [f"{found.chosen[n].column.head.strip()}\n{side}" for n in wanted for side in ("A", "B", "B to A")]
@@ -85,7 +85,7 @@ def _cells(line: Line, *, short: bool = False) -> tuple[str, str, str]:
     return a, b, times(line.change)
 
 
-def _differences(found: Comparison) -> Table:
+def _differences(found: RunComparison) -> Table:
     table = _table("What differs", "", "A", "B")
     for column in table.columns:
         column.justify = "left"

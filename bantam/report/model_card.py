@@ -12,13 +12,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bantam.report.file import write_files
 from bantam.report.page import labels, seconds, slices
 from bantam.report.schema import BASELINE, DataSource, ModelSource, Report, StageStep, Variant
-from bantam.report.text import COLUMNS, RANDOM_WEIGHTS, client_code, headline, kind, points, serve_command, share
+from bantam.report.templates import markdown
+from bantam.report.text import (
+    COLUMNS,
+    FORMATS,
+    RANDOM_WEIGHTS,
+    client_code,
+    headline,
+    kind,
+    points,
+    serve_command,
+    share,
+)
 
 CARD = Path("card", "README.md")
 """Where the card is in a run's folder: by itself, so that the folder can be uploaded as it is."""
@@ -35,7 +45,6 @@ LICENCES = frozenset(
 """Licences that the hub knows (huggingface.co/docs/hub/repositories-licenses); any other is ``other``, with a name."""
 
 TAGS = {"distill": "distillation", "prune": "pruning", "quantize": "quantization"}
-LIBRARIES = {"pytorch": "transformers", "onnx": "onnx", "openvino": "openvino"}
 METRICS = (
     ("macro_f1", "f1", "Macro-F1", {"average": "macro"}),
     ("micro_f1", "f1", "Micro-F1", {"average": "micro"}),
@@ -77,7 +86,7 @@ def metadata(report: Report) -> Any:
         language=data.language,
         license=identifier,
         license_name=name,
-        library_name=LIBRARIES[chosen.format],
+        library_name=FORMATS[chosen.format].library,
         pipeline_tag="text-classification",
         tags=tags,
         datasets=[data.hub_id] if data.hub_id else None,
@@ -127,17 +136,16 @@ def _results(report: Report, chosen: Variant) -> list[Any]:
 
 
 def _text(report: Report) -> str:
-    environment = Environment(
-        loader=PackageLoader("bantam"),
-        # The text is Markdown: `finalize` escapes all that is put in; HTML's escapes would be shown in code.
-        autoescape=False,  # noqa: S701
-        finalize=_escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = markdown(
+        _escape,
+        count="{:,}".format,
+        seconds=seconds,
+        share=share,
+        points=points,
+        kind=kind,
+        settings=settings,
+        public=public,
     )
-    environment.filters.update(count="{:,}".format, seconds=seconds, share=share, points=points)
-    environment.filters.update(kind=kind, settings=settings, public=public)
     chosen, baseline = report.variant(report.chosen), report.variant(BASELINE)
     parts = slices(baseline.quality, chosen.quality)
     return environment.get_template("card.md.j2").render(

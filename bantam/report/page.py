@@ -8,12 +8,12 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from bantam.report import plots
 from bantam.report.ranking import on_front
 from bantam.report.schema import BASELINE, Quality, Report, Slice, StageStep, Variant
+from bantam.report.templates import html
 from bantam.report.text import (
     COLUMNS,
     DASH,
@@ -41,7 +41,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class QualityRow:
     """A label or a slice: the baseline next to the chosen variant."""
 
     name: str
@@ -89,8 +89,8 @@ def render(report: Report) -> str:
             dropped=dropped(report),
             dash=DASH,
             random_weights=RANDOM_WEIGHTS if report.random_weights else None,
-            tradeoff=_svg(plots.tradeoff(report)),
-            distribution=_svg(plots.distribution(report)),
+            tradeoff=plots.tradeoff(report),
+            distribution=plots.distribution(report),
             labels=labels(baseline.quality, chosen.quality),
             slices=slices(baseline.quality, chosen.quality),
             own_steps=[step for step in found if chosen in step[1]],
@@ -105,17 +105,8 @@ def render(report: Report) -> str:
 
 
 def environment() -> Environment:
-    """What reads the templates of this page and of the demo: escapes, knows the filters, refuses unknown names."""
-    # Autoescape has to be said: Jinja guesses it from a name that ends in .html, and .j2 does not.
-    found = Environment(
-        loader=PackageLoader("bantam"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters.update({name: _or_dash(show) for name, show in FILTERS.items()}, kind=kind, raw=_raw)
-    return found
+    """What reads the templates of this page and of the demo, with the filters for their figures."""
+    return html(**{name: _or_dash(show) for name, show in FILTERS.items()}, kind=kind, raw=_raw)
 
 
 def cards(report: Report) -> list[Card]:
@@ -139,11 +130,11 @@ def cards(report: Report) -> list[Card]:
     return found
 
 
-def labels(baseline: Quality | None, chosen: Quality | None) -> list[Comparison]:
+def labels(baseline: Quality | None, chosen: Quality | None) -> list[QualityRow]:
     """F1 of each label, the largest loss first."""
     before = {entry.label: entry.f1 for entry in (baseline and baseline.per_label) or ()}
     found = [
-        Comparison(
+        QualityRow(
             entry.label,
             entry.support,
             before.get(entry.label),
@@ -156,11 +147,11 @@ def labels(baseline: Quality | None, chosen: Quality | None) -> list[Comparison]
     return sorted(found, key=_worst_first)
 
 
-def slices(baseline: Quality | None, chosen: Quality | None) -> list[Comparison]:
+def slices(baseline: Quality | None, chosen: Quality | None) -> list[QualityRow]:
     """Quality on each slice, the worst one first: the largest drop, then the lowest macro-F1."""
     before = (baseline and baseline.slices) or {}
     found = [
-        Comparison(
+        QualityRow(
             name, part.rows, before.get(name, Slice(rows=0)).macro_f1, part.macro_f1, part.accuracy, part.drop_points
         )
         for name, part in ((chosen and chosen.slices) or {}).items()
@@ -168,7 +159,7 @@ def slices(baseline: Quality | None, chosen: Quality | None) -> list[Comparison]
     return sorted(found, key=_worst_first)
 
 
-def _worst_first(row: Comparison) -> tuple[float, float]:
+def _worst_first(row: QualityRow) -> tuple[float, float]:
     drop = float("-inf") if row.drop_points is None else row.drop_points
     return -drop, 2.0 if row.chosen is None else row.chosen
 
@@ -189,11 +180,6 @@ def _or_dash(show: Callable[[Any], str]) -> Callable[[Any], str]:
 def _raw(values: tuple[float, ...] | None) -> str:
     """The figures of a cell exactly as they are in report.json."""
     return " ".join(map(repr, values or ()))
-
-
-def _svg(text: str | None) -> Markup | None:
-    # Made by Matplotlib and serialised by ElementTree, which escapes: no markup of the user's is in it.
-    return None if text is None else Markup(text)  # noqa: S704
 
 
 def _date(created: str | None) -> str | None:

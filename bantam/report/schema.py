@@ -40,7 +40,7 @@ class Machine(Record):
 
 
 class StageStep(Record):
-    """One step of a variant's lineage, as in its manifest."""
+    """One step of a variant's lineage, by the run's name for it."""
 
     name: str
     stage: str

@@ -6,13 +6,27 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bantam.report.schema import BASELINE, Quality, Report, Variant, speedup
 
 DASH = "\N{EN DASH}"
 """Stands for what was not measured."""
 
-FORMATS = {"pytorch": "PyTorch", "onnx": "ONNX", "openvino": "OpenVINO"}
+
+class Format(NamedTuple):
+    """A format of variants, for readers."""
+
+    title: str
+    library: str
+    """What the Hugging Face hub calls the library that loads it."""
+
+
+FORMATS = {
+    "pytorch": Format("PyTorch", "transformers"),
+    "onnx": Format("ONNX", "onnx"),
+    "openvino": Format("OpenVINO", "openvino"),
+}
 
 Values = tuple[float, ...]
 
@@ -108,7 +122,7 @@ LATENCY_GROUPS = ("In process, ms", "Served, ms")
 
 def kind(variant: Variant) -> str:
     """What a variant is: ``ONNX int8``."""
-    return f"{FORMATS[variant.format]} {variant.precision}"
+    return f"{FORMATS[variant.format].title} {variant.precision}"
 
 
 def dropped(report: Report) -> dict[str, str]:

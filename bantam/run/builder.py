@@ -90,8 +90,7 @@ def run(
 def _key(config: AnyStage, sources: Mapping[str, Artifact], checkpoint: Checkpoint, data: Dataset, device: str) -> str:
     """What identifies a stage's result; whether it is measured changes nothing about it."""
     return cache_key(
-        config=config.model_dump(mode="json", exclude={"measure"}),
-        sources={name: artifact.digest for name, artifact in sources.items()},
+        config=config.identified({name: artifact.digest for name, artifact in sources.items()}),
         checkpoint=checkpoint.digest,
         random_weights=checkpoint.random_weights,
         data=data.digest,
@@ -114,7 +113,7 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
             with writing(final), replacing(final) as temporary:
                 shutil.copytree(other.folder, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
             context.log(f"{name:<24} taken from {other.folder.parent.name}")
-            return Artifact.load(final)
+            return replace(Artifact.load(final), name=name)
     started = time.monotonic()
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -128,7 +127,7 @@ def kept_or_made(name: str, context: RunContext, make: Callable[[RunContext], Ar
         for folder in (scratch, scratch.parent):
             _remove_if_empty(folder)
     context.log(f"{name:<24} made in {time.monotonic() - started:.0f} s")
-    return Artifact.load(final)
+    return replace(Artifact.load(final), name=name)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -168,7 +167,7 @@ def _made_together(name: str, context: RunContext, make: Callable[[RunContext], 
         with tempfile.TemporaryDirectory() as thrown_away:
             make(replace(context, folder=Path(thrown_away), scratch=_scratch(name, context)))
     distributed.wait(context.device)
-    return Artifact.load(final)
+    return replace(Artifact.load(final), name=name)
 
 
 def _made_elsewhere(name: str, context: RunContext) -> Iterator[Artifact]:

@@ -122,7 +122,7 @@ def _variant(run: Run, name: str) -> Variant:
     manifest = artifact.manifest
     return Variant(
         name=name,
-        stages=tuple(StageStep(**step) for step in manifest.lineage),
+        stages=steps(run, name),
         format=LAYOUTS[manifest.layout].format,
         precision=manifest.compute.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
@@ -141,9 +141,29 @@ def _in_process(latencies_ms: Latencies) -> InProcess:
 
 def behind(run: Run, name: str, where: str, key: str) -> list[Any]:
     """The values of a key of ``details`` or ``metrics`` in the artifacts that a variant was made from, oldest first."""
-    steps = (step["name"] for step in run.scored[name].artifact.manifest.lineage)
-    parts = [getattr(run.artifacts[step].manifest, where) for step in steps]
+    parts = [getattr(run.artifacts[step].manifest, where) for step in _lineage(run, name)]
     return [part[key] for part in parts if key in part]
+
+
+def _lineage(run: Run, name: str) -> list[str]:
+    """What this run calls the stages that a variant went through, oldest first."""
+    own = run.artifacts[name].manifest
+    names = {artifact.manifest.key: other for other, artifact in run.artifacts.items()} | {own.key: name}
+    return [names[step["key"]] for step in own.lineage]
+
+
+def steps(run: Run, name: str) -> tuple[StageStep, ...]:
+    """A variant's lineage as the report shows it: by the names of this run."""
+    configs = {stage.name: stage for stage in run.recipe.stages}
+    return tuple(
+        StageStep(
+            name=step,
+            stage=configs[step].stage,
+            key=run.artifacts[step].manifest.key,
+            config=configs[step].model_dump(mode="json"),
+        )
+        for step in _lineage(run, name)
+    )
 
 
 def _quality(run: Run, name: str) -> Quality:

@@ -29,7 +29,7 @@ class Scored:
 
 def score(variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
     """Score ``variant`` on dev and test, or keep the scores that are there for the same variant and data."""
-    name = variant.manifest.name
+    name = variant.name
     key = cache_key(variant=variant.digest, data=data.digest, serving=serving.model_dump(mode="json"))
 
     def make(target: RunContext) -> Artifact:
@@ -41,14 +41,13 @@ def score(variant: Artifact, data: Dataset, context: RunContext, serving: Servin
             thresholds = tune_thresholds(np.load(target.folder / "dev.npy"), data.splits["dev"].targets)
         manifest = replace(
             variant.manifest,
-            name=f"scores-{name}",
             stage="score",
             key=key,
             layout="scores",
             deployable=(),
             files={},
             metrics={},
-            details={"variant": name, "thresholds": thresholds},
+            details={"thresholds": thresholds},
         )
         return Artifact(target.folder, seal(target.folder, manifest))
 

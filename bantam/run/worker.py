@@ -122,7 +122,7 @@ class Worker(Child):
     """A variant in a process of its own; loaded when it is first asked something."""
 
     def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
-        super().__init__(artifact.manifest.name, _Running, artifact.folder, threads, micro_batch)
+        super().__init__(artifact.name, _Running, artifact.folder, threads, micro_batch)
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""

@@ -41,7 +41,7 @@ class Client(Protocol):
         ...
 
 
-class _Http:
+class _HttpRequests:
     """One kept connection, to one URL."""
 
     def __init__(self, port: int, path: str, labels: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class _Http:
         self._pool.close()
 
 
-class JsonClient(_Http):
+class JsonClient(_HttpRequests):
     """``POST /`` with ``{"inputs": [text, ...]}``; the answer is that of transformers' pipeline with ``top_k=None``."""
 
     def __init__(self, port: int, labels: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ class JsonClient(_Http):
         return _by_label(self._post({"inputs": list(texts)}), len(texts), self._labels, self._target)
 
 
-class KServeHttpClient(_Http):
+class KServeHttpClient(_HttpRequests):
     """KServe v2 over HTTP as MLServer's HuggingFace runtime speaks it: a JSON text for each text classified.
 
     Inputs other than ``array_inputs`` are what is passed on to transformers' pipeline by name.

@@ -50,7 +50,7 @@ def points(rows: Sequence[Row], where: str) -> list[tuple[Row, float, float]]:
 
 def panel(axes: Axes, results: Results, where: str, title: str, found: Sequence[tuple[Row, float, float]]) -> None:
     """One kind of latency."""
-    from bantam.report.plots import latency_axis
+    from bantam.report.svg import latency_axis
 
     for row, p50, f1 in found:
         color = OUT_COLOR if not row.within_budget else OURS_COLOR if row.ours else PEER_COLOR

@@ -13,8 +13,8 @@ from benchmarks.bench import prepared, servers
 from benchmarks.bench.contenders import Contender
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed
-from benchmarks.bench.results import Quality
-from benchmarks.bench.state import Bench
+from benchmarks.bench.results import ContenderQuality
+from benchmarks.bench.state import BenchRun
 from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_thresholds
 
 SAME_SCORES = 1e-3
@@ -23,11 +23,11 @@ KNOWN_TEXTS = 1000
 """Of the test split: on so many, a contender is held against scores that are known."""
 
 
-def score_in_process(run: Bench, peers: Sequence[Contender]) -> None:
+def score_in_process(run: BenchRun, peers: Sequence[Contender]) -> None:
     """The scores of each in-process contender; Bantam's own variants have theirs from the product."""
     for name, each in list(run.ready.items()):
         if each.ours is not None:
-            scored = run.ours.variants[each.ours.manifest.name]
+            scored = run.ours.variants[each.ours.name]
             judge(run, name, scored.test, scored.thresholds)
         elif each.contender.kind == "in-process":
             try:
@@ -37,7 +37,7 @@ def score_in_process(run: Bench, peers: Sequence[Contender]) -> None:
                 run.failed(name, failure)
 
 
-def judge_served(run: Bench, name: str, server: servers.Running) -> None:
+def judge_served(run: BenchRun, name: str, server: servers.Running) -> None:
     """The quality of a contender behind its server. Bantam's variants have theirs, and must answer the same.
 
     Raises :class:`PeerFailed`.
@@ -57,7 +57,7 @@ def judge_served(run: Bench, name: str, server: servers.Running) -> None:
 class Kept:
     """Scores texts with ``compute``, or takes what an earlier run has kept. Raises :class:`PeerFailed`."""
 
-    run: Bench
+    run: BenchRun
     prepared: Prepared
     compute: Callable[[Sequence[str]], Any]
     suffix: str = ""
@@ -74,7 +74,7 @@ class Kept:
         )
 
 
-def judge_peer(run: Bench, name: str, score: Kept) -> None:
+def judge_peer(run: BenchRun, name: str, score: Kept) -> None:
     """The quality of a peer's scores.
 
     One in fp32 is asked some texts first: where each score is PyTorch's, its quality is too. If not, and below fp32,
@@ -97,14 +97,14 @@ def judge_peer(run: Bench, name: str, score: Kept) -> None:
     judge(run, name, test, thresholds)
 
 
-def judge(run: Bench, name: str, test: Scores, thresholds: tuple[float, ...] | None) -> None:
+def judge(run: BenchRun, name: str, test: Scores, thresholds: tuple[float, ...] | None) -> None:
     """Quality of a contender's scores of the test split, and its drop from PyTorch."""
     split, base, found = run.ours.data.splits["test"], run.ours.baseline, run.rows[name]
     before, after = predict(base.test, base.thresholds), predict(test, thresholds)
     drop, low, high = bootstrap_drop(before, after, one_hot(split.targets, len(run.labels)))
     measured = quality(test, split.targets, thresholds)
     difference = float(np.abs(test - base.test).max())
-    found.quality = Quality(measured["macro_f1"], measured["micro_f1"], drop, (low, high), difference)
+    found.quality = ContenderQuality(measured["macro_f1"], measured["micro_f1"], drop, (low, high), difference)
     run.test_scores[name] = test
     same_weights = found.precision == "fp32" and not found.ours
     if same_weights and difference > SAME_SCORES:

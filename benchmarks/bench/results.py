@@ -15,7 +15,7 @@ from bantam.report.schema import percentile_fields
 from bantam.run.choose import within_budget
 from benchmarks.bench.contenders import BASELINE, Contender
 from benchmarks.bench.process import PeerFailed
-from benchmarks.bench.rounds import Timed
+from benchmarks.bench.rounds import TimedContender
 
 BUDGET_POINTS = 1.0
 BARS = {"in_process": 2.5, "served": 3.0}
@@ -47,7 +47,7 @@ class Figures:
 
 
 @dataclass
-class Quality:
+class ContenderQuality:
     """On the test split; the drop is counted from PyTorch eager fp32, on the same rows."""
 
     macro_f1: float
@@ -73,7 +73,7 @@ class Row:
     protocol: str
     prepare_s: float | None = None
     size_mb: float | None = None
-    quality: Quality | None = None
+    quality: ContenderQuality | None = None
     in_process: Figures | None = None
     served: Figures | None = None
     limit: dict[str, Any] | None = None
@@ -95,7 +95,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class HeadToHead:
     """Our best against the best peer, both within the budget."""
 
     ours: str
@@ -127,7 +127,7 @@ class Results:
     rates: dict[str, Any] = field(default_factory=dict)
     """What the machine reaches; see :mod:`benchmarks.bench.limits`."""
     rows: list[Row] = field(default_factory=list)
-    verdict: dict[str, Comparison] = field(default_factory=dict)
+    verdict: dict[str, HeadToHead] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Versions of all packages, and the seconds that making it took, by environment."""
     steps_s: dict[str, float] = field(default_factory=dict)
@@ -142,7 +142,7 @@ def row(contender: Contender, ours: bool, versions: dict[str, str]) -> Row:
     )
 
 
-def figures(timed: Timed) -> Figures | None:
+def figures(timed: TimedContender) -> Figures | None:
     """The figures of all rounds; None if the contender failed."""
     if timed.failure is not None or not timed.latencies_ms:
         return None
@@ -158,7 +158,7 @@ def figures(timed: Timed) -> Figures | None:
     )
 
 
-def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
+def compare(rows: Sequence[Row]) -> dict[str, HeadToHead]:
     """Our fastest variant within the budget, chosen in process, against the fastest peer, in process and served.
 
     An entry is absent if either side has no figure.
@@ -171,7 +171,7 @@ def compare(rows: Sequence[Row]) -> dict[str, Comparison]:
         theirs: Figures | None = getattr(peer, where) if peer else None
         if best and peer and mine and theirs:
             ratio = theirs.p50_ms / mine.p50_ms
-            found[where] = Comparison(best.name, peer.name, mine.p50_ms, theirs.p50_ms, ratio, bar, ratio >= bar)
+            found[where] = HeadToHead(best.name, peer.name, mine.p50_ms, theirs.p50_ms, ratio, bar, ratio >= bar)
     return found
 
 

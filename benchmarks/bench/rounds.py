@@ -14,7 +14,7 @@ Log = Callable[[str], None]
 
 
 @dataclass
-class Timed:
+class TimedContender:
     """What one contender took, over all rounds but the first."""
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -30,7 +30,7 @@ Turn = Callable[[], tuple[Sequence[float], float]]
 """One contender's turn in a round: latencies of the texts in milliseconds, and texts a second."""
 
 
-def interleave(turns: Mapping[str, Turn], results: Mapping[str, Timed], rounds: int, log: Log) -> None:
+def interleave(turns: Mapping[str, Turn], results: Mapping[str, TimedContender], rounds: int, log: Log) -> None:
     """Let each contender have its turn in each round; the first round warms up and is thrown away.
 
     A contender that fails is out from then on, with the reason in its result and no figures.
@@ -54,9 +54,9 @@ def interleave(turns: Mapping[str, Turn], results: Mapping[str, Timed], rounds: 
 
 def in_process(
     contenders: Mapping[str, Prepared], texts: list[str], many: list[str], rounds: int, log: Log
-) -> dict[str, Timed]:
+) -> dict[str, TimedContender]:
     """Time every text alone in each contender, and ``many`` in batches."""
-    results = {name: Timed() for name in contenders}
+    results = {name: TimedContender() for name in contenders}
     with ExitStack() as stack:
         processes: dict[str, PeerProcess] = {}
         for name, prepared in contenders.items():

@@ -22,7 +22,7 @@ from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, pause
 from benchmarks.bench.quality import judge_served, score_in_process
 from benchmarks.bench.results import Results, compare, figures, row
-from benchmarks.bench.state import Bench, Log, Settings
+from benchmarks.bench.state import BenchRun, Log, Settings
 from serving.backend.cores import usable_cores
 
 CALIBRATION_TEXTS = 300
@@ -44,7 +44,7 @@ def bench(settings: Settings, log: Log) -> Results:
         made = ours.make(settings.model, settings.data, settings.profile, settings.build, log)
         if made.data.task != "multi_label":
             raise UserError(f"Got {settings.data}, one label a text; the peers' files expect several. Choose another.")
-        run = Bench(settings, log, made, _results(settings, made))
+        run = BenchRun(settings, log, made, _results(settings, made))
         run.results.steps_s["checkpoint and Bantam's variants"] = round(time.monotonic() - started, 1)
         for name, step in STEPS.items():
             with run.step(name):
@@ -91,7 +91,7 @@ def _results(settings: Settings, made: Ours) -> Results:
     )
 
 
-def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> None:
+def make_environments_and_prepare(run: BenchRun, peers: Sequence[Contender]) -> None:
     """The environment of each peer, and what it makes of the checkpoint; Bantam's variants are there already."""
     there = _environments(run, peers)
     job = Job(
@@ -124,7 +124,7 @@ def make_environments_and_prepare(run: Bench, peers: Sequence[Contender]) -> Non
         run.rows[name].size_mb, run.rows[name].prepare_s = round(each.size_mb, 2), each.seconds
 
 
-def _environments(run: Bench, peers: Sequence[Contender]) -> dict[str, environments.Environment | PeerFailed]:
+def _environments(run: BenchRun, peers: Sequence[Contender]) -> dict[str, environments.Environment | PeerFailed]:
     """Each environment that takes part, or why it is not there. One at a time on each core, for pip works on one."""
 
     def attempt(name: str) -> environments.Environment | PeerFailed:
@@ -142,7 +142,7 @@ def _environments(run: Bench, peers: Sequence[Contender]) -> dict[str, environme
     return there
 
 
-def time_in_process(run: Bench, peers: Sequence[Contender]) -> None:
+def time_in_process(run: BenchRun, peers: Sequence[Contender]) -> None:
     """Interleaved rounds of all in-process contenders."""
     split, settings = run.ours.data.splits["test"].texts, run.settings
     racing = {name: each for name, each in run.ready.items() if each.contender.kind == "in-process"}
@@ -153,7 +153,7 @@ def time_in_process(run: Bench, peers: Sequence[Contender]) -> None:
             run.rows[name].fail(timed.failure)
 
 
-def serve_all(run: Bench, peers: Sequence[Contender]) -> None:
+def serve_all(run: BenchRun, peers: Sequence[Contender]) -> None:
     """Each served contender started, scored through the server, and timed; those that wait are stopped meanwhile."""
     served = {name: each for name, each in run.ready.items() if each.contender.protocol}
     running: dict[str, servers.Running] = {}
@@ -177,7 +177,7 @@ def serve_all(run: Bench, peers: Sequence[Contender]) -> None:
                 run.rows[name].fail(timed.failure)
 
 
-def find_limits(run: Bench, peers: Sequence[Contender]) -> None:
+def find_limits(run: BenchRun, peers: Sequence[Contender]) -> None:
     """What the machine reaches, and how far from it each contender stays."""
     run.results.rates = rates = limits.measure(run.results.threads)
     for name, each in run.ready.items():
@@ -189,7 +189,7 @@ def find_limits(run: Bench, peers: Sequence[Contender]) -> None:
                 found.notes.append(f"its multiply-adds could not be counted: {str(exc).splitlines()[-1]}")
 
 
-STEPS: dict[str, Callable[[Bench, Sequence[Contender]], None]] = {
+STEPS: dict[str, Callable[[BenchRun, Sequence[Contender]], None]] = {
     "environments and preparation": make_environments_and_prepare,
     "scores": score_in_process,
     "latency in process": time_in_process,

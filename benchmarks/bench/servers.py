@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from bantam.errors import BantamError, ClientError, ServerError
-from bantam.loadtest.loop import closed_loop
+from bantam.loadtest.closed_loop import closed_loop
 from bantam.memory import peak_rss_mb
 from benchmarks.bench.clients import CLIENTS, MODEL, Client
 from benchmarks.bench.driver import BATCH, WAKE_UP
 from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resume, resumed, tree
-from benchmarks.bench.rounds import Timed, interleave
+from benchmarks.bench.rounds import TimedContender, interleave
 from serving.ports import free_ports
 from serving.repository import publish
 from serving.server import Server
@@ -163,9 +163,11 @@ def _client_each(running: Running) -> Iterator[Callable[[list[str]], Scores]]:
             client.close()
 
 
-def timed(servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, log: Log) -> dict[str, Timed]:
+def timed(
+    servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, log: Log
+) -> dict[str, TimedContender]:
     """Time every text alone with one client, then let several keep the server busy for some seconds a round."""
-    results = {name: Timed() for name in servers}
+    results = {name: TimedContender() for name in servers}
 
     def turn(running: Running) -> tuple[list[float], float]:
         try:

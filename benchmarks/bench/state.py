@@ -39,7 +39,7 @@ class Settings:
 
 
 @dataclass
-class Bench:
+class BenchRun:
     """One run: what it knows so far."""
 
     settings: Settings

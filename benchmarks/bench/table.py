@@ -16,7 +16,7 @@ NOT_MEASURED = ""
 
 
 @dataclass(frozen=True)
-class Column:
+class BenchColumn:
     """A heading, and the cell of a row."""
 
     head: str
@@ -60,29 +60,32 @@ def _rate(found: Figures) -> str:
     return f"{found.texts_per_s:.0f}"
 
 
-MACRO_F1, SIZE = Column("macro-F1", _f1), Column("size MB", lambda row: f"{row.size_mb:.1f}" if row.size_mb else "")
-DROP = Column("drop in points (95% interval)", _drop)
+MACRO_F1, SIZE = (
+    BenchColumn("macro-F1", _f1),
+    BenchColumn("size MB", lambda row: f"{row.size_mb:.1f}" if row.size_mb else ""),
+)
+DROP = BenchColumn("drop in points (95% interval)", _drop)
 COLUMNS = {
     "In process": (
         MACRO_F1,
         DROP,
-        Column("p50 / p99 ms", _in_process(_p50)),
-        Column("texts/s, batches of 32", _in_process(_rate)),
+        BenchColumn("p50 / p99 ms", _in_process(_p50)),
+        BenchColumn("texts/s, batches of 32", _in_process(_rate)),
         SIZE,
-        Column("peak memory MB", _in_process(_memory)),
-        Column("loads in s", _in_process(_load)),
-        Column("limit ms", lambda row: f"{row.limit['limit_ms']:.2f}" if row.limit else NOT_MEASURED),
-        Column("times the limit", lambda row: f"{row.limit['times']:.1f}" if row.limit else NOT_MEASURED),
+        BenchColumn("peak memory MB", _in_process(_memory)),
+        BenchColumn("loads in s", _in_process(_load)),
+        BenchColumn("limit ms", lambda row: f"{row.limit['limit_ms']:.2f}" if row.limit else NOT_MEASURED),
+        BenchColumn("times the limit", lambda row: f"{row.limit['times']:.1f}" if row.limit else NOT_MEASURED),
     ),
     "Served": (
         MACRO_F1,
         DROP,
-        Column("p50 / p99 ms", _served(_p50)),
-        Column("texts/s, 16 clients", _served(_rate)),
+        BenchColumn("p50 / p99 ms", _served(_p50)),
+        BenchColumn("texts/s, 16 clients", _served(_rate)),
         SIZE,
-        Column("memory of the server MB", _served(_memory)),
-        Column("starts in s", _served(_load)),
-        Column("protocol", lambda row: row.protocol),
+        BenchColumn("memory of the server MB", _served(_memory)),
+        BenchColumn("starts in s", _served(_load)),
+        BenchColumn("protocol", lambda row: row.protocol),
     ),
 }
 

@@ -80,30 +80,30 @@ def _train(
         teacher=teacher,
         task=context.data.task,
     )
-    names = [one.manifest.name for one in teachers]
-    return trainer, {"teachers": names, "layers": kept, "layer_map": teacher.layer_map, **sparsity}
+    digests = [one.digest for one in teachers]
+    return trainer, {"teachers": digests, "layers": kept, "layer_map": teacher.layer_map, **sparsity}
 
 
 def _check_source(artifact: Artifact, config: DistillConfig, context: RunContext) -> None:
     manifest = artifact.manifest
     if not LAYOUTS[manifest.layout].trainable:
         raise StageError(
-            f"Stage {config.name!r} learns from {manifest.name!r}, which is {manifest.kind}. "
+            f"Stage {config.name!r} learns from {artifact.name!r}, which is {manifest.kind}. "
             "Expected a fine-tuned, distilled or pruned model, before its export."
         )
     if manifest.signature.labels != context.data.labels:
         raise StageError(
-            f"Stage {config.name!r} learns from {manifest.name!r}, whose labels are "
+            f"Stage {config.name!r} learns from {artifact.name!r}, whose labels are "
             f"{', '.join(manifest.signature.labels)}; the data set's are {', '.join(context.data.labels)}. "
             "Expected the same labels in the same order: fine-tune the teacher on this data set."
         )
 
 
 def _check_size(parameters: int, teachers: list[Artifact], config: DistillConfig) -> None:
-    largest = max(teachers, key=lambda teacher: int(teacher.manifest.details["parameters"])).manifest
-    if parameters > int(largest.details["parameters"]):
+    largest = max(teachers, key=lambda teacher: int(teacher.manifest.details["parameters"]))
+    if parameters > int(largest.manifest.details["parameters"]):
         raise StageError(
             f"Stage {config.name!r}: the student has {parameters:,} parameters, its teacher {largest.name!r} only "
-            f"{largest.details['parameters']:,}. Expected a student no larger than its teacher: swap them, or cut the "
-            "student with layers, heads, neurons or hidden."
+            f"{largest.manifest.details['parameters']:,}. Expected a student no larger than its teacher: swap them, or "
+            "cut the student with layers, heads, neurons or hidden."
         )

@@ -98,7 +98,7 @@ def _encoded_again(
     config: DistillConfig,
     context: RunContext,
 ) -> list[dict[str, Any]]:
-    name = artifact.manifest.name
+    name = artifact.name
     if config.losses.of_layers:
         raise StageError(
             f"Stage {config.name!r}: teacher {name!r} splits texts into other tokens than the student, so that "

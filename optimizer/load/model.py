@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ def load_model(
             "ignore_mismatched_sizes": True,
         }
     with _reading(folder):
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model: torch.nn.Module = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention,
@@ -52,8 +52,7 @@ def load_model(
             trust_remote_code=False,
             **head,
         )
-    model.to(torch.device(device))
-    return model.eval()
+    return cast(PreTrainedModel, model.to(device).eval())
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

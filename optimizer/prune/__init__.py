@@ -29,7 +29,7 @@ def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     origin = parent.manifest
     if not LAYOUTS[origin.layout].trainable or not origin.is_fp32:
         raise StageError(
-            f"Stage {config.name!r} prunes {origin.name!r}, which is {origin.kind}. "
+            f"Stage {config.name!r} prunes {parent.name!r}, which is {origin.kind}. "
             "Expected a parent of format pytorch in fp32: prune before exporting and quantizing."
         )
     return METHODS[config.method](parent, config, context)

@@ -46,7 +46,6 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
     quantized = method.write(parent, config, context, batches)
     seconds = round(time.monotonic() - started, 1)
     manifest = Manifest(
-        name=config.name,
         stage=config.stage,
         key=context.key,
         layout=method.makes,
@@ -57,7 +56,8 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         details=quantized.details,
         random_weights=origin.random_weights,
     )
-    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, manifest, context, batches(COMPARED)))
+    made = Artifact(context.folder, manifest, config.name)
+    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, made, context, batches(COMPARED)))
     return Artifact(context.folder, seal(context.folder, manifest))
 
 
@@ -65,7 +65,7 @@ def _check_possible(parent: Artifact, config: QuantizeConfig, method: Method) ->
     if parent.manifest.layout not in method.accepts or not parent.manifest.is_fp32:
         formats = " or ".join(sorted(LAYOUTS[layout].format for layout in method.accepts))
         raise StageError(
-            f"Stage {config.name!r} quantizes {parent.manifest.name!r}, which is {parent.manifest.kind}. "
+            f"Stage {config.name!r} quantizes {parent.name!r}, which is {parent.manifest.kind}. "
             f"Expected a parent of format {formats} in fp32."
         )
 
@@ -81,28 +81,25 @@ def _drawn(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Bat
     return batches
 
 
-def _compare(
-    parent: Artifact, manifest: Manifest, context: RunContext, batches: list[logits.Batch]
-) -> dict[str, float | int | str]:
+def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: list[logits.Batch]) -> dict[str, float]:
     """Differences of the logits to the parent's, text by text.
 
     Dynamic quantization takes the scale of an activation from the whole batch: only single texts can be repeated.
     """
-    reference = logits.of(parent.folder, parent.manifest, threads=context.threads)
-    quantized = logits.of(context.folder, manifest, threads=context.threads)
+    reference = logits.of(parent, threads=context.threads)
+    quantized = logits.of(made, threads=context.threads)
     expected = np.concatenate([reference(batch) for batch in batches])
     got = np.concatenate([quantized(batch) for batch in batches])
     spread = float(expected.std(axis=0).max())
     if not np.isfinite(got).all() or (len(batches) > 1 and got.std(axis=0).max() < 1e-3 * spread):
         wrong = "constant" if np.isfinite(got).all() else "not finite"
         raise StageError(
-            f"Stage {manifest.name!r} gave a model whose logits are {wrong} on {len(batches)} training texts; "
-            f"those of {parent.manifest.name!r} vary by {spread:.3g}. "
+            f"Stage {made.name!r} gave a model whose logits are {wrong} on {len(batches)} training texts; "
+            f"those of {parent.name!r} vary by {spread:.3g}. "
             "Use another quantization method for this model."
         )
     difference = np.abs(got - expected)
     return {
-        "against": parent.manifest.name,
         "texts": len(batches),
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),

@@ -16,7 +16,8 @@ from optimizer.stage import RunContext
 COMPUTE = Compute(
     weights=Numbers("int", 8, "symmetric", "channel"),
     activations=Numbers("int", 8, "asymmetric", "tensor", dynamic=False),
-    # The scales are fixed, but the kernels round otherwise for other shapes (0.002 on MiniLM).
+    # The scales are fixed, but fp32 between the products rounds otherwise for other shapes, which tips activations over
+    # to their next step. Most texts' probabilities stay as they are alone; of 702 the farthest moved by 0.04 (MiniLM).
     batch_invariant=False,
 )
 
@@ -54,7 +55,7 @@ def write(parent: Artifact, config: StaticInt8Config, context: RunContext, batch
             )
     except (RuntimeError, nncf.errors.ValidationError, nncf.errors.UnsupportedModelError) as exc:
         raise StageError(
-            f"NNCF cannot quantize {manifest.name!r}: {str(exc).strip()[:300]}. "
+            f"NNCF cannot quantize {parent.name!r}: {str(exc).strip()[:300]}. "
             "Use another quantization method for this model."
         ) from exc
     openvino_ir.save(quantized, context.folder)

@@ -100,7 +100,6 @@ def write(
     fast.save_pretrained(context.folder)
     inputs = tuple(name for name in fast.model_input_names if name in forward_inputs(model))
     manifest = Manifest(
-        name=config.name,
         stage=config.stage,
         key=context.key,
         layout="hf",

@@ -16,15 +16,15 @@ def make(folder: Path, content: str = "weights", **changes: object) -> Artifact:
     with replacing(folder) as temporary:
         (temporary / "model.bin").write_text(content)
         (temporary / "notes.txt").write_text("not shipped")
-        manifest = Manifest("a", "test", "k", "onnx", SIGNATURE, deployable=("model.bin",))
+        manifest = Manifest("test", "k", "onnx", SIGNATURE, deployable=("model.bin",))
         seal(temporary, replace(manifest, **changes))  # type: ignore[arg-type]
     return Artifact.load(folder, verify=True)
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
-    artifact = make(tmp_path / "a", lineage=({"name": "a", "config": {"x": 1}},), metrics={"train_s": 1.5})
+    artifact = make(tmp_path / "a", lineage=({"stage": "test", "config": {"x": 1}},), metrics={"train_s": 1.5})
     assert artifact.manifest.signature == SIGNATURE
-    assert artifact.manifest.lineage == ({"name": "a", "config": {"x": 1}},)
+    assert artifact.manifest.lineage == ({"stage": "test", "config": {"x": 1}},)
     assert artifact.size_bytes == len("weights")
     assert set(artifact.manifest.files) == {"model.bin", "notes.txt"}
 
@@ -85,3 +85,10 @@ def test_damage_is_found(tmp_path: Path, damage: object, message: str) -> None:
 def test_an_artifact_without_a_file_that_should_ship_is_not_sealed(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"model\.xml should ship but was not written"):
         make(tmp_path / "a", deployable=("model.bin", "model.xml"))
+
+
+def test_a_name_is_what_a_run_says_and_no_part_of_the_content(tmp_path: Path) -> None:
+    artifact = make(tmp_path / "a")
+    assert artifact.name == "a"
+    named = replace(artifact, name="onnx-int8")
+    assert (named.name, named.digest) == ("onnx-int8", artifact.digest)

@@ -27,8 +27,8 @@ from benchmarks.bench.contenders import BASELINE, OURS, Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, environment
-from benchmarks.bench.results import Comparison, Figures, Quality, Results, Row
-from benchmarks.bench.state import Bench, Settings
+from benchmarks.bench.results import ContenderQuality, Figures, HeadToHead, Results, Row
+from benchmarks.bench.state import BenchRun, Settings
 from optimizer.data import Dataset, Split
 from optimizer.recipe import ServingConfig
 from serving.backend.engine import Engine
@@ -125,7 +125,7 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     assert {row.name: row.quality for row in again.rows} == {row.name: row.quality for row in found.rows}
 
 
-def _served_as_the_scores_allow(rows: dict[str, Row], base: Quality, folder: Path) -> None:
+def _served_as_the_scores_allow(rows: dict[str, Row], base: ContenderQuality, folder: Path) -> None:
     """Only what is in fp32 and answers as PyTorch does is asked some texts instead of all."""
     same, other, int8 = rows["server"], rows["other server"], rows["int8 server"]
     assert same.in_process is None
@@ -178,7 +178,7 @@ def test_a_server_of_bantam_that_answers_otherwise_than_in_process_is_named(
     own = environments.make(OURS, tmp_path, print)
     ready = prepared.own(each, own, tiny.checkpoint, Job(), tmp_path)
     nothing_yet = Results("", "", "quick", "tiny", "tiny", "", {}, threads=2, rounds=1, texts=1, tokens=1)
-    bench = Bench(Settings(build=tmp_path), print, tiny, nothing_yet)
+    bench = BenchRun(Settings(build=tmp_path), print, tiny, nothing_yet)
     bench.rows["ours"], bench.ready["ours"] = _row("ours", 1.0, mine=True), ready
     bench.test_scores["ours"] = tiny.baseline.test
     monkeypatch.setattr(servers, "scored", lambda _, texts: tiny.baseline.test[: len(texts)] + shift)
@@ -294,7 +294,7 @@ def test_an_environment_that_cannot_be_made_says_why_and_is_made_anew(
 
 def _row(name: str, p50: float, *, mine: bool = False, drop: float = 0.0, high: float = 0.0) -> Row:
     figures = Figures(p50, 2 * p50, 3 * p50, 10, 100.0, 1.0, 100.0)
-    found = Quality(0.5, 0.6, drop, (-high, high), 0.0)
+    found = ContenderQuality(0.5, 0.6, drop, (-high, high), 0.0)
     return Row(name, mine, "fp32", OURS, {}, "steps", "json", quality=found, in_process=figures, served=figures)
 
 
@@ -306,8 +306,8 @@ def test_our_best_within_the_budget_meets_the_best_peer_within_the_same() -> Non
         _row("peer, perhaps too lossy", 1.5, drop=0.9, high=2.1),
     ]
     found = results.compare(rows)
-    assert found["in_process"] == Comparison("ours", "peer", 1.0, 2.9, 2.9, 2.5, True)
-    assert found["served"] == Comparison("ours", "peer", 1.0, 2.9, 2.9, 3.0, False)
+    assert found["in_process"] == HeadToHead("ours", "peer", 1.0, 2.9, 2.9, 2.5, True)
+    assert found["served"] == HeadToHead("ours", "peer", 1.0, 2.9, 2.9, 3.0, False)
     assert results.compare(rows[2:]) == {}
 
 

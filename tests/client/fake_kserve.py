@@ -114,6 +114,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         parameters = self._script.config(request.version)
         if parameters is None:
             context.abort(CODE["missing"], f"version {request.version} is not found")
+            raise AssertionError("abort raises")
         answer = service_pb2.ModelConfigResponse()
         answer.config.max_batch_size = self._script.max_batch_size
         version = self._script.claimed or request.version or self._script.version

@@ -71,13 +71,19 @@ def test_arguments_that_make_no_sense(arguments: dict[str, Any], words: str) -> 
             make(**{"address": "localhost:8001", "model": "tiny", **arguments})
 
 
-def test_importing_the_client_needs_no_heavy_library() -> None:
-    heavy = "torch transformers onnxruntime openvino pydantic gevent aiohttp"
-    code = (
-        "import sys\n"
-        "from bantam import Classifier, AsyncClassifier\n"
-        f"print([name for name in {heavy.split()!r} if name in sys.modules])"
-    )
+def loaded(statement: str, names: str) -> list[str]:
+    """Which of these modules a statement loads, in a fresh interpreter."""
+    code = f"import sys\n{statement}\nprint(*sorted(set({names.split()!r}) & sys.modules.keys()))"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.split()
+
+
+def test_importing_the_client_needs_no_heavy_library() -> None:
+    heavy = "optimizer serving torch transformers onnxruntime openvino pydantic typer tritonclient gevent aiohttp grpc"
+    names = "TLS, AsyncClassifier, Classifier, Description, InvalidInputError, UnavailableError"
+    assert loaded(f"from bantam import {names}", heavy) == ["grpc"]
+
+
+def test_importing_the_package_and_the_seam_loads_no_library_at_all() -> None:
+    assert loaded("import bantam, bantam.artifact, bantam.errors, bantam.checkout", "grpc numpy httpcore2 google") == []

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from bantam import TLS, AsyncClassifier, Classifier
+from bantam.artifact import Artifact
 from bantam.errors import ClientError, UnavailableError, UserError
+from serving import tritonserver
+from serving.repository import publish
+from serving.server import Server
 from tests.client.fake_kserve import Certified, Fake, Script
 
 pytestmark = pytest.mark.openssl
@@ -73,6 +77,27 @@ def ask(fake: Fake, twin: str, **options: Any) -> list[str]:
 both = pytest.mark.parametrize("twin", ["sync", "async"])
 
 
+@pytest.mark.triton
+def test_triton_itself_over_tls(
+    files: Path, tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tritonserver.command
+    options = ("use-ssl=1", "use-ssl-mutual=1", "server-cert=server.pem", "server-key=server.key", "root-cert=ca.pem")
+    words = [f"--grpc-{option.replace('=', f'={files}/') if 'use' not in option else option}" for option in options]
+    monkeypatch.setattr(tritonserver, "command", lambda *args, **named: [*usual(*args, **named), *words])
+    publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
+    certified = TLS(ca=files / "ca.pem", cert=files / "client.pem", key=files / "client.key")
+    with Server(tmp_path) as server:
+        with Classifier(server.grpc_address, "tiny", tls=certified, token="t") as classify:
+            assert classify("i love it").scores.keys() == {"joy", "anger", "fear"}
+        for tls in (False, TLS(ca=files / "ca.pem"), TLS(ca=files / "stranger.pem")):
+            with (
+                Classifier(server.grpc_address, "tiny", tls=tls, retries=0) as refused,
+                pytest.raises(UnavailableError, match="port speaks this protocol"),
+            ):
+                refused("i love it")
+
+
 @both
 def test_a_server_certified_by_the_given_authority_is_asked(secure: Fake, files: Path, twin: str) -> None:
     assert ask(secure, twin, tls=TLS(ca=files / "ca.pem")) == ["short", "long"]
@@ -123,7 +148,7 @@ def test_a_token_may_change_between_requests(secure: Fake, files: Path) -> None:
 @both
 def test_who_is_denied_is_told_what_to_check(twin: str) -> None:
     for protocol in ("grpc", "http"):
-        fake = Fake(protocol, Script())  # type: ignore[arg-type]
+        fake = Fake(protocol, Script())
         fake.script.faults = ["denied"]
         with pytest.raises(ClientError, match=r"denies access: told to be denied\. Check `token`"):
             ask(fake, twin, token="wrong")

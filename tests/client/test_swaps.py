@@ -33,7 +33,7 @@ class Version:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact, self.labels = artifact, artifact.manifest.signature.labels
-        self.scores = Engine(artifact.folder, threads=1).scores(TEXTS)
+        self.scores = Engine(artifact.folder, threads=1).probabilities(TEXTS)
         self.thresholds = np.sort(self.scores, axis=0)[2:4].mean(axis=0)
 
     def says(self, row: int, prediction: Prediction) -> bool:

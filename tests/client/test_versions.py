@@ -32,12 +32,11 @@ def test_an_answer_of_a_new_version_is_decided_by_that_version(fake: Fake) -> No
         fake.script.publish("2", TURNED)
         assert classify(TEXT).labels == ["short"]
         assert classify(TEXT).scores == {"short": 0.5, "long": 0.5}
-        assert classify.describe().version == "2"
-        assert classify.describe().thresholds is not None
-        assert dict(zip(classify.describe().labels, classify.describe().thresholds, strict=True)) == {
-            "long": 0.9,
-            "short": 0.1,
-        }
+        described = classify.describe()
+        assert (described.version, described.labels) == ("2", ("short", "long")), (
+            "in the order that it was first read in"
+        )
+        assert described.thresholds == pytest.approx([0.1, 0.9])
         fake.script.publish("1", PARAMETERS)
         assert classify(TEXT).labels == ["short", "long"]
     assert fake.script.configs == 2, "once a version"

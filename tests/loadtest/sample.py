@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from bantam.loadtest.describe import describe, describe_limit, warnings
 from bantam.loadtest.host import Usage
 from bantam.loadtest.kserve import ServerSplit
-from bantam.loadtest.report import LoadTestReport, Texts, describe, describe_limit, warnings
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.schema import LoadTestReport, Texts
 from bantam.loadtest.search import Slo, find_limit
 from bantam.machine import describe_machine
 

@@ -17,13 +17,14 @@ import pytest
 from bantam.client.transport import Target
 from bantam.errors import ClientError, UnavailableError, UserError
 from bantam.loadtest.host import Watch
-from bantam.loadtest.kserve import ENDPOINTS, Endpoint, Tensor, find_input
-from bantam.loadtest.loop import Starter
-from bantam.loadtest.processes import Clients, Closed, Open, Progress, Subject, client_processes
+from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, ModelInput, find_input
+from bantam.loadtest.open_loop import Starter
+from bantam.loadtest.plan import Closed, Open
+from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from tests.client.fake_kserve import Fake, Protocol, Script
 
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
-TEXT = Tensor("TEXT", "BYTES", (-1, 1))
+TEXT = ModelInput("TEXT", "BYTES", (-1, 1))
 
 
 @pytest.fixture(params=PROTOCOLS)
@@ -34,7 +35,7 @@ def fake(request: pytest.FixtureRequest) -> Iterator[Fake]:
 
 
 @contextmanager
-def connected(fake: Fake, timeout: float = 5.0) -> Iterator[tuple[Endpoint, Target]]:
+def connected(fake: Fake, timeout: float = 5.0) -> Iterator[tuple[KserveEndpoint, Target]]:
     target = Target.checked(fake.address, "fake", timeout)
     endpoint = ENDPOINTS[fake.protocol](target)
     try:
@@ -54,7 +55,7 @@ def test_the_input_is_found_in_the_metadata(fake: Fake) -> None:
     fake.script.inputs = [{"name": "sentence", "datatype": "BYTES", "shape": [-1]}]
     with connected(fake) as (endpoint, target):
         tensor = find_input(endpoint.inputs(), target)
-        assert tensor == Tensor("sentence", "BYTES", (-1,))
+        assert tensor == ModelInput("sentence", "BYTES", (-1,))
         endpoint(endpoint.request("four", tensor))
     assert fake.script.batches == [1]
 
@@ -62,19 +63,19 @@ def test_the_input_is_found_in_the_metadata(fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("inputs", "name", "found"),
     [
-        ([Tensor("ids", "INT64", (-1, -1))], None, "ids INT64"),
-        ([TEXT, Tensor("lang", "BYTES", (-1, 1))], None, "lang BYTES"),
+        ([ModelInput("ids", "INT64", (-1, -1))], None, "ids INT64"),
+        ([TEXT, ModelInput("lang", "BYTES", (-1, 1))], None, "lang BYTES"),
         ([TEXT], "text", "with the name 'text'"),
         ([], None, "none described"),
     ],
 )
-def test_inputs_that_are_no_single_text_are_refused(inputs: list[Tensor], name: str | None, found: str) -> None:
+def test_inputs_that_are_no_single_text_are_refused(inputs: list[ModelInput], name: str | None, found: str) -> None:
     with pytest.raises(UserError, match=found):
         find_input(inputs, Target("localhost:1", "m", 1.0), name)
 
 
 def test_an_input_that_is_not_described_can_be_named() -> None:
-    assert find_input([], Target("localhost:1", "m", 1.0), "args") == Tensor("args", "BYTES", (-1,))
+    assert find_input([], Target("localhost:1", "m", 1.0), "args") == ModelInput("args", "BYTES", (-1,))
 
 
 def test_statistics_tell_what_happened_between_two_readings(fake: Fake) -> None:
@@ -117,7 +118,7 @@ def test_a_request_that_takes_too_long_has_failed(fake: Fake) -> None:
 
 
 def test_several_processes_play_one_schedule(fake: Fake) -> None:
-    states: list[Progress] = []
+    states: list[Underway] = []
     with clients(fake, count=2, warmup=3) as found:
         assert fake.script.requests == 6
         result = found.run(Open(100, 1.5, "poisson", seed=5), states.append)

@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from bantam.errors import UserError
+from bantam.loadtest.describe import describe, warnings
 from bantam.loadtest.files import to_csv, to_json, write
 from bantam.loadtest.page import render
-from bantam.loadtest.report import LoadTestReport, describe, warnings
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.schema import LoadTestReport
 from bantam.loadtest.search import Slo, find_limit
 from bantam.loadtest.table import show
 from tests.loadtest import sample as load_test_sample

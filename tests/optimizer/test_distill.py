@@ -101,7 +101,7 @@ def test_several_teachers_are_averaged_and_asked_once(
 
     monkeypatch.setattr(teacher_module, "_forward", counted)
     artifact, _ = distilled(tmp_path, fine_tuned, moods, untrained, teachers=("baseline", "other"), epochs=1)
-    assert artifact.manifest.details["teachers"] == ["baseline", "baseline"]
+    assert artifact.manifest.details["teachers"] == [fine_tuned.digest] * 2
     # Both are the same model here, so that the second one's answers are there already.
     assert len(asked) == -(-len(moods.splits["train"].texts) // 32)
 
@@ -211,7 +211,7 @@ def other_tokens(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 def test_an_exported_teacher_is_refused(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
 ) -> None:
-    exported = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, layout="onnx", name="onnx-fp32"))
+    exported = Artifact(fine_tuned.folder, replace(fine_tuned.manifest, layout="onnx"), "onnx-fp32")
     with pytest.raises(StageError, match=r"learns from 'onnx-fp32', which is onnx fp32. Expected .* before its export"):
         distill.run(exported, DISTILL, context_in(tmp_path, moods, untrained))
 

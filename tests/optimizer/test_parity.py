@@ -8,7 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact, Signature
+from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import ParityError
 from optimizer import logits, parity
 from optimizer.logits import Batch
@@ -23,6 +23,10 @@ def model(batch: Batch) -> NDArray[np.float32]:
     got: NDArray[np.float32] = np.stack([masked.sum(1) / mask.sum(1), masked.max(1)], axis=1).astype(np.float32)
     got /= 10
     return got
+
+
+def test_every_layout_of_a_model_can_be_opened() -> None:
+    assert set(logits.LOADERS) == set(LAYOUTS) - {"scores"}
 
 
 def test_lattice_reaches_both_extremes_but_not_at_once() -> None:
@@ -125,8 +129,10 @@ def test_a_damaged_onnx_weight_is_caught(tiny_artifact: Artifact, tmp_path: Path
     weight.CopyFrom(onnx.numpy_helper.from_array(array, "head"))
     onnx.save(content, damaged / "model.onnx")
     signature, vocabulary = tiny_artifact.manifest.signature, logits.vocabulary(damaged)
-    intact = logits.of(tiny_artifact.folder, tiny_artifact.manifest, threads=1)
+    intact = logits.of(tiny_artifact, threads=1)
     # Not exactly equal: this model's rows, padded or not, are summed in different orders.
     assert parity.check(intact, intact, signature, vocabulary=vocabulary)["max_difference"] < 1e-5
     with pytest.raises(ParityError, match="differs from its source"):
-        parity.check(intact, logits.of(damaged, tiny_artifact.manifest, threads=1), signature, vocabulary=vocabulary)
+        parity.check(
+            intact, logits.of(Artifact(damaged, tiny_artifact.manifest), threads=1), signature, vocabulary=vocabulary
+        )

@@ -72,7 +72,7 @@ def test_width_reaches_its_flops_and_loads(
     assert details["parameters"] == model.num_parameters() < loaded(parent).num_parameters()
     assert (details["tuned"] > 0) == (after.hidden == before.hidden)
     assert artifact.manifest.signature == parent.manifest.signature
-    assert [entry["name"] for entry in artifact.manifest.lineage] == ["baseline", "pruned"]
+    assert [entry["stage"] for entry in artifact.manifest.lineage] == ["finetune", "prune"]
     assert artifact.manifest.random_weights
 
 
@@ -168,6 +168,10 @@ def test_as_many_layers_as_there_are_or_none_is_refused(tmp_path: Path, layers: 
 def test_a_layer_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="2"):
         pruned(tmp_path, "bert", config("layers", layers=[2]))
+
+
+def test_each_method_has_a_config() -> None:
+    assert prune.METHODS.keys() == PRUNING.keys()
 
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.5, 1.5])

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from bantam.artifact import Artifact
 from bantam.errors import StageError
-from optimizer import export, logits, quantize
+from optimizer import export, quantize
 from optimizer.config import ExportConfig
 from optimizer.quantize import embeddings
 from optimizer.quantize.embeddings import packed_rows, quantize_embeddings
 from optimizer.quantize.onnx_4bit import Int4Config
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
+from serving.backend.engine import Engine
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
 
 INT4 = Int4Config(name="onnx-int4")
@@ -83,22 +84,19 @@ def test_products_and_embeddings_are_packed_and_the_classifier_is_not(parent: Ar
     assert model.ir_version >= 10
 
 
-def test_a_text_has_the_same_scores_alone_and_among_others(parent: Artifact, tmp_path: Path) -> None:
+@pytest.mark.parametrize("products", ["fp32", "int8"])
+def test_a_text_has_the_same_probabilities_alone_and_among_others(
+    products: str, parent: Artifact, tmp_path: Path
+) -> None:
+    config = INT4.model_copy(update={"products": products})
+    artifact = quantize.run(parent, config, make_context(tmp_path / products))
+    assert artifact.manifest.compute.batch_invariant is (products == "fp32")
     rng = np.random.default_rng(0)
-    ids = rng.integers(4, VOCABULARY, (5, 20))
-    lengths = (20, 13, 7, 3, 1)
-    mask = (np.arange(20) < np.array(lengths)[:, None]).astype(np.int64)
-    pad = parent.manifest.signature.pad_token_id
-    everything = {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask, "token_type_ids": 0 * ids}
-    batch = {name: everything[name] for name in parent.manifest.signature.inputs}
-    for products in ("fp32", "int8"):
-        context = make_context(tmp_path / products)
-        artifact = quantize.run(parent, INT4.model_copy(update={"products": products}), context)
-        scores = logits.of(artifact.folder, artifact.manifest, threads=1)
-        together = scores(batch)
-        for row, length in enumerate(lengths):
-            alone = scores({name: array[row : row + 1, :length] for name, array in batch.items()})
-            np.testing.assert_allclose(together[row : row + 1], alone, rtol=1e-3, atol=1e-3 * np.abs(together).max())
+    texts = [" ".join(f"w{i}" for i in rng.integers(0, VOCABULARY - 4, length)) for length in (20, 13, 7, 3, 1, 40)]
+    engine = Engine(artifact.folder, threads=1)
+    alone = np.concatenate([engine.probabilities([text]) for text in texts])
+    assert np.ptp(alone, axis=0).max() > 0.1
+    np.testing.assert_allclose(engine.probabilities(texts), alone, rtol=0, atol=1e-5)
 
 
 def test_larger_blocks_are_smaller_files(parent: Artifact, tmp_path: Path) -> None:

@@ -84,7 +84,6 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
     _write_tokenizer(folder)
     inputs = ("input_ids",) if model_type == "fnet" else ("input_ids", "attention_mask")
     manifest = Manifest(
-        name="baseline",
         stage="finetune",
         key="0" * 64,
         layout="hf",
@@ -97,7 +96,7 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
         ),
         compute=Compute(batch_invariant="attention_mask" in inputs),
         deployable=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-        lineage=({"name": "baseline", "stage": "finetune", "key": "0" * 64, "config": {}},),
+        lineage=({"stage": "finetune", "key": "0" * 64, "config": {}},),
         random_weights=True,
     )
     return Artifact(folder, seal(folder, manifest))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bantam.report.compare import Comparison, compare, figures_of
+from bantam.report.compare import RunComparison, compare, figures_of
 from bantam.report.compare_table import show
 from bantam.report.file import read_report
 from bantam.report.schema import Report
@@ -32,18 +32,18 @@ def changed(report: Report, **changes: Any) -> Report:
     return Report.model_validate(dump)
 
 
-def printed(found: Comparison, width: int = 120) -> str:
+def printed(found: RunComparison, width: int = 120) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     show(found, console, ("build/one", "build/other"))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def doubtful(found: Comparison) -> dict[str, str]:
+def doubtful(found: RunComparison) -> dict[str, str]:
     return {doubt.figures: doubt.reason for doubt in found.doubts}
 
 
-def changes(found: Comparison) -> dict[str, float | None]:
+def changes(found: RunComparison) -> dict[str, float | None]:
     return {f"{line.column.group}: {line.column.title}": line.change for line in found.chosen}
 
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 
-from bantam.report import plots
+from bantam.report import svg
 from bantam.report.file import read_report
 from bantam.report.page import render, seconds
 from bantam.report.ranking import on_front
@@ -196,9 +196,9 @@ def test_text_and_lines_have_enough_contrast(theme: int) -> None:
     pairs = [(text, back) for text in ("ink", "muted", "accent", "bad", "good") for back in ("surface", "page", "tint")]
     for text, back in [*pairs, ("ink", "code"), ("warn", "warn-tint"), ("surface", "accent")]:
         assert contrast(colors[text], colors[back]) >= 4.5, f"{text} on {back}"
-    for name in (name for name in plots.VARIABLES if name.startswith("series")):
+    for name in (name for name in svg.VARIABLES if name.startswith("series")):
         assert contrast(colors[name], colors["surface"]) >= 3, name
-    assert set(plots.VARIABLES) <= colors.keys(), "a plot uses a colour that the page does not define"
+    assert set(svg.VARIABLES) <= colors.keys(), "a plot uses a colour that the page does not define"
 
 
 def test_the_table_marks_the_front(report: Report, html: str) -> None:

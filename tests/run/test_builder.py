@@ -41,7 +41,8 @@ def first(tmp_path_factory: pytest.TempPathFactory, moods: Dataset, untrained: C
     folder = tmp_path_factory.mktemp("build") / "first"
     artifacts, said = run(folder, moods, untrained)
     assert [line.split()[1] for line in said if "made in" in line] == ["made"] * 3
-    assert artifacts["recovered"].manifest.details["teachers"] == ["baseline"]
+    assert artifacts["recovered"].manifest.details["teachers"] == [artifacts["baseline"].digest]
+    assert [artifact.name for artifact in artifacts.values()] == ["baseline", "cut", "recovered"]
     return folder
 
 

@@ -35,7 +35,7 @@ SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
 def artifact(name: str, layout: str = "onnx", mb: int = 0) -> Artifact:
     """One of a size that is only said."""
     files = {"weights": {"bytes": mb * 10**6, "sha256": "0"}} if mb else {}
-    manifest = Manifest(name, "export", "k", layout, SIGNATURE, Compute(), deployable=tuple(files), files=files)
+    manifest = Manifest("export", "k", layout, SIGNATURE, Compute(), deployable=tuple(files), files=files)
     return Artifact(Path(name), manifest)
 
 

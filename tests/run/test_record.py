@@ -8,7 +8,8 @@ from typing import Any
 
 from bantam.artifact import Artifact, Manifest, Signature
 from bantam.report.schema import InProcess, Variant
-from bantam.run.record import behind, sparsity_notes
+from bantam.run.record import behind, sparsity_notes, steps
+from optimizer.config import ExportConfig, FinetuneConfig, PruneConfig
 
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
 SPARSE = {"sparsity": {"pattern": "magnitude", "ratio": 0.25, "modules": []}}
@@ -16,14 +17,14 @@ SPARSE = {"sparsity": {"pattern": "magnitude", "ratio": 0.25, "modules": []}}
 
 def artifact(name: str, parents: tuple[str, ...], **details: Any) -> Artifact:
     """One that was made from ``parents`` in turn."""
-    lineage = tuple({"name": step} for step in (*parents, name))
-    manifest = Manifest(name, "prune", "k", "onnx", SIGNATURE, lineage=lineage, details=details)
+    lineage = tuple({"key": step} for step in (*parents, name))
+    manifest = Manifest("prune", name, "onnx", SIGNATURE, lineage=lineage, details=details)
     return Artifact(Path(name), manifest)
 
 
 def run_of(*artifacts: Artifact) -> Any:
     """As much of a run as the notes look at."""
-    by_name = {one.manifest.name: one for one in artifacts}
+    by_name = {one.name: one for one in artifacts}
     scored = {name: SimpleNamespace(artifact=one) for name, one in by_name.items()}
     return SimpleNamespace(artifacts=by_name, scored=scored)
 
@@ -63,3 +64,17 @@ def test_without_a_dense_twin_nothing_is_claimed() -> None:
     (note,) = sparsity_notes(RUN, [record("dense", 2.0, parameters=50), record("exported", 1.0)])
     assert note.endswith("no dense twin was measured.")
     assert sparsity_notes(RUN, [record("dense", 2.0)]) == []
+
+
+def test_a_run_reports_its_own_names_of_what_it_made() -> None:
+    stages = (
+        FinetuneConfig(stage="finetune", name="dense"),
+        PruneConfig(stage="prune", name="zeros", parent="dense", method="magnitude"),
+        ExportConfig(stage="export", name="exported", parent="zeros", format="onnx"),
+    )
+    run: Any = SimpleNamespace(**vars(RUN), recipe=SimpleNamespace(stages=stages))
+    found = steps(run, "exported")
+    assert [(step.name, step.stage, step.key) for step in found] == [
+        ("dense", "finetune", "dense"), ("zeros", "prune", "zeros"), ("exported", "export", "exported")
+    ]  # fmt: skip
+    assert found[-1].config["parent"] == "zeros"
