@@ -89,7 +89,7 @@ def test_the_engines_in_triton_leave_no_trace(
     with Server(tmp_path / "repository", isolated=isolated) as server:
         for name in server.models:
             with Classifier(server.grpc_address, name) as client:
-                assert client.scores(["love"]).shape == (1, 3)
+                assert client.probabilities(["love"]).shape == (1, 3)
         triton = psutil.Process(server.pid)
         for process in (triton, *triton.children()):
             found = process.environ()
