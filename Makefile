@@ -6,6 +6,7 @@ DATA = goemotions-ekman
 RECIPE = int8
 PROFILE = quick
 MAX_DROP =
+METRIC =
 ALL =
 NAME =
 PORT =
@@ -40,7 +41,8 @@ help: ## List the targets and the variables
 	  'TARGET=$(TARGET)' 'cpu or gpu: gpu sets up the CUDA builds instead' \
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
 	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
-	  'MAX_DROP=$(MAX_DROP)' "macro-F1 points that may be lost, such as 0.5; empty: the recipe's budget" \
+	  'MAX_DROP=$(MAX_DROP)' "points that may be lost, such as 0.5; empty: the recipe's budget" \
+	  'METRIC=$(METRIC)' 'what they are points of: macro-f1 (if empty), micro-f1, accuracy, average-precision, recall@precision=0.95, f1:LABEL' \
 	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
 	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
 	  'ARGS=$(ARGS)' 'more for the command: make load-test ARGS="--help", make test ARGS="-k data"' \
@@ -49,7 +51,7 @@ help: ## List the targets and the variables
 
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
 	@$(BANTAM) optimize '$(MODEL)' --data '$(DATA)' --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
-	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(if $(NAME),--name '$(NAME)') $(ARGS)
+	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') $(ARGS)
 
 study: RECIPE = study
 study: optimize ## Measure what each step is worth: distilled, pruned, both; in fp32, int8 and 4 bits

@@ -11,6 +11,8 @@
     ├── StageError             a stage of the optimizer failed
     │   ├── ParityError        an exported model does not compute what its source computes
     │   └── DiskFullError      no space left while writing
+    ├── GateError              nothing may be published; the version before stays
+    │   └── UnfaithfulError    what is served answers otherwise than what was measured
     ├── ArtifactError          an artifact folder is damaged or not an artifact
     ├── ServerError            the server did not start, or stopped
     └── ClientError            a request failed
@@ -62,6 +64,14 @@ class ParityError(StageError):
 
 class DiskFullError(StageError):
     """There was no space left on the device while a file was written."""
+
+
+class GateError(BantamError):
+    """Nothing of what was made may be published; the version before stays. The message says what was missing."""
+
+
+class UnfaithfulError(GateError):
+    """What is served answers otherwise than what was measured in process."""
 
 
 class ArtifactError(BantamError):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from bantam.report.schema import Machine
+from bantam.report.provenance import Machine
 from serving.backend.cores import usable_cores
 
 INSTRUCTION_SETS = (

@@ -1,22 +1,19 @@
 """Quality of a classifier from its scores: thresholds, F1, accuracy, slices, and the drop against a baseline.
 
 All functions are pure and take probabilities ``scores`` float ``[rows, labels]`` and ``targets``: uint8
-``[rows, labels]`` for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones. F1 values are fractions from 0
-to 1, drops are points (hundredths). Metrics are built from counts of true positives, because the bootstrap needs 10,000
-of them, for which scikit-learn's functions (the tests check these against them) are far too slow.
+``[rows, labels]`` for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones. Decisions are bool
+``[rows, labels]``. F1 values are fractions from 0 to 1, drops are points (hundredths).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-
-RESAMPLES = 10_000
+from optimizer.metric import RESAMPLES, Array, Measure, f1_from_counts
 
 
 def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
@@ -53,16 +50,42 @@ def one_hot(targets: Array, labels: int) -> Array:
     return np.equal(np.arange(labels), targets[:, None])
 
 
-def f1_from_counts(true_positive: Array, predicted: Array, actual: Array) -> Array:
-    """F1 = 2 tp / (predicted + actual), elementwise; 0 where nothing is predicted and nothing is there."""
-    total = predicted + actual
-    zero = np.zeros_like(total, dtype=np.float64)
-    return np.asarray(np.divide(2.0 * true_positive, total, out=zero, where=total > 0))
+def halves(actual: Array, *, seed: int = 0) -> Array:
+    """Bool ``[rows]``: a random half of the rows, with about half of each label's in it.
+
+    Rows are ordered by their labels, the rarest label first, and by chance where these are the same; every other one
+    is in the half.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(actual))
+    frequent_first = np.argsort(-actual.sum(axis=0), kind="stable")
+    order = shuffled[np.lexsort([actual[shuffled, label] for label in frequent_first])]
+    first = np.zeros(len(actual), dtype=bool)
+    first[order[::2]] = True
+    return first
+
+
+def cross_fitted(scores: Array, targets: Array, answers: Array | None = None) -> Array:
+    """Decisions on dev that were not tuned on the rows they are judged on.
+
+    Thresholds are tuned on one half of the rows and decide the other, and swapped. ``answers``: other scores of the
+    same rows, such as a server's, to be decided by the thresholds that ``scores`` give. Single-label: the best label.
+    """
+    answers = scores if answers is None else answers
+    if targets.ndim == 1:
+        return predict(answers, None)
+    decided, first = np.empty(scores.shape, dtype=bool), halves(targets > 0)
+    for judged in (first, ~first):
+        decided[judged] = predict(answers[judged], tune_thresholds(scores[~judged], targets[~judged]))
+    return decided
 
 
 def quality(scores: Array, targets: Array, thresholds: Sequence[float] | None) -> dict[str, float]:
+    """:func:`quality_of` the decisions that ``thresholds`` give."""
+    return quality_of(scores, predict(scores, thresholds), one_hot(targets, scores.shape[1]))
+
+
+def quality_of(scores: Array, predicted: Array, actual: Array) -> dict[str, float]:
     """Macro and micro F1, accuracy (multi-label: all of a row's labels right), top1 (the best-scored label is true)."""
-    predicted, actual = predict(scores, thresholds), one_hot(targets, scores.shape[1])
     hits = predicted & actual
     rows = np.arange(len(scores))
     return {
@@ -73,31 +96,31 @@ def quality(scores: Array, targets: Array, thresholds: Sequence[float] | None) -
     }
 
 
-def per_label(
-    scores: Array, targets: Array, thresholds: Sequence[float] | None, labels: Sequence[str]
-) -> list[dict[str, Any]]:
+def per_label(predicted: Array, actual: Array, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Support (rows) and F1 of each label."""
-    predicted, actual = predict(scores, thresholds), one_hot(targets, scores.shape[1])
     f1 = f1_from_counts((predicted & actual).sum(0), predicted.sum(0), actual.sum(0))
     return [{"label": label, "support": int(actual[:, i].sum()), "f1": float(f1[i])} for i, label in enumerate(labels)]
 
 
-def bootstrap_drop(
-    baseline: Array, variant: Array, actual: Array, *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float, float]:
-    """Drop of macro-F1 from baseline to variant in points, with its 95% interval: ``(drop, low, high)``.
+class Drop(NamedTuple):
+    """What was lost against the baseline, in points, and the 95% interval of it; negative is a gain."""
 
-    A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over test rows as in Koehn 2004): rows
-    are drawn with replacement, the same for both. All three arguments are bool ``[rows, labels]``.
+    points: float
+    low: float
+    high: float
+
+
+def bootstrap_drop(
+    baseline: Measure, variant: Measure, rows: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Drop:
+    """Drop of a metric from baseline to variant, both measured on the same ``rows``.
+
+    A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over rows as in Koehn 2004): rows are
+    drawn with replacement, the same for both.
     """
-    rows = len(actual)
-    # One column for each count that F1 needs, so that a resample is a matrix product with its row weights.
-    columns = np.hstack([baseline & actual, variant & actual, baseline, variant, actual]).astype(np.float32)
 
     def drops(weights: Array) -> Array:
-        tp_base, tp_variant, n_base, n_variant, n_actual = np.split(weights @ columns, 5, axis=1)
-        gap = f1_from_counts(tp_base, n_base, n_actual) - f1_from_counts(tp_variant, n_variant, n_actual)
-        return np.asarray(100.0 * gap.mean(axis=1))
+        return 100.0 * (baseline(weights) - variant(weights))
 
     rng, chunk = np.random.default_rng(seed), 250
     samples = []
@@ -107,8 +130,18 @@ def bootstrap_drop(
         weights = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
         samples.append(drops(weights.astype(np.float32)))
     low, high = np.percentile(np.concatenate(samples), [2.5, 97.5])
-    point = drops(np.ones((1, rows), dtype=np.float32))[0]
-    return float(point), float(low), float(high)
+    return Drop(float(drops(np.ones((1, rows), dtype=np.float32))[0]), float(low), float(high))
+
+
+def rows_to_prove(drop: Drop, rows: int, budget: float) -> int | None:
+    """Rows on which the interval of this ``drop``, seen on ``rows``, would end within ``budget`` points.
+
+    An interval's half-width shrinks with the square root of the rows, so that it takes
+    ``rows * ((high - points) / (budget - points))^2``. None if more would not help: the drop itself is beyond it.
+    """
+    if drop.points >= budget:
+        return None
+    return max(rows, math.ceil(rows * ((drop.high - drop.points) / (budget - drop.points)) ** 2))
 
 
 LENGTH_SLICES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, None))

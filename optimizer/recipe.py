@@ -35,6 +35,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 from bantam.errors import RecipeError
 from optimizer.config import AnyStage, Config, ExportConfig, FinetuneConfig, TrainingConfig
 from optimizer.kinds import check_fit, config_classes, read_stage
+from optimizer.metric import Metric, MetricField
 
 RECIPES = Path(__file__).with_name("recipes")
 PROFILES = ("quick", "full")
@@ -48,7 +49,7 @@ class MeasureConfig(Config):
     """How variants are measured; the same for all of them."""
 
     texts: int = Field(200, ge=10)
-    """Texts of the test split in one round, drawn with a fixed seed."""
+    """Texts of the dev split in one round, drawn with a fixed seed."""
     rounds: int = Field(5, ge=1)
     """Rounds, interleaved over the variants: A B C A B C ..."""
     rate_seconds: float = Field(5.0, gt=0)
@@ -98,7 +99,8 @@ class Recipe(Config):
     name: str
     description: str
     max_drop_points: float = Field(1.0, gt=0)
-    """The budget: macro-F1 points that the chosen variant may lose against the baseline."""
+    """The budget: points of ``metric`` that the chosen variant may lose against the baseline."""
+    metric: MetricField = Metric()
     stages: tuple[Annotated[SerializeAsAny[AnyStage], BeforeValidator(read_stage)], ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     serving: ServingConfig = ServingConfig()

@@ -11,7 +11,7 @@ from typing import Literal
 from hdrh.histogram import HdrHistogram
 from pydantic import Field
 
-from bantam.report.schema import Count, Machine, Positive, Record, Share
+from bantam.report.provenance import Count, Machine, Positive, Record, Share
 
 
 class Quantile(Record):

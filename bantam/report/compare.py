@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from bantam.report.schema import BASELINE, Report, Variant
-from bantam.report.text import COLUMNS, Column, Values, milliseconds, served_name, share, times
+from bantam.report.text import COLUMNS, Column, Values, metric, milliseconds, served_name, share, times
 
 Figures = Literal["quality", "times", "memory", "sizes"]
 GROUPS: Mapping[str, Figures] = {"Quality": "quality", "In process, ms": "times", "Served, ms": "times"}
@@ -128,8 +128,10 @@ def _doubts(a: Report, b: Report) -> Iterator[Doubt]:
     data = _other_data(a, b)
     if data:
         yield Doubt("quality", data)
-    elif _at(a, "quality", "split", "rows") != _at(b, "quality", "split", "rows"):
+    elif _at(a, "on_dev", "split", "rows") != _at(b, "on_dev", "split", "rows"):
         yield Doubt("quality", "it was measured on other rows")
+    if metric(a) != metric(b):
+        yield Doubt("quality", f"drops are points of {metric(a)} and of {metric(b)}")
     if a.random_weights or b.random_weights:
         yield Doubt("quality", "random weights have none")
     machine = [name for name in MACHINE if getattr(a.machine, name) != getattr(b.machine, name)]
@@ -158,8 +160,8 @@ def _other_data(a: Report, b: Report) -> str | None:
 def _notes(a: Report, b: Report, doubtful: set[Figures]) -> Iterator[str]:
     """What a reader has to know of figures that can be compared."""
     first, second = a.variant(BASELINE), b.variant(BASELINE)
-    if "quality" not in doubtful and first.quality and second.quality:
-        old, new = first.quality.macro_f1, second.quality.macro_f1
+    if "quality" not in doubtful and first.on_dev and second.on_dev:
+        old, new = first.on_dev.macro_f1, second.on_dev.macro_f1
         if old is not None and new is not None and old != new:
             yield f"Each drop is against its own run's baseline: macro-F1 {share(old)} in A, {share(new)} in B."
         yield "Each interval is against its own baseline; of a difference between A and B, reports know no interval."
@@ -191,12 +193,16 @@ def _differences(a: Report, b: Report) -> Iterator[Difference]:
 
 def _settings(report: Report) -> dict[str, Any]:
     names = ("model", "data", "recipe", "profile", "chosen", "random_weights")
-    return {**{name: getattr(report, name) for name in names}, "budget": report.budget.max_drop_points}
+    return {
+        **{name: getattr(report, name) for name in names},
+        "budget": report.budget.max_drop_points,
+        "metric": metric(report),
+    }
 
 
 def _measuring(report: Report) -> dict[str, Any]:
     protocol = _at(report, "served", "protocol", "slo_ms")
-    return {**_flat(report.conditions), **_flat(_at(report, "quality", "split", "rows")), **_flat(protocol)}
+    return {**_flat(report.conditions), **_flat(_at(report, "on_dev", "split", "rows")), **_flat(protocol)}
 
 
 def _at(report: Report, part: str, *names: str) -> dict[str, Any]:

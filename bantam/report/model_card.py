@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 from bantam.report.file import write_files
 from bantam.report.page import labels, seconds, slices
-from bantam.report.schema import BASELINE, DataSource, ModelSource, Report, StageStep, Variant
+from bantam.report.provenance import DataSource, ModelSource, StageStep
+from bantam.report.schema import BASELINE, Report, Variant
 from bantam.report.templates import markdown
 from bantam.report.text import (
     COLUMNS,

@@ -11,8 +11,9 @@ from typing import Any
 from jinja2 import Environment
 
 from bantam.report import plots
+from bantam.report.provenance import StageStep
 from bantam.report.ranking import on_front
-from bantam.report.schema import BASELINE, Quality, Report, Slice, StageStep, Variant
+from bantam.report.schema import BASELINE, Quality, Report, Slice, Variant
 from bantam.report.templates import html
 from bantam.report.text import (
     COLUMNS,
@@ -23,6 +24,7 @@ from bantam.report.text import (
     headline,
     kind,
     megabytes,
+    metric,
     milliseconds,
     points,
     serve_command,
@@ -122,7 +124,7 @@ def cards(report: Report) -> list[Card]:
     quality = chosen.quality
     if quality and quality.drop_points is not None and not report.random_weights:
         detail = f"points lost, budget {report.budget.max_drop_points:g}"
-        found.append(Card("Macro-F1 drop", points(quality.drop_points), detail))
+        found.append(Card(f"{metric(report)} drop", points(quality.drop_points), detail))
     if chosen.served:
         served = chosen.served
         detail = f"p99 {milliseconds(served.p99_ms)} ms, {'gRPC' if served.protocol == 'grpc' else 'HTTP'}"

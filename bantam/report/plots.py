@@ -75,8 +75,9 @@ def tradeoff(report: Report) -> Markup | None:
     with new_figure(3.4) as figure:
         axes = figure.subplots()
         _front(axes, [(latency, f1) for _, latency, f1 in drawn])
-        baseline = report.variant(BASELINE).quality
-        base_f1 = baseline.macro_f1 if baseline else None
+        baseline = report.variant(BASELINE).on_dev
+        # Drops in points of another metric have no place on this axis.
+        base_f1 = baseline.macro_f1 if baseline and report.budget.is_macro_f1 else None
         if base_f1 is not None:
             _budget(axes, base_f1, report.budget.max_drop_points)
         for item, latency, f1 in drawn:
@@ -120,7 +121,7 @@ def _budget(axes: Axes, base_f1: float, points: float) -> None:
 
 
 def _interval(axes: Axes, item: Series, latency: float, base_f1: float | None, *, faint: bool) -> None:
-    quality = item.variant.quality
+    quality = item.variant.on_dev
     if base_f1 is not None and quality is not None and quality.drop_ci95 is not None:
         low, high = (base_f1 - end / 100 for end in reversed(quality.drop_ci95))
         style: Any = {"linewidth": 0.8, "alpha": 0.35} if faint else {"linewidth": item.width}

@@ -38,10 +38,10 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def trade_off(variant: Variant) -> tuple[float, float] | None:
-    """In-process p50 in milliseconds and macro-F1; None if either was not measured."""
-    if variant.in_process is None or variant.quality is None or variant.quality.macro_f1 is None:
+    """In-process p50 in milliseconds and macro-F1 where all variants have it; None if either was not measured."""
+    if variant.in_process is None or variant.on_dev is None or variant.on_dev.macro_f1 is None:
         return None
-    return variant.in_process.p50_ms, variant.quality.macro_f1
+    return variant.in_process.p50_ms, variant.on_dev.macro_f1
 
 
 def on_front(variants: Sequence[Variant]) -> set[str]:

@@ -9,44 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from bantam.report.provenance import Count, DataSource, Machine, ModelSource, Positive, Record, Share, StageStep
 
 SCHEMA = 1
 BASELINE = "baseline"
 """Name of the variant that all others are compared with."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Record(BaseModel):
-    """Frozen; refuses unknown keys, infinities and NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
-
-
-class Machine(Record):
-    """Where it was measured; see :func:`bantam.machine.describe_machine`."""
-
-    cpu: str | None = None
-    cores: int | None = Field(None, ge=1)
-    """Cores that this process may use."""
-    isa: tuple[str, ...] | None = None
-    """Instruction sets that make classifiers faster, such as ``avx512_vnni``."""
-    gpu: str | None = None
-    memory_gib: Positive | None = None
-    os: str | None = None
-
-
-class StageStep(Record):
-    """One step of a variant's lineage, by the run's name for it."""
-
-    name: str
-    stage: str
-    key: str | None = None
-    seconds: float | None = Field(None, ge=0)
-    config: dict[str, Any] = {}
 
 
 class Slice(Record):
@@ -69,7 +38,7 @@ class LabelQuality(Record):
 
 
 class Quality(Record):
-    """Quality in process, with thresholds tuned on dev."""
+    """Quality in process. Test is decided by thresholds tuned on dev; dev by those of its other half."""
 
     split: str
     rows: int = Field(ge=1)
@@ -79,12 +48,19 @@ class Quality(Record):
     """Multi-label: share of rows with exactly the right set of labels."""
     top1: Share | None = None
     """Share of rows whose highest score belongs to one of their labels."""
+    metric_value: Share | None = None
+    """The budget's metric."""
     drop_points: float | None = None
-    """Macro-F1 points lost against the baseline; negative is a gain. Absent for the baseline itself."""
+    """Points of the budget's metric lost against the baseline; negative is a gain. Absent for the baseline itself."""
     drop_ci95: tuple[float, float] | None = None
     """Paired bootstrap interval of ``drop_points``."""
     slices: dict[str, Slice] | None = None
     per_label: tuple[LabelQuality, ...] | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The budget's metric: macro-F1 where no other is named."""
+        return self.macro_f1 if self.metric_value is None else self.metric_value
 
 
 class Latency(Record):
@@ -146,8 +122,16 @@ class Variant(Record):
     """Peak resident memory of a process that loads this variant alone and answers the texts."""
     train_s: float | None = Field(None, ge=0)
     quality: Quality | None = None
+    """On test for the baseline and the chosen variant, on dev for all others."""
+    quality_dev: Quality | None = None
+    """Of the baseline and the chosen variant on dev, where all variants compare: what the choice was made by."""
     in_process: InProcess | None = None
     served: Served | None = None
+
+    @property
+    def on_dev(self) -> Quality | None:
+        """Quality on the split that all variants of the report have."""
+        return self.quality_dev or self.quality
 
 
 class Dropped(Record):
@@ -161,8 +145,19 @@ class Budget(Record):
     """What the chosen variant may lose."""
 
     max_drop_points: Positive
+    metric: str | None = None
+    """What it is in points of; macro-f1 if absent."""
     met: bool | None = None
     """Absent if it could not be judged, as with random weights."""
+    nearest: str | None = None
+    """The compressed variant that came nearest, if none kept the budget."""
+    rows_needed: int | None = Field(None, ge=1)
+    """Rows of dev that would prove a drop like that one within the budget; absent if no number would."""
+
+    @property
+    def is_macro_f1(self) -> bool:
+        """Whether drops are in points of macro-F1."""
+        return self.metric in (None, "macro-f1")
 
 
 class Optimize(Record):
@@ -170,34 +165,6 @@ class Optimize(Record):
 
     peak_rss_mb: Positive | None = None
     seconds: float | None = Field(None, ge=0)
-
-
-class DataSource(Record):
-    """Where the texts come from."""
-
-    source: str | None = None
-    licence: str | None = None
-    digest: str | None = None
-    hub_id: str | None = None
-    """The data set on the Hugging Face hub; absent for a user's own file."""
-    task: Literal["multi_label", "single_label"] | None = None
-    language: str | None = None
-    """ISO 639-1 code."""
-    about: str | None = None
-    """What the texts are, and whom they leave out."""
-    rows: dict[str, Count] | None = None
-    """Rows of each split."""
-
-
-class ModelSource(Record):
-    """Where the weights come from."""
-
-    source: str | None = None
-    revision: str | None = None
-    licence: str | None = None
-    digest: str | None = None
-    hub_id: str | None = None
-    """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
 
 
 class Published(Record):

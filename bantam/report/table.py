@@ -23,6 +23,7 @@ from bantam.report.text import (
     dropped,
     headline,
     kind,
+    metric,
     serve_command,
 )
 
@@ -100,9 +101,10 @@ def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
     """What the reader of the table has to know, one line each."""
     machine = report.machine
     where = [machine.cpu, f"{machine.cores} cores" if machine.cores else None, machine.gpu, report.created]
-    lines = [
-        f"{MARK} chosen ({kind(report.variant(report.chosen))}). Drop: macro-F1 points lost, same rows as the baseline."
-    ]
+    chosen = report.variant(report.chosen)
+    lost = "macro-F1 points lost" if report.budget.is_macro_f1 else f"points of {metric(report)} lost"
+    rows = f"on {chosen.on_dev.split}, " if chosen.on_dev and chosen.quality_dev else ""
+    lines = [f"{MARK} chosen ({kind(chosen)}). Drop: {lost} {rows}same rows as the baseline."]
     names = {variant.name for variant in shown}
     lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]
     lines += [f"Note: {note}" for note in report.notes]

@@ -104,9 +104,9 @@ def _one(show: Callable[[float], str]) -> Callable[[Values], str]:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("Quality", "Macro-F1", _path("quality.macro_f1"), _one(share), "Macro\nF1"),
-    Column("Quality", "Drop, points", _path("quality.drop_points"), _one(points), "Drop\npoints"),
-    Column("Quality", "95% interval", _path("quality.drop_ci95"), interval, "95%\ninterval"),
+    Column("Quality", "Macro-F1", _path("on_dev.macro_f1"), _one(share), "Macro\nF1"),
+    Column("Quality", "Drop, points", _path("on_dev.drop_points"), _one(points), "Drop\npoints"),
+    Column("Quality", "95% interval", _path("on_dev.drop_ci95"), interval, "95%\ninterval"),
     Column("In process, ms", "p50", _path("in_process.p50_ms"), _one(milliseconds), "Process\np50 ms"),
     Column("In process, ms", "p95", _path("in_process.p95_ms"), _one(milliseconds), "\np95 ms"),
     Column("In process, ms", "p99", _path("in_process.p99_ms"), _one(milliseconds), "\np99 ms"),
@@ -135,7 +135,12 @@ def headline(report: Report) -> tuple[str, str, str]:
     chosen = report.variant(report.chosen)
     verb = "The baseline stays" if chosen.name == BASELINE else f"{chosen.name} was chosen"
     reason = f": {report.chosen_reason.rstrip('.')}" if report.chosen_reason else f" ({kind(chosen)})"
-    return f"{verb}{reason}.", _gains(report, chosen), _cost(report, chosen.quality)
+    return f"{verb}{reason}.", _gains(report, chosen), _cost(report, chosen.quality, chosen.on_dev)
+
+
+def metric(report: Report) -> str:
+    """What drops are in points of."""
+    return "Macro-F1" if report.budget.is_macro_f1 else f"{report.budget.metric}"
 
 
 def _gains(report: Report, chosen: Variant) -> str:
@@ -156,21 +161,26 @@ def _ratio(ratio: float, better: str, worse: str) -> str:
     return f"{times(ratio)} {better}" if ratio >= 1 else f"{times(1 / ratio)} {worse}"
 
 
-def _cost(report: Report, quality: Quality | None) -> str:
+def _cost(report: Report, quality: Quality | None, on_dev: Quality | None) -> str:
     """The drop of the chosen variant, and the budget."""
     limit = f"{report.budget.max_drop_points:g} point{'' if report.budget.max_drop_points == 1 else 's'}"
     verdict = {True: f"the budget of {limit} is kept", False: f"the budget of {limit} is NOT kept", None: ""}
     end = verdict[report.budget.met] or f"the budget of {limit} was not judged"
     if report.random_weights:
         return f"Random weights: quality means nothing here, {end}."
-    if quality is None or quality.macro_f1 is None:
+    if quality is None or quality.value is None:
         return f"Its quality was not measured, {end}."
+    figure = f"{metric(report)} {share(quality.value)}"
+    if on_dev is not None and on_dev != quality:
+        figure = f"{figure} on {quality.split}"
+        if on_dev.drop_ci95 is not None:
+            end = f"on {on_dev.split} {interval(on_dev.drop_ci95)}: {end}"
     if quality.drop_points is None:
-        return f"Macro-F1 {share(quality.macro_f1)}; {end}."
+        return f"{figure}; {end}."
     side = "below" if quality.drop_points >= 0 else "above"
     ci = f" (drop with 95% interval {interval(quality.drop_ci95)})" if quality.drop_ci95 else ""
     amount = points(abs(quality.drop_points))
-    return f"Macro-F1 {share(quality.macro_f1)}, {amount} points {side} the baseline{ci}; {end}."
+    return f"{figure}, {amount} points {side} the baseline{ci}; {end}."
 
 
 RANDOM_WEIGHTS = "RANDOM WEIGHTS: sizes and times mean something, predictions and quality do not."

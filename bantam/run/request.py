@@ -28,8 +28,19 @@ class OptimizeRequest:
     profile: Annotated[str, Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick"
     target: Annotated[Literal["cpu", "gpu"], Option()] = "cpu"
     max_drop: Annotated[
-        float | None, Option(help="Budget: macro-F1 points that may be lost. The recipe's own if left out.", min=0.01)
+        float | None, Option(help="Budget: points that may be lost. The recipe's own if left out.", min=0.01)
     ] = None
+    metric: Annotated[
+        str | None,
+        Option(
+            help="What the budget is in points of: macro-f1, micro-f1, accuracy, average-precision, "
+            "recall@precision=0.95, f1:LABEL. The recipe's own if left out."
+        ),
+    ] = None
+    require_gain: Annotated[
+        bool,
+        Option("--require-gain", help="Publish nothing, and fail, if no compressed variant keeps the budget and pays."),
+    ] = False
     name: Annotated[str | None, Option(help="Name to publish under; the model's own if left out.")] = None
     random_init: Annotated[
         bool, Option("--random-init", help="Random weights: plan size, latency and memory before a download.")

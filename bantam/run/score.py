@@ -1,4 +1,4 @@
-"""The scores of a variant on dev and test, computed in process and kept on disk; its thresholds come from dev alone."""
+"""The scores of a variant on dev, and on test when it is asked for; computed in process and kept on disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ from optimizer.stage import RunContext
 
 @dataclass(frozen=True)
 class Scored:
-    """A variant with what it answers on the test split."""
+    """A variant with what it answers in process: probabilities ``[rows, labels]`` of a split."""
 
     artifact: Artifact
-    test: NDArray[np.float32]
-    """Probabilities ``[rows, labels]``."""
+    dev: NDArray[np.float32]
     thresholds: tuple[float, ...] | None
-    """Per label, tuned on dev; None for single-label tasks, where the best label wins."""
+    """Per label, tuned on all of dev; None for single-label tasks, where the best label wins."""
+    test: NDArray[np.float32] | None = None
+    """None as long as nobody has looked: test is for the baseline and for what is to be published."""
+
+    def on(self, split: str) -> NDArray[np.float32]:
+        """The scores of ``dev`` or ``test``; KeyError for a split that was not scored."""
+        found = {"dev": self.dev, "test": self.test}[split]
+        if found is None:
+            raise KeyError(f"{self.artifact.folder.name} was not scored on {split}")
+        return found
 
 
 def computed_by(layout: str) -> dict[str, Any]:
@@ -36,10 +44,10 @@ def computed_by(layout: str) -> dict[str, Any]:
 
     Processors have other kernels for int8, which round and saturate otherwise.
     """
-    modules = ("optimizer.reference" if layout == "hf" else "serving.backend.engine", "optimizer.evaluate")
+    module = "optimizer.reference" if layout == "hf" else "serving.backend.engine"
     return {
-        "code": closure.code(*modules),
-        "libraries": closure.libraries(*modules),
+        "code": closure.code(module),
+        "libraries": closure.libraries(module),
         "machine": _processor(),
     }
 
@@ -51,22 +59,31 @@ def _processor() -> tuple[str | None, tuple[str, ...] | None]:
 
 
 def score(variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
-    """Score ``variant`` on dev and test, or keep the scores that are there for the same variant and data."""
-    name = variant.name
+    """Score ``variant`` on dev, or keep the scores that are there for the same variant and data."""
+    dev = _scores("dev", variant, data, context, serving)
+    thresholds = tune_thresholds(dev, data.splits["dev"].targets) if data.task == "multi_label" else None
+    return Scored(variant, dev, thresholds)
+
+
+def with_test(scored: Scored, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
+    """The same variant with its scores on test."""
+    return replace(scored, test=_scores("test", scored.artifact, data, context, serving))
+
+
+def _scores(
+    split: str, variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig
+) -> NDArray[np.float32]:
     key = cache_key(
         variant=variant.digest,
         data=data.digest,
+        split=split,
         serving=serving.model_dump(mode="json"),
         **computed_by(variant.manifest.layout),
     )
 
     def make(target: RunContext) -> Artifact:
         with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:
-            for split in ("dev", "test"):
-                np.save(target.folder / f"{split}.npy", worker.probabilities(data.splits[split].texts))
-        thresholds = None
-        if data.task == "multi_label":
-            thresholds = tune_thresholds(np.load(target.folder / "dev.npy"), data.splits["dev"].targets)
+            np.save(target.folder / "scores.npy", worker.probabilities(data.splits[split].texts))
         manifest = replace(
             variant.manifest,
             stage="score",
@@ -75,10 +92,9 @@ def score(variant: Artifact, data: Dataset, context: RunContext, serving: Servin
             deployable=(),
             files={},
             metrics={},
-            details={"thresholds": thresholds},
+            details={},
         )
         return Artifact(target.folder, seal(target.folder, manifest))
 
-    scores = kept_or_made(f"scores-{name}", replace(context, key=key), make)
-    thresholds = scores.manifest.details["thresholds"]
-    return Scored(variant, np.load(scores.folder / "test.npy"), tuple(thresholds) if thresholds else None)
+    kept = kept_or_made(f"scores-{variant.name}-{split}", replace(context, key=key), make)
+    return np.asarray(np.load(kept.folder / "scores.npy"))

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from bantam.artifact import Artifact
 from bantam.errors import StageError
+from bantam.report.schema import BASELINE
 from bantam.run import builder as pipeline
 from bantam.run import optimize as product
-from bantam.run.optimize import BASELINE, Run
+from bantam.run.evaluator import score_test
+from bantam.run.prepare import prepare
 from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored
+from bantam.run.state import Run
 from benchmarks.bench.contenders import OURS, Contender
 from optimizer.data import Dataset
 from optimizer.recipe import ServingConfig
@@ -39,15 +42,16 @@ class Ours:
 
 
 def make(model: str, data: str, profile: str, build: Path, log: Log) -> Ours:
-    """Run both recipes as ``bantam optimize`` does, up to the scores; what is there already is kept.
+    """Run both recipes as ``bantam optimize`` does, up to the scores, test's too; what is there already is kept.
 
     Raises :class:`StageError` if the recipes do not share one checkpoint, and what the stages raise.
     """
     runs: list[Run] = []
     for recipe in RECIPES:
-        run = product.prepare(OptimizeRequest(model=model, data=data, recipe=recipe, profile=profile, build=build), log)
+        run = prepare(OptimizeRequest(model=model, data=data, recipe=recipe, profile=profile, build=build), log)
         with pipeline.locked(run.folder):
             product.make(run, log)
+            score_test(run, list(run.scored), log)
         runs.append(run)
     return gather(runs)
 

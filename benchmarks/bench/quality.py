@@ -16,6 +16,7 @@ from benchmarks.bench.process import PeerFailed
 from benchmarks.bench.results import ContenderQuality
 from benchmarks.bench.state import BenchRun
 from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_thresholds
+from optimizer.metric import Metric
 
 SAME_SCORES = 1e-3
 """An fp32 contender whose scores differ by more than this from PyTorch's does not compute the same."""
@@ -28,7 +29,7 @@ def score_in_process(run: BenchRun, peers: Sequence[Contender]) -> None:
     for name, each in list(run.ready.items()):
         if each.ours is not None:
             scored = run.ours.variants[each.ours.name]
-            judge(run, name, scored.test, scored.thresholds)
+            judge(run, name, scored.on("test"), scored.thresholds)
         elif each.contender.kind == "in-process":
             try:
                 with prepared.scorer(each) as score:
@@ -85,9 +86,9 @@ def judge_peer(run: BenchRun, name: str, score: Kept) -> None:
     thresholds = base.thresholds
     if found.precision == "fp32":
         few = splits["test"].texts[:KNOWN_TEXTS]
-        difference = float(np.abs(score("sample", few) - base.test[: len(few)]).max())
+        difference = float(np.abs(score("sample", few) - base.on("test")[: len(few)]).max())
         if difference <= SAME_SCORES:
-            judge(run, name, base.test, thresholds)
+            judge(run, name, base.on("test"), thresholds)
             assert found.quality is not None
             found.quality.max_score_difference, found.quality.same_on = difference, len(few)
             return
@@ -100,10 +101,14 @@ def judge_peer(run: BenchRun, name: str, score: Kept) -> None:
 def judge(run: BenchRun, name: str, test: Scores, thresholds: tuple[float, ...] | None) -> None:
     """Quality of a contender's scores of the test split, and its drop from PyTorch."""
     split, base, found = run.ours.data.splits["test"], run.ours.baseline, run.rows[name]
-    before, after = predict(base.test, base.thresholds), predict(test, thresholds)
-    drop, low, high = bootstrap_drop(before, after, one_hot(split.targets, len(run.labels)))
+    known, actual = base.on("test"), one_hot(split.targets, len(run.labels))
+    before, after = (
+        Metric().on(scores, predict(scores, tuned), actual, run.labels)
+        for scores, tuned in ((known, base.thresholds), (test, thresholds))
+    )
+    drop, low, high = bootstrap_drop(before, after, len(split.texts))
     measured = quality(test, split.targets, thresholds)
-    difference = float(np.abs(test - base.test).max())
+    difference = float(np.abs(test - known).max())
     found.quality = ContenderQuality(measured["macro_f1"], measured["micro_f1"], drop, (low, high), difference)
     run.test_scores[name] = test
     same_weights = found.precision == "fp32" and not found.ours

@@ -68,7 +68,7 @@ def tiny(tiny_artifact: Artifact) -> Ours:
     labels = tiny_artifact.manifest.signature.labels
     data = Dataset("tiny", "multi_label", labels, splits, "0" * 64, "none", "none", ())
     thresholds = tuple(np.median(scores, axis=0).tolist())
-    scored = Scored(tiny_artifact, scores[parts["test"]], thresholds)
+    scored = Scored(tiny_artifact, scores[parts["dev"]], thresholds, scores[parts["test"]])
     return Ours(data, tiny_artifact, scored, {}, ServingConfig())
 
 
@@ -180,8 +180,8 @@ def test_a_server_of_bantam_that_answers_otherwise_than_in_process_is_named(
     nothing_yet = Results("", "", "quick", "tiny", "tiny", "", {}, threads=2, rounds=1, texts=1, tokens=1)
     bench = BenchRun(Settings(build=tmp_path), print, tiny, nothing_yet)
     bench.rows["ours"], bench.ready["ours"] = _row("ours", 1.0, mine=True), ready
-    bench.test_scores["ours"] = tiny.baseline.test
-    monkeypatch.setattr(servers, "scored", lambda _, texts: tiny.baseline.test[: len(texts)] + shift)
+    bench.test_scores["ours"] = tiny.baseline.on("test")
+    monkeypatch.setattr(servers, "scored", lambda _, texts: tiny.baseline.on("test")[: len(texts)] + shift)
     quality.judge_served(bench, "ours", servers.Running(0, 0, "triton-grpc", LABELS))
     assert len(bench.rows["ours"].notes) == notes
     assert all(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bantam.run.prepare import run_name
+from bantam.run.request import OptimizeRequest
 from tests.plugins import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +30,9 @@ class Toy:
 
     @property
     def run_folder(self) -> Path:
-        return self.folder / "build" / "tiny-moods-toy-quick"
+        """Where its figures are; the name has hashes of the places of checkpoint, data and recipe."""
+        model, data, recipe = (str(self.folder / name) for name in ("tiny", "moods.csv", "toy.toml"))
+        return self.folder / "build" / run_name(OptimizeRequest(model=model, data=data, recipe=recipe))
 
     def bantam(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line in the toy's folder."""

@@ -88,7 +88,7 @@ def test_a_traceback_only_with_debug(fresh: Toy) -> None:
 def test_two_runs_in_one_folder_are_refused(fresh: Toy) -> None:
     from filelock import FileLock
 
-    folder = fresh.folder / "build" / "tiny-moods-toy-quick"
+    folder = fresh.run_folder
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):
         done = fresh.bantam(*fresh.arguments)

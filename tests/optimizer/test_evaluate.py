@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from optimizer import evaluate
+from optimizer.evaluate import Drop
+from optimizer.metric import Measure, Metric, parse
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((400, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]).astype(np.uint8)
@@ -48,10 +50,17 @@ def test_a_label_that_never_occurs_is_never_predicted() -> None:
     assert evaluate.tune_thresholds(SCORES[:, :1], np.zeros((400, 1), dtype=np.uint8)) == (1.0,)
 
 
+LABELS = ("a", "b", "c", "d", "e")
+
+
+def macro_f1(decided: np.ndarray) -> Measure:
+    return Metric().on(SCORES, decided, TARGETS > 0, LABELS)
+
+
 def test_drop_is_the_difference_of_macro_f1_and_its_interval_holds_it() -> None:
     actual = TARGETS > 0
     before, after = actual ^ (RNG.random(actual.shape) < 0.1), actual ^ (RNG.random(actual.shape) < 0.15)
-    drop, low, high = evaluate.bootstrap_drop(before, after, actual, resamples=2000)
+    drop, low, high = evaluate.bootstrap_drop(macro_f1(before), macro_f1(after), 400, resamples=2000)
     expected = 100 * (f1_score(actual, before, average="macro") - f1_score(actual, after, average="macro"))
     assert drop == pytest.approx(expected, abs=1e-3)
     assert low < drop < high
@@ -68,9 +77,9 @@ def test_drop_is_the_difference_of_macro_f1_and_its_interval_holds_it() -> None:
 def test_the_bootstrap_is_paired_and_repeatable() -> None:
     actual = TARGETS > 0
     noisy = actual ^ (RNG.random(actual.shape) < 0.2)
-    assert evaluate.bootstrap_drop(noisy, noisy, actual, resamples=300) == (0.0, 0.0, 0.0)
+    assert evaluate.bootstrap_drop(macro_f1(noisy), macro_f1(noisy), 400, resamples=300) == (0.0, 0.0, 0.0)
     other = actual ^ (RNG.random(actual.shape) < 0.2)
-    again = [evaluate.bootstrap_drop(noisy, other, actual, resamples=300) for _ in range(2)]
+    again = [evaluate.bootstrap_drop(macro_f1(noisy), macro_f1(other), 400, resamples=300) for _ in range(2)]
     assert again[0] == again[1]
 
 
@@ -85,3 +94,70 @@ def test_slices_split_the_rows_by_length_and_average_the_labels_that_occur() -> 
     expected = f1_score(actual[rows], predicted[rows], average="macro")
     assert slices["1 to 5 words"]["macro_f1"] == pytest.approx(expected)
     assert slices["1 to 5 words"]["drop_points"] == pytest.approx(100 * (1 - expected))
+
+
+def test_the_drop_of_an_order_is_that_of_its_metric() -> None:
+    worse = np.clip(SCORES + RNG.normal(0, 0.2, SCORES.shape), 0, 1).astype(np.float32)
+    before, after = (parse("average-precision").on(each, TARGETS > 0, TARGETS > 0, LABELS) for each in (SCORES, worse))
+    drop = evaluate.bootstrap_drop(before, after, 400, resamples=500)
+    points = [100 * average_precision_score(TARGETS, each, average="macro") for each in (SCORES, worse)]
+    assert drop.points == pytest.approx(points[0] - points[1], abs=1e-3)
+    assert drop.low < drop.points < drop.high
+
+
+def test_both_halves_have_half_of_every_label() -> None:
+    first = evaluate.halves(TARGETS > 0)
+    assert first.sum() == 200
+    counts, whole = (part.sum(axis=0, dtype=int) for part in (TARGETS[first], TARGETS))
+    assert (np.abs(2 * counts - whole) <= 10).all()
+    rarest = whole.argmin()
+    assert abs(2 * counts[rarest] - whole[rarest]) <= 1
+    assert (evaluate.halves(TARGETS > 0) == first).all(), "the same halves in each run"
+
+
+def test_no_row_is_judged_by_a_threshold_that_was_tuned_on_it() -> None:
+    """Pure noise: tuned on the rows themselves, thresholds find an F1 that is not there."""
+    targets = (RNG.random((300, 1)) < 0.05).astype(np.uint8)
+    scores = RNG.random((300, 1)).astype(np.float32)
+    first = evaluate.halves(targets > 0)
+    decided = evaluate.cross_fitted(scores, targets)
+    for judged in (first, ~first):
+        (tuned,) = evaluate.tune_thresholds(scores[~judged], targets[~judged])
+        assert (decided[judged] == (scores[judged] >= tuned)).all()
+    flattered = evaluate.predict(scores, evaluate.tune_thresholds(scores, targets))
+    assert f1_score(targets, decided) < f1_score(targets, flattered)
+
+
+def test_other_answers_are_decided_by_the_thresholds_of_the_scores() -> None:
+    own = evaluate.cross_fitted(SCORES, TARGETS)
+    assert (evaluate.cross_fitted(SCORES, TARGETS, SCORES.copy()) == own).all()
+    assert not evaluate.cross_fitted(SCORES, TARGETS, np.zeros_like(SCORES)).any()
+
+
+def test_single_label_decisions_need_no_thresholds() -> None:
+    assert (evaluate.cross_fitted(SCORES, CLASSES).argmax(axis=1) == SCORES.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("drop", "needed"),
+    [
+        (Drop(0.5, -0.5, 1.5), 400),  # half-width 1 on 100 rows, 0.5 is left: four times the rows
+        (Drop(0.0, -1.0, 0.5), 100),  # proved already
+        (Drop(1.0, 0.0, 2.0), None),
+        (Drop(1.2, 0.2, 2.2), None),
+    ],
+)
+def test_rows_that_a_budget_takes(drop: Drop, needed: int | None) -> None:
+    assert evaluate.rows_to_prove(drop, 100, 1.0) == needed
+
+
+def test_four_times_the_rows_halve_an_interval() -> None:
+    """The formula's premise, on the bootstrap itself."""
+    rng, widths = np.random.default_rng(3), []
+    for rows in (500, 2000):
+        actual = rng.random((rows, 2)) < 0.4
+        before, after = actual ^ (rng.random((rows, 2)) < 0.1), actual ^ (rng.random((rows, 2)) < 0.12)
+        first, second = (Metric().on(before, decided, actual, ("a", "b")) for decided in (before, after))
+        drop = evaluate.bootstrap_drop(first, second, rows, resamples=1000)
+        widths.append(drop.high - drop.low)
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.25)

@@ -126,3 +126,24 @@ def test_texts_are_not_read_as_markup(report: Report) -> None:
     text = printed(changed(report, notes=("[red]mind[/red] the [gap]",), random_weights=True), 120)
     assert "[red]mind[/red] the [gap]" in text
     assert text.startswith("RANDOM WEIGHTS")
+
+
+def test_test_and_dev_stand_beside_each_other_in_the_headline(report: Report) -> None:
+    chosen = report.variant(report.chosen)
+    assert chosen.quality is not None
+    dev = chosen.quality.model_copy(update={"split": "dev", "drop_ci95": (0.1, 0.7)})
+    both = tuple(
+        variant.model_copy(update={"quality_dev": dev}) if variant is chosen else variant for variant in report.variants
+    )
+    line = headline(changed(report, variants=both))[-1]
+    assert "on test" in line
+    assert "on dev 0.10 to 0.70: the budget" in line
+
+
+def test_another_metric_is_named(report: Report) -> None:
+    chosen = report.variant(report.chosen)
+    assert chosen.quality is not None
+    measured = chosen.model_copy(update={"quality": chosen.quality.model_copy(update={"metric_value": 0.875})})
+    variants = tuple(measured if variant is chosen else variant for variant in report.variants)
+    budget = report.budget.model_copy(update={"metric": "average-precision"})
+    assert headline(changed(report, variants=variants, budget=budget))[-1].startswith("average-precision 0.875, ")

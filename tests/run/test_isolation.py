@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from bantam.commands.announce import announce
-from bantam.run.optimize import Run
-from bantam.run.record import serving_notes
+from bantam.run.notes import serving_notes
+from bantam.run.state import Run
 from serving.server import Server
 from serving.tritonserver import Backend
 

@@ -1,58 +1,127 @@
-"""What a run publishes beside the variant that it chose."""
+"""What a run does at its end: test is looked at once, and nothing is published that must not be."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from typing import Any
 
-import numpy as np
+import pytest
 
-from bantam.artifact import Artifact
-from bantam.run.optimize import Run, _publish_baseline
+from bantam.errors import GateError, UnfaithfulError
+from bantam.report.file import read_report
+from bantam.run import evaluator
+from bantam.run import optimize as module
+from bantam.run.optimize import optimize
 from bantam.run.request import OptimizeRequest
-from bantam.run.score import Scored
-from optimizer.recipe import load_recipe
-from serving.repository import models, publish, published
+from bantam.run.state import Run
+from tests.run.made_up import make_run, timing
 
-RECIPE = """
-description = "a test"
-[[stages]]
-stage = "finetune"
-name = "baseline"
-[[stages]]
-stage = "distill"
-name = "student"
-parent = "baseline"
-layers = 1
-[[stages]]
-stage = "export"
-name = "exported"
-parent = "{parent}"
-format = "onnx"
-"""
+Runs = Callable[..., "Done"]
 
 
-def test_the_baseline_s_export_is_published_and_that_of_an_earlier_run_withdrawn(
-    tiny_artifact: Artifact, tmp_path: Path
+@dataclass
+class Done:
+    """What a run did that costs something, in order."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    published: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """Runs a made-up run from where its variants are there to its end; publishing is only noted."""
+
+    def go(run: Run, publish: Callable[..., object] | None = None) -> Done:
+        done = Done()
+        monkeypatch.setattr(module, "prepare", lambda request, log: run)
+        monkeypatch.setattr(module, "make", lambda run, log: None)
+        noted = publish or (lambda run, chosen, log: done.published.append(chosen))
+        monkeypatch.setattr(module, "publish_chosen", noted)
+        monkeypatch.setattr(evaluator, "score_test", lambda run, names, log: done.calls.append(("test", *names)))
+        monkeypatch.setattr(evaluator, "score_dev", lambda run, names, log: _score(run, names, done))
+        monkeypatch.setattr(evaluator, "measure_variants", lambda run, names, *_: done.calls.append(("time", *names)))
+        optimize(OptimizeRequest(), lambda line: None)
+        return done
+
+    return go
+
+
+def _score(run: Run, names: list[str], done: Done) -> None:
+    done.calls.append(("dev", *names))
+    for name in names:
+        run.scored[name] = replace(run.scored["baseline"], artifact=run.artifacts[name])
+        run.measured[name] = timing(name)
+
+
+def test_test_is_looked_at_once_for_the_baseline_and_the_chosen_variant(runs: Runs, tmp_path: Path) -> None:
+    done = runs(make_run(tmp_path))
+    assert done.calls == [("time", "baseline", "fp32", "int8"), ("test", "baseline", "int8")]
+    assert done.published == ["int8"]
+
+
+def test_test_contradicts_with_the_lower_end_of_its_interval_and_then_nothing_is_published(
+    runs: Runs, tmp_path: Path
 ) -> None:
-    thresholds = (0.1, 0.2, 0.3)
-    said: list[str] = []
-    for parent in ("baseline", "baseline", "student"):
-        (tmp_path / "mine.toml").write_text(RECIPE.format(parent=parent), encoding="utf-8")
-        run = SimpleNamespace(
-            request=OptimizeRequest(name="it", repository=tmp_path / "repo"),
-            recipe=load_recipe(str(tmp_path / "mine.toml")),
-            artifacts={"exported": tiny_artifact},
-            scored={"baseline": Scored(tiny_artifact, np.empty((0, 3), np.float32), thresholds)},
-        )
-        _publish_baseline(cast(Run, run), said.append)
-        publish(tiny_artifact, tmp_path / "repo", "it", thresholds=thresholds)
-        there = published(tmp_path / "repo", "it-baseline")
-        assert (there is not None) == (parent == "baseline")
-    assert models(tmp_path / "repo") == ["it"]
-    assert [line.split(" ")[1:4] for line in said] == [
-        ["published", "as", str(tmp_path / "repo/it-baseline/1")],
-        ["is", "published", "already"],
-        ["withdrawn:", "it", "is"],
-    ]
+    run = make_run(tmp_path, test=(0.0, 0.1))
+    with pytest.raises(
+        GateError, match=r"int8 was within 2 points of macro-f1 on dev, but on test it\s+loses 1\d\.\d\d"
+    ):
+        runs(run)
+    report = read_report(tmp_path)
+    assert (report.chosen, report.budget.met, report.published) == ("int8", False, None)
+
+
+def test_a_drop_on_test_whose_interval_still_holds_the_budget_is_no_contradiction(runs: Runs, tmp_path: Path) -> None:
+    run = make_run(tmp_path, test=(0.0, 0.02), rows=300)
+    assert runs(run).published == ["int8"]
+    on_test = read_report(tmp_path).variant("int8").quality
+    assert on_test is not None
+    assert on_test.drop_ci95 is not None
+    assert on_test.drop_ci95[0] <= 2 < on_test.drop_ci95[1], "dev alone decides"
+
+
+def test_if_nothing_compressed_keeps_the_budget_the_unquantized_export_is_published(runs: Runs, tmp_path: Path) -> None:
+    assert runs(make_run(tmp_path, dev=(0.0, 0.1))).published == ["fp32"]
+    assert "nothing compressed kept the budget" in (read_report(tmp_path).chosen_reason or "")
+
+
+def test_the_safe_choice_is_scored_and_timed_when_it_is_needed(runs: Runs, tmp_path: Path) -> None:
+    """The recipe exports it, but does not measure it."""
+    run = make_run(tmp_path, dev=(0.0, 0.1))
+    del run.scored["fp32"], run.measured["fp32"]
+    done = runs(run)
+    assert done.calls == [("time", "baseline", "int8"), ("dev", "fp32"), ("time", "fp32"), ("test", "baseline", "fp32")]
+    assert done.published == ["fp32"]
+    assert [v.name for v in read_report(tmp_path).variants] == ["baseline", "int8", "fp32"]
+
+
+def test_require_gain_publishes_nothing_uncompressed(runs: Runs, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dev=(0.0, 0.1))
+    run.request = replace(run.request, require_gain=True)
+    with pytest.raises(
+        GateError, match="as --require-gain asks: nothing compressed kept the budget of 2 points"
+    ) as caught:
+        runs(run)
+    assert caught.value.exit_code == 1
+    assert read_report(tmp_path).published is None
+    run = make_run(tmp_path)
+    run.request = replace(run.request, require_gain=True)
+    assert runs(run).published == ["int8"]
+
+
+def test_a_safe_choice_that_answers_otherwise_is_not_published(runs: Runs, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dev=(0.0, 0.1))
+    run.answers["fp32", "dev"] = run.answers["fp32", "dev"] + 0.5
+    with pytest.raises(UnfaithfulError, match="That is fp32, but the server's scores differ"):
+        runs(run)
+
+
+def test_a_staged_version_that_answers_otherwise_leaves_a_report_and_an_error(runs: Runs, tmp_path: Path) -> None:
+    def refuse(run: Run, chosen: str, log: object) -> None:
+        raise UnfaithfulError("it answers otherwise")
+
+    with pytest.raises(UnfaithfulError, match="it answers otherwise"):
+        runs(make_run(tmp_path), refuse)
+    assert read_report(tmp_path).published is None

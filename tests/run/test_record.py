@@ -1,15 +1,23 @@
-"""What a report says of zeros in weights: only what was measured."""
+"""What a report has of a run: test for the baseline and the chosen variant, dev for all; notes of what was measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pytest
+
 from bantam.artifact import Artifact, Manifest, Signature
-from bantam.report.schema import InProcess, Variant
-from bantam.run.record import behind, sparsity_notes, steps
-from optimizer.config import ExportConfig, FinetuneConfig, PruneConfig
+from bantam.report.schema import InProcess, Report, Variant
+from bantam.run import judge
+from bantam.run.choose import choose
+from bantam.run.notes import sparsity_notes
+from bantam.run.record import report as report_of
+from bantam.run.score import Scored
+from bantam.run.state import Run
+from optimizer.evaluate import quality
+from tests.run.made_up import make_run, timing
 
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
 SPARSE = {"sparsity": {"pattern": "magnitude", "ratio": 0.25, "modules": []}}
@@ -22,11 +30,13 @@ def artifact(name: str, parents: tuple[str, ...], **details: Any) -> Artifact:
     return Artifact(Path(name), manifest)
 
 
-def run_of(*artifacts: Artifact) -> Any:
+def run_of(*artifacts: Artifact) -> Run:
     """As much of a run as the notes look at."""
     by_name = {one.name: one for one in artifacts}
-    scored = {name: SimpleNamespace(artifact=one) for name, one in by_name.items()}
-    return SimpleNamespace(artifacts=by_name, scored=scored)
+    run = object.__new__(Run)
+    run.artifacts = by_name
+    run.scored = {name: Scored(one, np.empty((0, 2), np.float32), None) for name, one in by_name.items()}
+    return run
 
 
 def record(name: str, p50: float, parameters: int = 100) -> Variant:
@@ -45,8 +55,8 @@ RUN = run_of(
 
 
 def test_values_come_from_the_whole_lineage() -> None:
-    assert behind(RUN, "exported", "details", "parameters") == [100, 100]
-    assert behind(RUN, "dense", "details", "sparsity") == []
+    assert RUN.behind("exported", "details", "parameters") == [100, 100]
+    assert RUN.behind("dense", "details", "sparsity") == []
 
 
 def test_zeros_that_gain_nothing_are_said_to_gain_nothing() -> None:
@@ -66,15 +76,104 @@ def test_without_a_dense_twin_nothing_is_claimed() -> None:
     assert sparsity_notes(RUN, [record("dense", 2.0)]) == []
 
 
-def test_a_run_reports_its_own_names_of_what_it_made() -> None:
-    stages = (
-        FinetuneConfig(stage="finetune", name="dense"),
-        PruneConfig(stage="prune", name="zeros", parent="dense", method="magnitude"),
-        ExportConfig(stage="export", name="exported", parent="zeros", format="onnx"),
-    )
-    run: Any = SimpleNamespace(**vars(RUN), recipe=SimpleNamespace(stages=stages))
-    found = steps(run, "exported")
-    assert [(step.name, step.stage, step.key) for step in found] == [
-        ("dense", "finetune", "dense"), ("zeros", "prune", "zeros"), ("exported", "export", "exported")
-    ]  # fmt: skip
-    assert found[-1].config["parent"] == "zeros"
+def reported(run: Run) -> Report:
+    """The report of a made-up run, whose choice is made here."""
+    choice = choose(judge.candidates(run), run.measured["baseline"], run.budget, run.safe)
+    return report_of(run, choice)
+
+
+def test_a_run_reports_its_own_names_of_what_it_made(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for variant in reported(run).variants:
+        made = run.artifacts[variant.name].manifest
+        assert variant.stages[-1].name == variant.name
+        assert [step.key for step in variant.stages] == [step["key"] for step in made.lineage]
+        parents = [step.config.get("parent") for step in variant.stages[1:]]
+        assert parents == [step.name for step in variant.stages[:-1]]
+
+
+def test_the_baseline_and_the_chosen_variant_have_test_and_dev_all_others_dev(tmp_path: Path) -> None:
+    run = make_run(tmp_path, dev=(0.1, 0.1), test=(0.1, 0.1))
+    report = reported(run)
+    assert report.chosen == "int8"
+    splits = {v.name: (v.quality and v.quality.split, v.quality_dev and v.quality_dev.split) for v in report.variants}
+    assert splits == {"baseline": ("test", "dev"), "fp32": ("dev", None), "int8": ("test", "dev")}
+    chosen = report.variant("int8").quality
+    assert chosen is not None
+    wanted = run.data.splits["test"].targets
+    expected = quality(run.scored["int8"].on("test"), wanted, run.scored["int8"].thresholds)
+    assert chosen.macro_f1 == chosen.metric_value == pytest.approx(expected["macro_f1"])
+    on_dev = [v.on_dev for v in report.variants]
+    assert [q and q.split for q in on_dev] == ["dev"] * 3
+
+
+def test_the_scores_of_all_others_on_test_are_never_asked_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.scored["fp32"] = Scored(run.scored["fp32"].artifact, run.scored["fp32"].dev, run.scored["fp32"].thresholds)
+    assert reported(run).variant("fp32").quality is not None
+    with pytest.raises(KeyError, match="fp32 was not scored on test"):
+        run.scored["fp32"].on("test")
+
+
+def test_the_drop_is_of_the_metric_that_was_asked_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path, dev=(0.0, 0.01), test=(0.0, 0.01), metric="accuracy")
+    report = reported(run)
+    assert report.budget.metric == "accuracy"
+    wrong = (run.scored["int8"].dev.round() != run.data.splits["dev"].targets).any(axis=1).mean()
+    on_dev = report.variant("int8").on_dev
+    assert on_dev is not None
+    assert on_dev.drop_points == pytest.approx(100 * wrong, abs=1e-3)
+    assert on_dev.metric_value == on_dev.accuracy == pytest.approx(1 - wrong)
+
+
+def test_the_report_says_what_was_missing(tmp_path: Path) -> None:
+    report = reported(make_run(tmp_path, dev=(0.0, 0.015), test=(0.0, 0.0), rows=300))
+    assert report.chosen == "fp32"
+    assert report.budget.met is True, "the unquantized export loses nothing"
+    assert report.budget.nearest == "int8"
+    assert report.budget.rows_needed is not None
+    assert report.budget.rows_needed > 300
+    assert "nothing compressed kept the budget" in (report.chosen_reason or "")
+
+
+def test_a_budget_that_test_contradicts_is_not_met(tmp_path: Path) -> None:
+    report = reported(make_run(tmp_path, dev=(0.0, 0.0), test=(0.0, 0.2)))
+    assert (report.chosen, report.budget.met, report.published) == ("int8", False, None)
+
+
+def test_served_quality_is_of_the_answers_and_of_the_same_split(tmp_path: Path) -> None:
+    run = make_run(tmp_path, off=5e-4)
+    served = reported(run).variant("int8").served
+    assert served is not None
+    assert served.max_score_difference == pytest.approx(5e-4, rel=1e-2)
+    assert served.macro_f1 == 1.0, "of dev, as nothing was published"
+    run.answers["int8", "test"] = 1 - run.scored["int8"].on("test")
+    served = reported(run).variant("int8").served
+    assert served is not None
+    assert served.max_score_difference == pytest.approx(0.8)
+    assert served.macro_f1 == 0.0
+
+
+def test_answers_that_are_no_numbers_do_not_cost_the_report(tmp_path: Path) -> None:
+    report = reported(make_run(tmp_path, off=float("nan")))
+    served = report.variant("int8").served
+    assert served is not None
+    assert served.max_score_difference is None
+    assert report.chosen == "fp32"
+    assert "differ from those in process by up to nan" in {d.name: d.reason for d in report.dropped}["int8"]
+
+
+def test_random_weights_have_no_quality(tmp_path: Path) -> None:
+    report = reported(make_run(tmp_path, random_weights=True))
+    assert (report.chosen, report.budget.met) == ("int8", None)
+    assert all(v.quality is None and v.quality_dev is None for v in report.variants)
+
+
+def test_latencies_are_of_dev(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rows=50)
+    report = reported(run)
+    assert report.conditions is not None
+    assert report.conditions.texts == 50
+    found = report.variant("int8").in_process
+    assert found is not None
+    assert found.p50_ms == pytest.approx(float(np.median(timing("int8").in_process.latencies_ms)), abs=1e-3)  # type: ignore[union-attr]

@@ -1,0 +1,101 @@
+"""What variants are worth on dev: scores in process, a server's answers, time. Test is looked at once, at the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bantam.artifact import LAYOUTS
+from bantam.files import writing
+from bantam.memory import MemoryWatch
+from bantam.report.schema import BASELINE
+from bantam.run.endpoint import Endpoint, paused
+from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
+from bantam.run.score import score, with_test
+from bantam.run.state import Log, Run
+from bantam.run.worker import Requester
+from optimizer.stage import RunContext
+from serving.backend.cores import usable_cores
+from serving.repository import publish
+
+
+def score_dev(run: Run, names: Iterable[str], log: Log) -> None:
+    """Score variants on dev, or keep the scores that are there."""
+    for name in names:
+        run.scored[name] = score(run.artifacts[name], run.data, _context(run, log), run.recipe.serving)
+
+
+def score_test(run: Run, names: Iterable[str], log: Log) -> None:
+    """Score variants on test too."""
+    for name in names:
+        run.scored[name] = with_test(run.scored[name], run.data, _context(run, log), run.recipe.serving)
+
+
+def measure_variants(run: Run, names: Iterable[str], memory: MemoryWatch, log: Log) -> None:
+    """Serve those of ``names`` that can be served from a throw-away repository; time all, the baseline among them."""
+    names = list(dict.fromkeys([BASELINE, *names]))
+    candidates = run.folder / "candidates"
+    try:
+        with writing(run.folder):
+            _measure(run, names, candidates, memory, log)
+    finally:
+        shutil.rmtree(candidates, ignore_errors=True)
+
+
+def servable(run: Run, name: str) -> bool:
+    """Whether a server can run the variant."""
+    return LAYOUTS[run.artifacts[name].manifest.layout].servable
+
+
+def serving_options(run: Run) -> dict[str, Any]:
+    """How a version is to be served."""
+    serving = run.recipe.serving
+    return {
+        "max_batch_size": serving.max_batch_size,
+        "micro_batch": serving.micro_batch,
+        "threads": serving.threads,
+    }
+
+
+def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, log: Log) -> None:
+    variants = {name: run.scored[name].artifact for name in names}
+    served = [name for name in names if servable(run, name)]
+    for name in served:
+        options = serving_options(run)
+        publish(variants[name], candidates, name, thresholds=run.scored[name].thresholds, link=True, **options)
+    log(f"serving {', '.join(served)}")
+    anchors = Anchors(BASELINE, run.safe if run.safe in served else served[0])
+    # Not of test: what is chosen depends on these times.
+    texts = draw_texts(run.data.splits["dev"].texts, run.recipe.measure.texts)
+    with Requester() as requester:
+        bench = Bench(
+            worker=in_processes(variants, run.recipe.serving),
+            endpoint=lambda name: paused(candidates, name, requester),
+            served=lambda name, endpoint: _score_served(run, name, endpoint, log),
+            quiet=memory.paused,
+            log=log,
+        )
+        run.measured |= measure(variants, anchors, texts, run.recipe.measure, bench)
+
+
+def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
+    """Score all of dev through the server."""
+    run.isolated_because = run.isolated_because or endpoint.isolated_because
+    run.answers[name, "dev"] = endpoint.client.probabilities(run.data.splits["dev"].texts)
+    log(f"{name:<24} dev scored through the server, largest difference {run.difference(name, 'dev'):.1e}")
+
+
+def _context(run: Run, log: Log) -> RunContext:
+    return RunContext(
+        folder=run.folder,
+        scratch=run.folder,
+        key="",
+        data=run.data,
+        checkpoint=run.checkpoint,
+        shared=run.folder,
+        device=run.request.device,
+        log=log,
+        threads=usable_cores(),
+    )

@@ -1,0 +1,159 @@
+"""What is found and refused before any work is done: recipe, data, model, metric, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from bantam.artifact import cache_key
+from bantam.errors import RecipeError, RepositoryError
+from bantam.report.schema import BASELINE
+from bantam.run.request import OptimizeRequest
+from bantam.run.state import Log, Run
+from optimizer.catalog import CATALOG, Checkpoint
+from optimizer.config import ExportConfig, QuantizeConfig
+from optimizer.data import BUNDLED, Dataset, load_dataset
+from optimizer.load import resolve
+from optimizer.metric import Metric, parse
+from optimizer.recipe import Recipe, known_recipes, load_recipe
+from serving.repository import NAME, Identity, baseline_of, identity
+
+
+def prepare(request: OptimizeRequest, log: Log) -> Run:
+    """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had.
+
+    Refused are also: a recipe that cannot end in a published model, a metric of a label that is not there, and a name
+    that cannot be published or means another model.
+    """
+    recipe = _asked(load_recipe(request.recipe, request.profile), request)
+    name = published_name(request)
+    _check_recipe(recipe)
+    _check_name(name)
+    data = load_dataset(
+        request.data,
+        text_column=request.text_column,
+        label_column=request.label_column,
+        separator=request.separator,
+    )
+    _check_label(recipe.metric, data)
+    checkpoint = resolve(request.model, random_init=request.random_init, log=log)
+    stands_for = _identity(request, data, checkpoint)
+    if request.name is None:
+        _check_meaning(request.repository, name, stands_for)
+    checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
+    recipe = recipe.suited_to(checkpoint.training)
+    if not checkpoint.random_weights:
+        recipe = recipe.exporting(BASELINE)  # the safe choice
+    for note in data.notes:
+        log(note)
+    if checkpoint.random_weights:
+        log("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
+    folder = request.build / run_name(request)
+    return Run(request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, folder, name, stands_for)
+
+
+def run_name(request: OptimizeRequest) -> str:
+    """Name of the run's folder: model, data, recipe and profile.
+
+    A path, and a name that is not one of Bantam's own, comes with a hash of what it means: two files or two
+    organisations' models of one name have folders of their own.
+    """
+    parts = [
+        _told_apart(request.model, CATALOG),
+        _told_apart(request.data, BUNDLED),
+        _told_apart(request.recipe, known_recipes()),
+        request.profile,
+        *(["random"] if request.random_init else []),
+    ]
+    return "-".join(parts)
+
+
+def published_name(request: OptimizeRequest) -> str:
+    """What the chosen variant is published as."""
+    if request.name is not None:
+        return request.name
+    return slug(request.model) + ("-random" if request.random_init else "")
+
+
+def slug(text: str) -> str:
+    """The last part of a path or hub id, with what a folder's or model's name cannot hold replaced by hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.rstrip("/").rpartition("/")[2].lower()).strip("-.") or "model"
+
+
+def _told_apart(text: str, known: Collection[str]) -> str:
+    if text in known:
+        return slug(text)
+    plain = Path(text).stem if text.endswith((".toml", ".csv", ".tsv")) else text
+    return f"{slug(plain)}-{cache_key(meaning=_meaning(text))[:8]}"
+
+
+def _meaning(text: str) -> str:
+    """The absolute path, if there is something there; else the text, an id on the hub."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.exists() else text
+
+
+def _asked(recipe: Recipe, request: OptimizeRequest) -> Recipe:
+    """The recipe with what the user asked for instead."""
+    update: dict[str, object] = {}
+    if request.max_drop is not None:
+        update["max_drop_points"] = request.max_drop
+    if request.metric is not None:
+        try:
+            update["metric"] = parse(request.metric)
+        except ValueError as exc:
+            raise RecipeError(f"{str(exc).capitalize()}.") from exc
+    return recipe.model_copy(update=update)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    measured = [stage for stage in recipe.stages if stage.measure]
+    if BASELINE not in (stage.name for stage in measured):
+        raise RecipeError(
+            f"Recipe {recipe.name!r} measures no stage named {BASELINE!r}; expected one, which all others are compared "
+            f"with. Name the stage that fine-tunes the model {BASELINE!r}, without measure = false."
+        )
+    if not any(isinstance(stage, ExportConfig | QuantizeConfig) for stage in measured):
+        raise RecipeError(
+            f"Recipe {recipe.name!r} makes nothing that can be served; expected a measured stage that exports or "
+            "quantizes. Add one, or leave its measure = false out."
+        )
+
+
+def _check_label(metric: Metric, data: Dataset) -> None:
+    if metric.label is not None and metric.label not in data.labels:
+        raise RecipeError(
+            f"Got metric {str(metric)!r}, but {data.name} has no label {metric.label!r}. Expected f1: and one of: "
+            f"{', '.join(data.labels)}."
+        )
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise RepositoryError(
+            f"Got the name {name!r} to publish under; expected lower-case letters, digits, '.', '_' and '-', first a "
+            "letter or digit. Choose one with --name (make optimize NAME=...)."
+        )
+
+
+def _identity(request: OptimizeRequest, data: Dataset, checkpoint: Checkpoint) -> Identity:
+    """What a name stands for: where model and data come from, not what is in them, which new rows may change."""
+    return Identity(
+        model=checkpoint.hub_id or checkpoint.name,
+        model_digest=cache_key(source=checkpoint.hub_id or checkpoint.source),
+        data=data.name,
+        data_digest=cache_key(source=request.data if request.data in BUNDLED else _meaning(request.data)),
+    )
+
+
+def _check_meaning(repository: Path, name: str, wanted: Identity) -> None:
+    """A name that nobody chose must not come to mean another model."""
+    for published in (name, baseline_of(name)):
+        found = identity(repository, published)
+        if found is not None and found != wanted:
+            raise RepositoryError(
+                f"{repository / published} is {found.model} on {found.data}; this run would make it {wanted.model} on "
+                f"{wanted.data}, from another place. Choose another name (make optimize NAME=..., --name), or name "
+                f"{name} yourself if it is to be replaced."
+            )

@@ -1,0 +1,77 @@
+"""Staged, checked, promoted: what is published has answered as it was measured, or the version before stays."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from bantam.client.classifier import Classifier
+from bantam.errors import RepositoryError, UnfaithfulError
+from bantam.report.schema import BASELINE
+from bantam.run.evaluator import serving_options
+from bantam.run.score import Scored
+from bantam.run.state import SCORE_TOLERANCE, Log, Run
+from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
+from serving.server import Server
+
+SPLITS = ("dev", "test")
+
+
+def publish_chosen(run: Run, chosen: str, log: Log) -> None:
+    """Publish the chosen variant, and beside it the baseline's export, for those who compare the two.
+
+    Both are checked before either is promoted. Without such an export, the baseline of an earlier run is withdrawn: the
+    chosen variant was not made from it. Raises :class:`UnfaithfulError` if a staged model answers otherwise than what
+    was measured; then it is removed, and what is served stays.
+    """
+    baseline_name, export = baseline_of(run.name), run.recipe.export_of(BASELINE)
+    staged = {}
+    if export is not None:
+        exported = replace(run.scored[BASELINE], artifact=run.artifacts[export])
+        staged[export] = _stage_and_check(run, exported, baseline_name)
+    staged[chosen] = _stage_and_check(run, run.scored[chosen], run.name, chosen)
+    if export is None and withdraw(run.request.repository, baseline_name):
+        log(f"{baseline_name} withdrawn: it is of an earlier run, and {run.recipe.name!r} does not export the baseline")
+    for variant, version in staged.items():
+        run.published = promote(version)
+        state = "published as" if run.published.changed else "is published already as"
+        log(f"{variant} {state} {run.published.folder}")
+
+
+def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = None) -> Version:
+    """Stage a variant and ask it dev and test; ``chosen``'s answers are kept for the report."""
+    root = run.request.repository
+    options = serving_options(run)
+    staged = stage(scored.artifact, root, name, thresholds=scored.thresholds, identity=run.identity, **options)
+    if chosen is None and not staged.changed and _served_already(staged):
+        return staged
+    try:
+        with (
+            Server(root, staged=[staged]) as server,
+            Classifier(server.grpc_address, name, timeout=60) as client,
+        ):
+            answers = {split: client.probabilities(run.data.splits[split].texts) for split in SPLITS}
+            if chosen is not None:
+                run.answers[chosen, "test"] = answers["test"]
+                run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())
+        # numpy's maximum, of which NaN is part; Python's would pass over it.
+        difference = float(np.max([np.abs(answers[split] - scored.on(split)).max() for split in SPLITS]))
+        if not difference <= SCORE_TOLERANCE:
+            raise UnfaithfulError(
+                f"{staged.folder}: staged for {name}, it answers with scores that differ from those measured by up to "
+                f"{difference:.1e}, expected at most {SCORE_TOLERANCE:g}. Nothing was published, and the version "
+                "before, if any, stays. Please report this."
+            )
+    except BaseException:
+        discard(staged)
+        raise
+    return staged
+
+
+def _served_already(staged: Version) -> bool:
+    with suppress(RepositoryError):  # damaged: promoting mends it
+        served = published(staged.root, staged.name)
+        return served is not None and served.number == staged.number
+    return False

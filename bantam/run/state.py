@@ -1,0 +1,85 @@
+"""Everything that a run knows from the start, and what it finds out on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bantam.artifact import Artifact
+from bantam.report.schema import BASELINE
+from bantam.run.choose import Budget
+from bantam.run.request import OptimizeRequest
+from bantam.run.score import Scored
+from bantam.run.timing import Timing
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset
+from optimizer.evaluate import Drop
+from optimizer.recipe import Recipe
+from serving.repository import Identity, Version
+
+Log = Callable[[str], None]
+SCORE_TOLERANCE = 1e-3
+"""Most that a served and an in-process score of the same text may differ; beyond it, a variant is not published."""
+
+
+@dataclass
+class Run:
+    """A request, what it was resolved to, and all that was made and measured."""
+
+    request: OptimizeRequest
+    recipe: Recipe
+    data: Dataset
+    checkpoint: Checkpoint
+    checkpoints: Mapping[str | None, Checkpoint]
+    """The same under None, and the others that stages of the recipe name."""
+    folder: Path
+    name: str
+    """What the chosen variant is published as."""
+    identity: Identity
+    """What that name stands for."""
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Of all stages, measured or not, by name."""
+    scored: dict[str, Scored] = field(default_factory=dict)
+    answers: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+    """What servers answered, probabilities ``[rows, labels]``, by variant and split."""
+    drops: dict[tuple[str, str], Drop] = field(default_factory=dict)
+    """Against the baseline, by variant and split."""
+    measured: dict[str, Timing] = field(default_factory=dict)
+    published: Version | None = None
+    server_peak_rss_mb: float | None = None
+    """Peak of all processes of the server that serves the published model alone."""
+    isolated_because: str = ""
+    """Why the measured servers ran each model in a process of its own; empty if they did not."""
+    peak_rss_mb: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def safe(self) -> str | None:
+        """The unquantized export, which is published if nothing compressed may be; None for random weights."""
+        return None if self.checkpoint.random_weights else self.recipe.export_of(BASELINE)
+
+    @property
+    def budget(self) -> Budget:
+        """What the chosen variant may lose."""
+        return Budget(self.recipe.max_drop_points, str(self.recipe.metric), len(self.data.splits["dev"].texts))
+
+    def difference(self, name: str, split: str) -> float:
+        """The largest difference between a served and an in-process score of a variant; 0 if it was not served."""
+        answers, scored = self.answers.get((name, split)), self.scored[name].on(split)
+        return 0.0 if answers is None else float(np.abs(answers - scored).max())
+
+    def behind(self, name: str, where: str, key: str) -> list[Any]:
+        """The values of a key of ``details`` or ``metrics`` in what a variant was made from, oldest first."""
+        parts = [getattr(self.artifacts[step].manifest, where) for step in self.lineage(name)]
+        return [part[key] for part in parts if key in part]
+
+    def lineage(self, name: str) -> list[str]:
+        """What this run calls the stages that a variant went through, oldest first."""
+        own = self.artifacts[name].manifest
+        names = {artifact.manifest.key: other for other, artifact in self.artifacts.items()} | {own.key: name}
+        return [names[step["key"]] for step in own.lineage]

@@ -1,0 +1,177 @@
+"""What is refused before any work is done, and what a run's folder and a published name mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bantam.artifact import Artifact
+from bantam.errors import RecipeError, RepositoryError
+from bantam.run import prepare as module
+from bantam.run.prepare import prepare, published_name, run_name
+from bantam.run.request import OptimizeRequest
+from optimizer.catalog import Checkpoint
+from optimizer.metric import Metric
+from serving.repository import publish
+from tests.plugins import tiny
+from tests.run.made_up import RECIPE
+
+STAGES = RECIPE.partition("[[stages]]")
+HEAD, FINETUNE = STAGES[0].format(metric="macro-f1"), '[[stages]]\nstage = "finetune"\nname = "{name}"\n'
+Prepare = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    """Prepares a request in a folder of its own, with a file of moods and models that are found without a hub."""
+    tiny.write_data(tmp_path / "moods.csv", rows=300)
+    (tmp_path / "mine.toml").write_text(RECIPE.format(metric="macro-f1"))
+
+    def found(model: str, *, random_init: bool = False, log: object = None) -> Checkpoint:
+        folder = Path(model).is_dir()
+        hub_id = None if folder or random_init else model
+        source = str(Path(model).resolve()) if folder else f"hub: {model}"
+        return Checkpoint(model, tmp_path, source, "1", "none", "0" * 64, hub_id, random_init)
+
+    monkeypatch.setattr(module, "resolve", found)
+    base = OptimizeRequest(
+        model="org/clf",
+        data=str(tmp_path / "moods.csv"),
+        recipe=str(tmp_path / "mine.toml"),
+        build=tmp_path / "build",
+        repository=tmp_path / "repo",
+    )
+    return lambda **asked: prepare(replace(base, **asked), lambda line: None)
+
+
+def recipe_of(folder: Path, text: str) -> str:
+    (folder / "other.toml").write_text(text)
+    return str(folder / "other.toml")
+
+
+def test_a_recipe_without_a_baseline_is_refused(ask: Prepare, tmp_path: Path) -> None:
+    text = RECIPE.format(metric="macro-f1").replace('"baseline"', '"first"')
+    with pytest.raises(RecipeError, match="measures no stage named 'baseline'; expected one"):
+        ask(recipe=recipe_of(tmp_path, text))
+    unmeasured = text.replace('"first"', '"baseline"').replace(
+        'name = "baseline"', 'name = "baseline"\nmeasure = false'
+    )
+    with pytest.raises(RecipeError, match="measures no stage named 'baseline'"):
+        ask(recipe=recipe_of(tmp_path, unmeasured))
+
+
+def test_a_recipe_with_nothing_servable_is_refused(ask: Prepare, tmp_path: Path) -> None:
+    only = HEAD + FINETUNE.format(name="baseline")
+    with pytest.raises(RecipeError, match="makes nothing that can be served; expected a measured stage that exports"):
+        ask(recipe=recipe_of(tmp_path, only))
+    export = '[[stages]]\nstage = "export"\nname = "fp32"\nparent = "baseline"\nformat = "onnx"\nmeasure = false\n'
+    with pytest.raises(RecipeError, match="makes nothing that can be served"):
+        ask(recipe=recipe_of(tmp_path, only + export))
+
+
+def test_a_recipe_that_does_not_export_the_baseline_gets_a_safe_choice(ask: Prepare, tmp_path: Path) -> None:
+    student = '[[stages]]\nstage = "distill"\nname = "student"\nparent = "baseline"\nlayers = 1\n'
+    export = '[[stages]]\nstage = "export"\nname = "small"\nparent = "student"\nformat = "onnx"\n'
+    recipe = recipe_of(tmp_path, HEAD + FINETUNE.format(name="baseline") + student + export)
+    run = ask(recipe=recipe)
+    added = run.recipe.stages[-1]
+    assert run.safe == added.name
+    assert (added.stage, added.parent, added.format, added.measure) == ("export", "baseline", "onnx", False)
+    planned = ask(recipe=recipe, random_init=True)
+    assert planned.safe is None, "of random weights nobody knows what is safe"
+    assert len(planned.recipe.stages) == 3
+
+
+@pytest.mark.parametrize("name", ["Sentiment_V2", "-x", "a b", "", "a/b"])
+def test_a_name_that_cannot_be_published_is_refused(ask: Prepare, tmp_path: Path, name: str) -> None:
+    with pytest.raises(RepositoryError, match=r"to publish under; expected lower-case letters.*--name"):
+        ask(name=name)
+    assert not (tmp_path / "build").exists()
+
+
+def test_the_metric_is_the_recipes_or_the_users(ask: Prepare, tmp_path: Path) -> None:
+    assert ask().recipe.metric == Metric()
+    own = recipe_of(tmp_path, RECIPE.format(metric="recall@precision=0.9"))
+    assert ask(recipe=own).recipe.metric == Metric("recall@precision", precision=0.9)
+    assert ask(recipe=own, metric="f1:joy").recipe.metric == Metric("f1", label="joy")
+
+
+def test_a_metric_that_is_none_is_refused_and_so_is_one_of_a_label_that_is_not_there(
+    ask: Prepare, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="Got metric 'auc', expected one of: macro-f1, micro-f1"):
+        ask(metric="auc")
+    with pytest.raises(RecipeError, match="got metric 'auc', expected one of: macro-f1, micro-f1"):
+        ask(recipe=recipe_of(tmp_path, RECIPE.format(metric="auc")))
+    with pytest.raises(RecipeError, match=r"no label 'Joy'\. Expected f1: and one of: anger, fear, joy\."):
+        ask(metric="f1:Joy")
+
+
+def test_a_name_that_would_mean_another_model_is_refused_unless_it_is_given(
+    ask: Prepare, tmp_path: Path, tiny_artifact: Artifact
+) -> None:
+    first = ask()
+    publish(tiny_artifact, tmp_path / "repo", first.name, thresholds=None, identity=first.identity)
+    assert ask().name == "clf", "the same again is no other model"
+    tiny.write_data(tmp_path / "moods.csv", rows=400)
+    assert ask().name == "clf", "nor is it with more rows"
+    with pytest.raises(RepositoryError, match=r"repo/clf is org/clf on moods.*; this run would make it other/clf"):
+        ask(model="other/clf")
+    tiny.write_data(tmp_path / "more.csv", rows=300)
+    with pytest.raises(RepositoryError, match="name clf yourself if it is to be replaced"):
+        ask(data=str(tmp_path / "more.csv"))
+    assert ask(model="other/clf", name="clf").identity.model == "other/clf"
+
+
+def test_a_name_is_not_taken_from_another_models_baseline(
+    ask: Prepare, tmp_path: Path, tiny_artifact: Artifact
+) -> None:
+    other = ask(model="org/clf-baseline")
+    publish(tiny_artifact, tmp_path / "repo", other.name, thresholds=None, identity=other.identity)
+    with pytest.raises(RepositoryError, match="repo/clf-baseline is org/clf-baseline on moods"):
+        ask()
+
+
+def test_what_was_published_before_names_had_a_meaning_is_replaced(
+    ask: Prepare, tmp_path: Path, tiny_artifact: Artifact
+) -> None:
+    publish(tiny_artifact, tmp_path / "repo", "clf", thresholds=None)
+    assert ask().name == "clf"
+
+
+def test_two_files_and_two_organisations_models_have_folders_of_their_own(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder / "clf").mkdir(parents=True)
+        (tmp_path / folder / "x.csv").touch()
+    names = {
+        run_name(OptimizeRequest(model=model, data=data))
+        for model in ("org/clf", "other/clf", "clf", str(tmp_path / "a/clf"), str(tmp_path / "b/clf"))
+        for data in (str(tmp_path / "a/x.csv"), str(tmp_path / "b/x.csv"), "org/x", "x")
+    }
+    assert len(names) == 20
+    assert all(name.startswith("clf-") for name in names)
+
+
+def test_one_file_has_one_folder_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    names = {run_name(OptimizeRequest(data=data)) for data in ("x.csv", "./x.csv", str(tmp_path / "x.csv"))}
+    assert len(names) == 1
+
+
+def test_what_ships_with_bantam_has_plain_names() -> None:
+    assert run_name(OptimizeRequest()) == "minilm-goemotions-ekman-int8-quick"
+    assert run_name(OptimizeRequest(model="bert", data="sms-spam", recipe="small", profile="full")) == (
+        "bert-sms-spam-small-full"
+    )
+    assert run_name(OptimizeRequest(random_init=True)) == "minilm-goemotions-ekman-int8-quick-random"
+
+
+def test_published_names_are_never_hashed() -> None:
+    assert published_name(OptimizeRequest(model="org/My_Clf.v2")) == "my-clf.v2"
+    assert published_name(OptimizeRequest(model="org/clf", random_init=True)) == "clf-random"
+    assert published_name(OptimizeRequest(model="org/clf", name="support")) == "support"
