@@ -50,7 +50,7 @@ def make() -> None:
     for layers in LAYERS:
         parent = "baseline" if layers == max(LAYERS) else f"cut-{layers}"
         if layers < max(LAYERS):
-            cut = {"method": "layers", "layers": list(range(layers, max(LAYERS)))}
+            cut = {"method": "layers", "layers": list(range(layers))}
             stages.append({"stage": "prune", "name": parent, "parent": "baseline", **cut})
         stages.append({"stage": "export", "name": f"onnx-{layers}", "parent": parent, "format": "onnx"})
     recipe = Recipe.model_validate({"name": "latency-groups", "description": "twelve small variants", "stages": stages})
