@@ -1,4 +1,4 @@
-"""docs/architecture.md speaks of what is there: its paths exist, its names are defined where it says, no package is left out."""
+"""docs/architecture.md speaks of what is there: paths exist, names are defined where it says, no package is missing."""
 
 from __future__ import annotations
 
