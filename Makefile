@@ -7,6 +7,7 @@ RECIPE = int8
 PROFILE = quick
 MAX_DROP =
 METRIC =
+ALL =
 NAME =
 PORT =
 ARGS =
@@ -89,8 +90,8 @@ check: $(VENV)/.ready-$(TARGET) ## Format, lint, types and the rules of the arch
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/python -m pytest -q --durations=0 tests/test_architecture.py
 
-clean: ## Remove build/ and caches; model_repo/ and the environments stay
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+clean: ## Remove caches; ALL=1 removes build/ too, with hours of training. model_repo/ and the environments stay
+	@rm -rf $(if $(ALL),build,build/test-output) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # --- Set-up -----------------------------------------------------------------------------------------------------------

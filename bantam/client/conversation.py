@@ -74,7 +74,7 @@ class Conversation:
             if part.description.labels != self._labels:
                 raise ClientError(
                     f"The {self._target} has another version with the labels {', '.join(part.description.labels)}; the "
-                    f"columns of this client's scores are {', '.join(self._labels)}. Make a new client, or call it: "
+                    f"columns of this client are {', '.join(self._labels)}. Make a new client, or call this one: "
                     "predictions carry their labels."
                 )
         return np.concatenate([part.scores for part in parts] or [np.empty((0, len(self._labels)), np.float32)])

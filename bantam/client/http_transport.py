@@ -132,7 +132,8 @@ def errors(target: Target) -> Iterator[None]:
         yield
     except (httpcore2.TimeoutException, TimeoutError) as exc:
         raise target.late() from exc
-    except (httpcore2.NetworkError, httpcore2.ProtocolError) as exc:
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as exc:
+        # OSError: on asyncio, httpcore2 lets an ssl.SSLError through when the server refuses the client's certificate.
         # Also a pooled connection that the server has closed meanwhile; over gRPC all of these are UNAVAILABLE.
         raise target.unavailable(str(exc) or type(exc).__name__) from exc
 

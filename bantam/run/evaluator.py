@@ -83,7 +83,7 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
 def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
     """Score all of dev through the server."""
     run.isolated_because = run.isolated_because or endpoint.isolated_because
-    run.answers[name, "dev"] = endpoint.client.scores(run.data.splits["dev"].texts)
+    run.answers[name, "dev"] = endpoint.client.probabilities(run.data.splits["dev"].texts)
     log(f"{name:<24} dev scored through the server, largest difference {run.difference(name, 'dev'):.1e}")
 
 

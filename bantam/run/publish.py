@@ -52,7 +52,7 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
             Server(root, staged=[staged]) as server,
             Classifier(server.grpc_address, name, timeout=60) as client,
         ):
-            answers = {split: client.scores(run.data.splits[split].texts) for split in SPLITS}
+            answers = {split: client.probabilities(run.data.splits[split].texts) for split in SPLITS}
             if chosen is not None:
                 run.answers[chosen, "test"] = answers["test"]
                 run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())

@@ -113,7 +113,7 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
     on_test = name in (BASELINE, chosen)
     return Variant(
         name=name,
-        stages=steps(run, name),
+        stages=_steps(run, name),
         format=LAYOUTS[manifest.layout].format,
         precision=manifest.compute.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
@@ -127,12 +127,8 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
     )
 
 
-def _in_process(latencies_ms: Latencies) -> InProcess:
-    return InProcess(**percentile_fields(latencies_ms.tolist()), texts_per_s=round(1e3 / float(latencies_ms.mean()), 1))
-
-
-def steps(run: Run, name: str) -> tuple[StageStep, ...]:
-    """A variant's lineage as the report shows it: by the names of this run."""
+def _steps(run: Run, name: str) -> tuple[StageStep, ...]:
+    """A variant's lineage by the names of this run."""
     configs = {stage.name: stage for stage in run.recipe.stages}
     return tuple(
         StageStep(
@@ -143,6 +139,10 @@ def steps(run: Run, name: str) -> tuple[StageStep, ...]:
         )
         for step in run.lineage(name)
     )
+
+
+def _in_process(latencies_ms: Latencies) -> InProcess:
+    return InProcess(**percentile_fields(latencies_ms.tolist()), texts_per_s=round(1e3 / float(latencies_ms.mean()), 1))
 
 
 def _quality(run: Run, name: str, split: str) -> Quality | None:

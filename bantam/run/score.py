@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bantam.artifact import Artifact, cache_key, seal
+from bantam.machine import describe_machine
+from bantam.run import closure
 from bantam.run.builder import kept_or_made
 from bantam.run.worker import Worker
 from optimizer.data import Dataset
@@ -35,6 +39,25 @@ class Scored:
         return found
 
 
+def computed_by(layout: str) -> dict[str, Any]:
+    """What scores follow from besides model and texts: our code, the libraries, and the processor.
+
+    Processors have other kernels for int8, which round and saturate otherwise.
+    """
+    module = "optimizer.reference" if layout == "hf" else "serving.backend.engine"
+    return {
+        "code": closure.code(module),
+        "libraries": closure.libraries(module),
+        "machine": _processor(),
+    }
+
+
+@functools.cache
+def _processor() -> tuple[str | None, tuple[str, ...] | None]:
+    machine = describe_machine()
+    return machine.cpu, machine.isa
+
+
 def score(variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
     """Score ``variant`` on dev, or keep the scores that are there for the same variant and data."""
     dev = _scores("dev", variant, data, context, serving)
@@ -50,7 +73,13 @@ def with_test(scored: Scored, data: Dataset, context: RunContext, serving: Servi
 def _scores(
     split: str, variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig
 ) -> NDArray[np.float32]:
-    key = cache_key(variant=variant.digest, data=data.digest, split=split, serving=serving.model_dump(mode="json"))
+    key = cache_key(
+        variant=variant.digest,
+        data=data.digest,
+        split=split,
+        serving=serving.model_dump(mode="json"),
+        **computed_by(variant.manifest.layout),
+    )
 
     def make(target: RunContext) -> Artifact:
         with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:

@@ -73,13 +73,13 @@ class Run:
         answers, scored = self.answers.get((name, split)), self.scored[name].on(split)
         return 0.0 if answers is None else float(np.abs(answers - scored).max())
 
+    def behind(self, name: str, where: str, key: str) -> list[Any]:
+        """The values of a key of ``details`` or ``metrics`` in what a variant was made from, oldest first."""
+        parts = [getattr(self.artifacts[step].manifest, where) for step in self.lineage(name)]
+        return [part[key] for part in parts if key in part]
+
     def lineage(self, name: str) -> list[str]:
         """What this run calls the stages that a variant went through, oldest first."""
         own = self.artifacts[name].manifest
         names = {artifact.manifest.key: other for other, artifact in self.artifacts.items()} | {own.key: name}
         return [names[step["key"]] for step in own.lineage]
-
-    def behind(self, name: str, where: str, key: str) -> list[Any]:
-        """The values of a key of ``details`` or ``metrics`` in what a variant was made from, oldest first."""
-        parts = [getattr(self.artifacts[step].manifest, where) for step in self.lineage(name)]
-        return [part[key] for part in parts if key in part]

@@ -146,7 +146,7 @@ class Requester(Child):
         return found
 
     def max_rate(self, address: str, model: str, texts: Sequence[str], *, slo_ms: float, seconds: float) -> Borne:
-        """The highest rate that keeps 99% within ``slo_ms``; see :func:`bantam.loadtest.max_rate_within_slo`."""
+        """The highest rate that keeps 99% within ``slo_ms``; see :func:`bantam.loadtest.search.max_rate_within_slo`."""
         found: Borne = self._ask("max_rate", address, model, list(texts), slo_ms, seconds)
         return found
 
@@ -226,7 +226,7 @@ def _sender(address: str, model: str) -> Iterator[Callable[[str], object]]:
     from bantam.client.classifier import Classifier
 
     with Classifier(address, model, timeout=REQUEST_TIMEOUT_S, retries=0) as client:
-        yield lambda text: client.scores([text])
+        yield lambda text: client.probabilities([text])
 
 
 def _serve(connection: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:

@@ -13,6 +13,7 @@ from benchmarks.bench import prepared, servers
 from benchmarks.bench.contenders import Contender
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed
+from benchmarks.bench.results import ContenderQuality
 from benchmarks.bench.state import BenchRun
 from optimizer.evaluate import bootstrap_drop, one_hot, predict, quality, tune_thresholds
 from optimizer.metric import Metric

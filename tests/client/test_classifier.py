@@ -64,7 +64,7 @@ def test_readme_lines(server: Server) -> None:
 
 def test_scores_are_those_of_the_engine_in_process(endpoint: dict[str, Any], engine: Engine) -> None:
     with Classifier(model="tiny", **endpoint) as classify:
-        scores = classify.scores(TEXTS)
+        scores = classify.probabilities(TEXTS)
     assert scores.dtype == np.float32
     assert scores.shape == (5, 3)
     assert scores == pytest.approx(engine.probabilities(TEXTS), abs=1e-5)
@@ -100,20 +100,20 @@ def test_a_single_text_gives_a_single_prediction(endpoint: dict[str, Any]) -> No
 def test_no_texts_give_nothing(endpoint: dict[str, Any]) -> None:
     with Classifier(model="tiny", **endpoint) as classify:
         assert classify([]) == []
-        assert classify.scores(iter(())).shape == (0, 3)
+        assert classify.probabilities(iter(())).shape == (0, 3)
 
 
 def test_ten_thousand_texts_in_one_call(endpoint: dict[str, Any], engine: Engine) -> None:
     texts = [TEXTS[i % 5] + " very" * (i % 7) for i in range(10_000)]
     with Classifier(model="tiny", **endpoint) as classify:
-        scores = classify.scores(texts)
+        scores = classify.probabilities(texts)
     assert scores == pytest.approx(engine.probabilities(texts), abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["", "\0", "a\0b", "😀 love", "i love it " * 100_000, "\r\n\t", "\u202e\ufeff"])
 def test_odd_texts_are_answered(endpoint: dict[str, Any], engine: Engine, text: str) -> None:
     with Classifier(model="tiny", **endpoint) as classify:
-        assert classify.scores(text) == pytest.approx(engine.probabilities([text]), abs=1e-5)
+        assert classify.probabilities(text) == pytest.approx(engine.probabilities([text]), abs=1e-5)
 
 
 def test_async_gives_the_same(endpoint: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def test_async_gives_the_same(endpoint: dict[str, Any]) -> None:
     async def run() -> tuple[list[Prediction], Prediction, Any]:
         async with AsyncClassifier(model="tiny", **endpoint) as classify:
             many, one = await asyncio.gather(classify(texts), classify("fear"))
-            return many, one, await classify.scores([])
+            return many, one, await classify.probabilities([])
 
     many, one, none = asyncio.run(run())
     with Classifier(model="tiny", **endpoint) as classify:

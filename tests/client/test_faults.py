@@ -33,11 +33,11 @@ def ask(fake: Fake, twin: str, texts: list[str], **options: Any) -> np.ndarray[A
     """Scores by the sync or the async client, which must not differ in anything."""
     if twin == "sync":
         with fake.client(**options) as classify:
-            return classify.scores(texts)
+            return classify.probabilities(texts)
 
     async def run() -> np.ndarray[Any, np.dtype[np.float32]]:
         async with fake.async_client(**options) as classify:
-            return await classify.scores(texts)
+            return await classify.probabilities(texts)
 
     return asyncio.run(run())
 
@@ -160,7 +160,9 @@ def test_one_failed_batch_fails_the_call(fake: Fake, twin: str) -> None:
 def test_threads_share_a_client(fake: Fake) -> None:
     texts = ["x" * (i % 11) for i in range(9)]
     with fake.client() as classify, ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: classify.scores(texts[:n])[:, 1].tolist(), [i % 10 for i in range(200)]))
+        answers = list(
+            pool.map(lambda n: classify.probabilities(texts[:n])[:, 1].tolist(), [i % 10 for i in range(200)])
+        )
     expected = (np.array([len(text) for text in texts], dtype=np.float32) / 10).tolist()
     assert answers == [expected[: i % 10] for i in range(200)]
 

@@ -127,7 +127,7 @@ class Asking:
             self.ready.wait()
             while not self.stop.is_set():
                 self.answers.append(classify(TEXTS))
-                self.matrices.append(classify.scores(TEXTS))
+                self.matrices.append(classify.probabilities(TEXTS))
 
     async def on_asyncio(self, client: AsyncClassifier) -> None:
         async with client as classify:
@@ -135,7 +135,7 @@ class Asking:
             self.ready.wait()
             while not self.stop.is_set():
                 self.answers.append(await classify(TEXTS))
-                self.matrices.append(await classify.scores(TEXTS))
+                self.matrices.append(await classify.probabilities(TEXTS))
 
     def __enter__(self) -> Asking:
         for thread in self.threads:

@@ -61,7 +61,7 @@ def test_one_list_answered_by_two_versions(fake: Fake) -> None:
         assert labels == [["short", "long"]] * 4 + [["short"]] * 4 + [["short", "long"]] * 4
         fake.script.answering = ["1", "2", "1"]
         columns = classify.describe().labels
-        scores = classify.scores(["1"] * 12)
+        scores = classify.probabilities(["1"] * 12)
         assert columns == ("short", "long")
         assert scores == pytest.approx(np.array([[0.9, 0.1]] * 12), abs=1e-6), "one order of columns for all"
 
@@ -79,13 +79,13 @@ def test_single_label_after_multi_label(fake: Fake) -> None:
 
 def test_a_version_with_other_labels_answers_with_them_but_is_no_column_of_the_old_ones(fake: Fake) -> None:
     with fake.client() as classify:
-        assert classify.scores([TEXT]).tolist() == [[0.5, 0.5]]
+        assert classify.probabilities([TEXT]).tolist() == [[0.5, 0.5]]
         fake.script.publish("2", OTHER)
         assert classify("1").labels == ["brief"]
         with pytest.raises(ClientError, match=r"labels brief, wordy; the columns .* short, long\. Make a new client"):
-            classify.scores([TEXT])
+            classify.probabilities([TEXT])
     with fake.client() as fresh:
-        assert fresh.scores([TEXT]).tolist() == [[0.5, 0.5]]
+        assert fresh.probabilities([TEXT]).tolist() == [[0.5, 0.5]]
 
 
 def test_a_version_that_is_gone_before_its_labels_were_read_is_not_believed(fake: Fake) -> None:

@@ -101,7 +101,7 @@ def left_over(folder: Path, shm_before: set[str]) -> tuple[str, ...]:
         if not (processes or shm) or time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    patterns = ("build/*/*.tmp-*", "build/*/.resume", "build/*/candidates", "model_repo/*/.*", "model_repo/*.tmp-*")
+    patterns = ("build/*/*.tmp-*", "build/*/.work", "build/*/candidates", "model_repo/*/.*", "model_repo/*.tmp-*")
     files = [str(path) for pattern in patterns for path in folder.glob(pattern)]
     return (*processes, *shm, *files)
 

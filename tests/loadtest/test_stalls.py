@@ -24,7 +24,7 @@ def test_no_request_of_a_single_client_waits_for_the_batcher_to_look_again(
     with Server(tmp_path) as server, Classifier(server.grpc_address, "tiny") as client:
         for _ in range(1500):
             start = time.perf_counter()
-            client.scores(["i love this day"])
+            client.probabilities(["i love this day"])
             slow += time.perf_counter() - start > 0.9 * BATCHERS_SLEEP_S
     # Not a timing test: with the queue time-out that caused it, 1 in 100 requests sleeps for 0.5 s; a machine that is
     # busy may delay one, not a dozen.

@@ -28,7 +28,7 @@ def test_the_five_names() -> None:
 @pytest.mark.parametrize("name", CATALOG)
 def test_revision_is_a_commit_and_licence_is_known(name: str) -> None:
     entry = CATALOG[name]
-    assert re.fullmatch(r"[0-9a-f]{40}", entry.revision) or name == "bloomz-3b"
+    assert bool(re.fullmatch(r"[0-9a-f]{40}", entry.revision)) == entry.verified == (name != "bloomz-3b")
     assert entry.licence == ("bigscience-bloom-rail-1.0" if name == "bloomz-3b" else "Apache-2.0")
     assert re.fullmatch(r"[\w-]+/[\w.-]+", entry.hub_id)
 

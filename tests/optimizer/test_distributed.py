@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from bantam.artifact import Artifact
+from bantam.run.store import Store
 from optimizer import distributed
 from tests.optimizer.moods import load_moods, load_tiny
 
@@ -36,7 +37,7 @@ def train(folder: Path, processes: int) -> dict[str, Artifact]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not list(folder.glob("run/*.tmp-*"))
+    assert not [*folder.glob("*/*.tmp-*"), *folder.glob("run/.work")]
     return {name: Artifact.load(folder / "run" / name, verify=True) for name in ("baseline", "distilled")}
 
 
@@ -49,7 +50,8 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
     one, two = train(tmp_path / "one", 1), train(tmp_path / "two", 2)
     # From the very same teacher, which training to the last bit is not.
     shutil.copytree(tmp_path / "one", tmp_path / "again")
-    shutil.rmtree(tmp_path / "again" / "run" / "distilled")
+    store = Store(tmp_path / "again")
+    shutil.rmtree(store.folder(one["distilled"].manifest.key))
     two["distilled"] = train(tmp_path / "again", 2)["distilled"]
     for stage in ("baseline", "distilled"):
         before, after = (each[stage].manifest.metrics for each in (one, two))

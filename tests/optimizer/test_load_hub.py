@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -14,6 +15,7 @@ from urllib.parse import urlparse
 import pytest
 
 from bantam.errors import ModelError
+from optimizer.catalog import Entry
 from optimizer.load import resolve
 
 REVISION = "a" * 40
@@ -111,6 +113,17 @@ def test_hub_cache_is_used_when_the_hub_is_gone(hub: type[Hub], request: pytest.
 def test_unknown_on_the_hub(hub: type[Hub]) -> None:
     with pytest.raises(ModelError, match=r"Unknown model 'owner/other'.*\nKnown models: minilm, bert"):
         resolve("owner/other", log=quiet)
+
+
+@pytest.mark.parametrize(("revision", "said"), [("main", ["toy: not verified."]), (REVISION, [])])
+def test_a_known_model_without_a_commit_is_said_to_be_not_verified(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch, revision: str, said: list[str]
+) -> None:
+    monkeypatch.setattr("optimizer.load.CATALOG", {"toy": Entry("toy", "owner/tiny", revision, "Apache-2.0")})
+    lines: list[str] = []
+    with contextlib.suppress(ModelError):  # this hub knows no commit by its name
+        resolve("toy", log=lines.append)
+    assert [line[: len("toy: not verified.")] for line in lines if line.startswith("toy")] == said
 
 
 def test_hub_model_with_pickle_only(hub: type[Hub]) -> None:

@@ -77,7 +77,7 @@ def artifact(folder: Path, name: str, layout: str, compute: Compute, *steps: tup
         lineage=lineage,
         details={"parameters": 1000},
     )
-    return Artifact(folder / name, manifest)
+    return Artifact(folder / name, manifest, name)
 
 
 def make_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 
 from bantam.artifact import Artifact
 from bantam.run import builder as pipeline
+from bantam.run import closure
+from bantam.run.score import score
+from optimizer import finetune
 from optimizer.catalog import Checkpoint
 from optimizer.config import DistillConfig, LayersConfig
 from optimizer.data import Dataset
-from optimizer.recipe import Recipe
-from tests.optimizer.moods import CONFIG
+from optimizer.recipe import Recipe, ServingConfig
+from tests.optimizer.moods import CONFIG, context_in
 
 RECIPE = Recipe(
     name="toy",
@@ -36,11 +40,16 @@ def run(folder: Path, moods: Dataset, untrained: Checkpoint, recipe: Recipe = RE
     return artifacts, [line for line in said if line.split(maxsplit=1)[0] in names]
 
 
+def outcomes(said: list[str]) -> list[str]:
+    """What became of each stage: kept, taken or made."""
+    return [line.split()[1] for line in said]
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, moods: Dataset, untrained: Checkpoint) -> Path:
     folder = tmp_path_factory.mktemp("build") / "first"
     artifacts, said = run(folder, moods, untrained)
-    assert [line.split()[1] for line in said if "made in" in line] == ["made"] * 3
+    assert outcomes(said) == ["made"] * 3
     assert artifacts["recovered"].manifest.details["teachers"] == [artifacts["baseline"].digest]
     assert [artifact.name for artifact in artifacts.values()] == ["baseline", "cut", "recovered"]
     return folder
@@ -49,21 +58,57 @@ def first(tmp_path_factory: pytest.TempPathFactory, moods: Dataset, untrained: C
 def test_what_is_there_is_kept_measured_or_not(first: Path, moods: Dataset, untrained: Checkpoint) -> None:
     stages = (*RECIPE.stages[:1], RECIPE.stages[1].model_copy(update={"measure": False}), *RECIPE.stages[2:])
     _, said = run(first, moods, untrained, RECIPE.model_copy(update={"stages": stages}))
-    assert [line.split()[1] for line in said] == ["kept"] * 3
-    assert not (first / pipeline.SHARED).exists()
+    assert outcomes(said) == ["kept"] * 3
+    assert not (first / pipeline.WORK).exists()
 
 
-def test_what_a_kill_right_after_a_stage_left_is_removed(first: Path, moods: Dataset, untrained: Checkpoint) -> None:
-    key = Artifact.load(first / "baseline").manifest.key
-    left, other = (first / ".resume" / f"baseline-{which[:16]}" for which in (key, "0" * 16))
-    for folder in (left, other):
-        (folder / "checkpoint-1").mkdir(parents=True)
-    run(first, moods, untrained)
-    assert not left.exists()
-    assert other.exists(), "another configuration goes on from there"
-    shutil.rmtree(other)
-    run(first, moods, untrained)
-    assert not (first / ".resume").exists()
+def test_a_renamed_stage_is_taken_from_the_store_and_so_is_all_that_follows(
+    first: Path, moods: Dataset, untrained: Checkpoint
+) -> None:
+    names = {"baseline": "original", "cut": "shorter", "recovered": "student"}
+    stages = tuple(
+        stage.model_copy(
+            update={"name": names[stage.name], "parent": stage.parent and names[stage.parent]}
+            | ({"teachers": ("original",)} if isinstance(stage, DistillConfig) else {})
+        )
+        for stage in RECIPE.stages
+    )
+    artifacts, said = run(first.with_name("renamed"), moods, untrained, RECIPE.model_copy(update={"stages": stages}))
+    assert outcomes(said) == ["taken"] * 3
+    assert [artifact.name for artifact in artifacts.values()] == list(names.values())
+    assert artifacts["student"].digest == Artifact.load(first / "recovered").digest
+
+
+def test_a_training_goes_on_from_where_a_kill_ended_it(first: Path, moods: Dataset, untrained: Checkpoint) -> None:
+    """What was left under its key is found by the stage, also under another name, and is gone when it is done."""
+    changed = RECIPE.stages[0].model_copy(update={"name": "another", "seed": 7})
+    recipe = RECIPE.model_copy(update={"stages": (changed,)})
+    left: list[Path] = []
+
+    def killed(parent: Any, config: Any, context: Any) -> None:
+        (context.scratch / "checkpoint-1").mkdir()
+        left.append(context.scratch)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(first.with_name("killed"), moods, untrained, recipe)
+    assert (left[0] / "checkpoint-1").is_dir()
+    found: list[bool] = []
+    original = finetune.run
+
+    def resumed(parent: Any, config: Any, context: Any) -> Artifact:
+        found.append((context.scratch / "checkpoint-1").is_dir())
+        (context.scratch / "checkpoint-1").rmdir()
+        return original(parent, config, context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "run", resumed)
+        renamed = recipe.model_copy(update={"stages": (changed.model_copy(update={"name": "renamed"}),)})
+        _, said = run(first.with_name("killed"), moods, untrained, renamed)
+    assert (found, outcomes(said)) == ([True], ["made"])
+    assert not (first.with_name("killed") / pipeline.WORK).exists()
 
 
 def test_another_run_takes_the_same_stages_and_makes_the_others(
@@ -72,19 +117,25 @@ def test_another_run_takes_the_same_stages_and_makes_the_others(
     changed = RECIPE.stages[2].model_copy(update={"temperature": 2.0})
     recipe = RECIPE.model_copy(update={"stages": (*RECIPE.stages[:2], changed)})
     artifacts, said = run(first.with_name("second"), moods, untrained, recipe)
-    assert [line.split(maxsplit=1)[1] for line in said if "taken" in line] == ["taken from first"] * 2
-    assert sum("made in" in line for line in said) == 1
+    assert outcomes(said) == ["taken", "taken", "made"]
     assert artifacts["cut"].digest == Artifact.load(first / "cut", verify=True).digest
     assert artifacts["recovered"].manifest.key != Artifact.load(first / "recovered").manifest.key
 
 
-def test_a_damaged_artifact_of_another_run_is_not_taken(
-    tmp_path: Path, first: Path, moods: Dataset, untrained: Checkpoint
+def test_scores_are_kept_until_the_engine_changes(
+    tmp_path: Path, tiny_artifact: Artifact, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(first / "baseline", damaged / "baseline")
-    config = damaged / "baseline" / "config.json"
-    config.write_text(config.read_text().replace("32", "33"))  # of the same length
-    recipe = RECIPE.model_copy(update={"stages": RECIPE.stages[:1]})
-    _, said = run(tmp_path / "other", moods, untrained, recipe)
-    assert [line.split()[1] for line in said if "baseline" in line] == ["made"]
+    for package in closure.OURS:
+        shutil.copytree(closure.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    said: list[str] = []
+    context = replace(context_in(tmp_path / "build", moods, untrained), log=said.append)
+
+    def scored() -> str:
+        score(tiny_artifact, moods, context, ServingConfig())
+        return said[-1].split()[1]
+
+    monkeypatch.setattr(closure, "ROOT", tmp_path)
+    assert [scored(), scored()] == ["made", "kept"]
+    engine = tmp_path / "serving/backend/engine.py"
+    engine.write_text(engine.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
+    assert scored() == "made"

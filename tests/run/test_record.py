@@ -14,12 +14,9 @@ from bantam.run import judge
 from bantam.run.choose import choose
 from bantam.run.notes import sparsity_notes
 from bantam.run.record import report as report_of
-from bantam.run.record import steps
 from bantam.run.score import Scored
 from bantam.run.state import Run
-from optimizer.config import ExportConfig, FinetuneConfig, PruneConfig
 from optimizer.evaluate import quality
-from optimizer.recipe import Recipe
 from tests.run.made_up import make_run, timing
 
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
@@ -79,25 +76,20 @@ def test_without_a_dense_twin_nothing_is_claimed() -> None:
     assert sparsity_notes(RUN, [record("dense", 2.0)]) == []
 
 
-def test_a_run_reports_its_own_names_of_what_it_made() -> None:
-    stages = (
-        FinetuneConfig(stage="finetune", name="dense"),
-        PruneConfig(stage="prune", name="zeros", parent="dense", method="magnitude"),
-        ExportConfig(stage="export", name="exported", parent="zeros", format="onnx"),
-    )
-    run = run_of(*RUN.artifacts.values())
-    run.recipe = Recipe(name="it", description="a test", stages=stages)
-    found = steps(run, "exported")
-    assert [(step.name, step.stage, step.key) for step in found] == [
-        ("dense", "finetune", "dense"), ("zeros", "prune", "zeros"), ("exported", "export", "exported")
-    ]  # fmt: skip
-    assert found[-1].config["parent"] == "zeros"
-
-
 def reported(run: Run) -> Report:
     """The report of a made-up run, whose choice is made here."""
     choice = choose(judge.candidates(run), run.measured["baseline"], run.budget, run.safe)
     return report_of(run, choice)
+
+
+def test_a_run_reports_its_own_names_of_what_it_made(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for variant in reported(run).variants:
+        made = run.artifacts[variant.name].manifest
+        assert variant.stages[-1].name == variant.name
+        assert [step.key for step in variant.stages] == [step["key"] for step in made.lineage]
+        parents = [step.config.get("parent") for step in variant.stages[1:]]
+        assert parents == [step.name for step in variant.stages[:-1]]
 
 
 def test_the_baseline_and_the_chosen_variant_have_test_and_dev_all_others_dev(tmp_path: Path) -> None:

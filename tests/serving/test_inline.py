@@ -6,11 +6,9 @@ import itertools
 import os
 import subprocess
 import sys
-import tomllib
 import venv
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +54,6 @@ def test_its_source_compiles_without_a_warning(tmp_path: Path) -> None:
     command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / LIBRARY), str(SOURCE), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_its_source_is_installed_with_the_package() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = [p for ps in project["tool"]["setuptools"]["package-data"].values() for p in ps]
-    assert any(fnmatch(SOURCE.name, Path(pattern).name) for pattern in patterns)
 
 
 def counting(tmp_path: Path) -> str:
@@ -191,7 +183,7 @@ def test_a_machine_without_a_compiler_serves_all_the_same(root: Path, monkeypatc
     monkeypatch.setenv("CC", "no-such-compiler")
     with Server(root, models=["one"]) as server, Classifier(server.grpc_address, "one") as client:
         assert server.backend.isolated
-        assert client.scores(TEXTS).shape == (len(TEXTS), 3)
+        assert client.probabilities(TEXTS).shape == (len(TEXTS), 3)
 
 
 @needs_triton
@@ -203,7 +195,7 @@ def test_models_that_share_a_process_answer_for_themselves(root: Path) -> None:
         assert psutil.Process(server.pid).children() == []
         clients = {name: Classifier(server.grpc_address, name) for name in names}
         asked = [(name, text) for name in names for text in TEXTS] * 10
-        answers = threads.map(lambda each: clients[each[0]].scores([each[1]])[0], asked)
+        answers = threads.map(lambda each: clients[each[0]].probabilities([each[1]])[0], asked)
         expected = {
             (name, text): row
             for name in names
@@ -219,13 +211,13 @@ def test_a_crash_of_an_isolated_model_leaves_the_others_alone(root: Path) -> Non
     with Server(root, models=["one", "two"], isolated=True) as server:
         assert server.pid is not None
         with Classifier(server.grpc_address, "two") as client:
-            expected = client.scores(TEXTS)
+            expected = client.probabilities(TEXTS)
             for process in psutil.Process(server.pid).children():
                 if "one" in Path(process.cmdline()[1]).parts:
                     process.kill()
             with Classifier(server.grpc_address, "one", retries=0, timeout=2) as crashed, pytest.raises(ClientError):
-                crashed.scores(TEXTS)
-            np.testing.assert_array_equal(client.scores(TEXTS), expected)
+                crashed.probabilities(TEXTS)
+            np.testing.assert_array_equal(client.probabilities(TEXTS), expected)
 
 
 @needs_triton

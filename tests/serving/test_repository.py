@@ -330,3 +330,48 @@ def test_killed_at_any_moment_the_repository_is_the_old_one_or_the_new_one(
     result = put(new, tmp_path)
     assert result.number == 2
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["1", "2", "config.pbtxt"]
+
+
+KEPT_BUSY = """
+import sys
+from pathlib import Path
+from serving.repository import discard, promote, prune, rollback, stage
+from bantam.artifact import Artifact
+a, b, root = Artifact.load(Path(sys.argv[1])), Artifact.load(Path(sys.argv[2])), Path(sys.argv[3])
+print("go", flush=True)
+while True:
+    promote(stage(a, root, "tiny", thresholds=None))
+    rollback(root, "tiny")
+    discard(stage(b, root, "tiny", thresholds=None))
+    prune(root, "tiny")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_killed_while_versions_come_and_go_a_whole_one_is_served_and_one_before_it(
+    make_artifact: Callable[..., Artifact], tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    put(tiny_artifact, tmp_path)
+    others = [make_artifact(details={"seed": seed}) for seed in (5, 6)]
+    put(others[0], tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", KEPT_BUSY, *(str(other.folder) for other in others), str(tmp_path)]
+    for delay_ms in (1, 7, 23, 40, 61, 90):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"go\n"
+            time.sleep(delay_ms / 1000)
+            process.send_signal(signal.SIGKILL)
+        served = published(tmp_path, "tiny")
+        assert served is not None
+        Artifact.load(served.folder, verify=True)
+        assert rollback(tmp_path, "tiny").number != served.number
+    discard(Version("tiny", 99, tmp_path / "tiny" / "99"))
+    prune(tmp_path, "tiny")
+    assert not list((tmp_path / "tiny").glob("*.tmp-*"))
+
+
+def test_a_repository_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="absent: no such folder, expected a model repository"):
+        rollback(tmp_path / "absent", "tiny")
+    assert list(tmp_path.iterdir()) == []

@@ -108,7 +108,7 @@ def test_what_a_killed_supervisor_leaves_is_swept_at_the_next_start(root: Path, 
         assert not folder.exists()
         assert server.log.exists()
         with Classifier(server.grpc_address, "tiny") as client:
-            assert client.scores(["love"]).shape == (1, 3)  # a live server's folder and memory were not touched
+            assert client.probabilities(["love"]).shape == (1, 3)  # a live server's folder and memory were not touched
 
 
 @contextlib.contextmanager

@@ -69,5 +69,5 @@ def test_two_served_models_use_backends_of_their_own(root: Path, isolated: bool)
         Classifier(server.grpc_address, "opposite") as opposite,
     ):
         assert server.backend.isolated is isolated
-        np.testing.assert_allclose(usual.scores(TEXTS), expected, atol=1e-6)
-        np.testing.assert_allclose(opposite.scores(TEXTS), 1 - expected, atol=1e-6)
+        np.testing.assert_allclose(usual.probabilities(TEXTS), expected, atol=1e-6)
+        np.testing.assert_allclose(opposite.probabilities(TEXTS), 1 - expected, atol=1e-6)

@@ -1,0 +1,43 @@
+"""What Triton sees of a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bantam.artifact import Artifact
+from serving.repository import Version, publish, stage
+from serving.view import View
+
+
+def seen(view: View) -> dict[str, str]:
+    """Each version that Triton finds, and its config.pbtxt."""
+    return {
+        path.relative_to(view.models).as_posix(): (path.parent / "config.pbtxt").read_text()
+        for path in view.models.glob("*/[0-9]*")
+    }
+
+
+def test_one_version_of_a_model_is_seen_with_the_config_that_fits_it(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    first = publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=[0.5] * 3)
+    config = tmp_path / "repository" / "tiny" / "config.pbtxt"
+    config.write_text(config.read_text() + "# an operator's\n")
+    second = stage(make_artifact(labels=("a", "b")), tmp_path / "repository", "tiny", thresholds=[0.25] * 2)
+    view = View(tmp_path, [first])
+    assert seen(view) == {"tiny/1": config.read_text()}
+    view.show(second)
+    (text,) = seen(view).values()
+    assert list(seen(view)) == ["tiny/2"]
+    assert "0.25" in text
+    view.show(first)
+    assert list(seen(view)) == ["tiny/1"]
+    assert (view.models / "tiny" / "1" / "model.onnx").read_bytes() == (first.folder / "model.onnx").read_bytes()
+    assert view.shown == {"tiny": first}
+
+
+def test_a_version_of_before_there_was_a_rollback_is_seen(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    version: Version = publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=None)
+    (version.folder / "config.pbtxt").unlink()
+    assert list(seen(View(tmp_path, [version]))) == ["tiny/1"]
