@@ -56,7 +56,7 @@ def publish(tmp_path: Path, make_artifact: Callable[..., Artifact], monkeypatch:
 
             def __exit__(self, *_: object) -> None: ...
 
-            def scores(self, asked: Any) -> Any:
+            def probabilities(self, asked: Any) -> Any:
                 split = texts[id(asked)]
                 return served[self.name].on(split) + np.float32(off(self.name, split))
 
