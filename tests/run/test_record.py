@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from bantam.run.notes import sparsity_notes
 from bantam.run.record import report as report_of
 from bantam.run.score import Scored
 from bantam.run.state import Run
+from optimizer.config import StageConfig
 from optimizer.evaluate import quality
+from optimizer.recipe import Recipe
 from tests.run.made_up import make_run, timing
 
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
@@ -34,6 +37,11 @@ def run_of(*artifacts: Artifact) -> Run:
     """As much of a run as the notes look at."""
     by_name = {one.name: one for one in artifacts}
     run = object.__new__(Run)
+    parents = {one.name: [step["key"] for step in one.manifest.lineage][-2:-1] for one in artifacts}
+    stages = tuple(
+        StageConfig(stage="prune", name=name, parent="".join(before) or None) for name, before in parents.items()
+    )
+    run.recipe = Recipe.model_construct(stages=stages)
     run.artifacts = by_name
     run.scored = {name: Scored(one, np.empty((0, 2), np.float32), None) for name, one in by_name.items()}
     return run
@@ -90,6 +98,17 @@ def test_a_run_reports_its_own_names_of_what_it_made(tmp_path: Path) -> None:
         assert [step.key for step in variant.stages] == [step["key"] for step in made.lineage]
         parents = [step.config.get("parent") for step in variant.stages[1:]]
         assert parents == [step.name for step in variant.stages[:-1]]
+
+
+def test_what_another_run_has_made_of_an_equal_model_is_reported_by_this_run_s_names(tmp_path: Path) -> None:
+    """Keys follow from what the sources hold: the store may give what was made of another stage's equal model."""
+    run = make_run(tmp_path)
+    made = run.artifacts["int8"].manifest
+    theirs = replace(made, lineage=({"stage": "finetune", "key": "of another run"}, *made.lineage[1:]))
+    run.artifacts["int8"] = replace(run.artifacts["int8"], manifest=theirs)
+    run.scored["int8"] = replace(run.scored["int8"], artifact=run.artifacts["int8"])
+    steps = reported(run).variant("int8").stages
+    assert [(step.name, step.key) for step in steps] == [(n, f"key of {n}") for n in ("baseline", "fp32", "int8")]
 
 
 def test_the_baseline_and_the_chosen_variant_have_test_and_dev_all_others_dev(tmp_path: Path) -> None:
