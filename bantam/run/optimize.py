@@ -18,7 +18,9 @@ from bantam.run.choose import Choice, choose, contradicts
 from bantam.run.prepare import prepare
 from bantam.run.publish import publish_chosen
 from bantam.run.request import OptimizeRequest
+from bantam.run.score import score_name
 from bantam.run.state import Log, Run
+from bantam.run.store import Store
 from optimizer import distributed
 from optimizer.evaluate import Drop
 
@@ -57,6 +59,10 @@ def make(run: Run, log: Log) -> None:
     _write_recipe(run)
     run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
     evaluator.score_dev(run, [stage.name for stage in run.recipe.stages if stage.measure], log)
+    # Last: what the recipe has under another name than before is shown under one of them at any time.
+    stages = [stage.name for stage in run.recipe.stages]
+    scores = [score_name(stage, split) for stage in stages for split in run.data.splits]
+    Store(run.folder.parent, log).show_only([*stages, *scores], run.folder)
 
 
 def take_part(request: OptimizeRequest) -> None:
