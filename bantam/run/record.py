@@ -118,7 +118,7 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
         precision=manifest.compute.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
         parameters=run.behind(name, "details", "parameters")[-1],
-        peak_rss_mb=round(measured.peak_rss_mb, 1),
+        peak_rss_mb=round(measured.peak_rss_mb, 1) or None,
         train_s=round(sum(run.behind(name, "metrics", "train_s")), 1),
         quality=_quality(run, name, "test" if on_test else "dev"),
         quality_dev=_quality(run, name, "dev") if on_test else None,
@@ -170,7 +170,7 @@ def _quality(run: Run, name: str, split: str) -> Quality | None:
 
 def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord | None:
     """What the server answered on the split that the variant's quality is of, and how fast."""
-    if timing.served is None:
+    if timing.served is None or (name, "dev") not in run.answers:  # its server may have ended before it had answered
         return None
     split = "test" if (name, "test") in run.answers else "dev"
     answers = run.answers[name, split]

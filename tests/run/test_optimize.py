@@ -13,7 +13,7 @@ import pytest
 from bantam.artifact import Manifest, Signature, seal
 from bantam.errors import GateError, UnfaithfulError
 from bantam.report.file import read_report
-from bantam.run import evaluator
+from bantam.run import builder, evaluator
 from bantam.run import optimize as module
 from bantam.run.optimize import optimize
 from bantam.run.request import OptimizeRequest
@@ -140,7 +140,7 @@ def test_a_folder_shows_the_stages_of_the_recipe_and_their_scores_once_all_are_t
     for number, name in enumerate((*kept, "old", "scores-old-dev")):
         store.get_or_make(f"{number}" * 64, partial(_write, f"{number}" * 64), run.folder / name)
     shown: list[int] = []
-    monkeypatch.setattr(module.pipeline, "run", lambda *_, **__: run.artifacts)
+    monkeypatch.setattr(builder, "run", lambda *_, **__: run.artifacts)
     monkeypatch.setattr(evaluator, "score_dev", lambda *_: shown.append(len(list(run.folder.glob("*/manifest.json")))))
     module.make(run, lambda line: None)
     assert shown == [5], "nothing goes before all is there"

@@ -182,6 +182,17 @@ def test_answers_that_are_no_numbers_do_not_cost_the_report(tmp_path: Path) -> N
     assert "differ from those in process by up to nan" in {d.name: d.reason for d in report.dropped}["int8"]
 
 
+def test_a_variant_whose_process_or_server_ended_is_a_row_and_dropped(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    failed = {"served": {"UnavailableError": 1}}
+    run.measured["int8"] = replace(run.measured["int8"], in_process=None, errors=failed, peak_rss_mb=0.0)
+    del run.answers["int8", "dev"]
+    report = reported(run)
+    row = report.variant("int8")
+    assert (row.in_process, row.served, row.peak_rss_mb, report.chosen) == (None, None, None, "fp32")
+    assert {d.name: d.reason for d in report.dropped}["int8"] == "1 of the requests to it failed"
+
+
 def test_random_weights_have_no_quality(tmp_path: Path) -> None:
     report = reported(make_run(tmp_path, random_weights=True))
     assert (report.chosen, report.budget.met) == ("int8", None)
