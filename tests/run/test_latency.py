@@ -330,6 +330,16 @@ def test_a_few_failed_requests_leave_the_others_to_be_compared() -> None:
     assert len(found.latencies_ms) == own.size - 6
 
 
+def test_an_anchor_that_failed_for_whole_rounds_leaves_intervals() -> None:
+    """Some resamples are of these rounds alone: they say nothing, and the others do."""
+    whole = synthetic(0.7, 1)
+    anchor = whole.anchor_ms.copy()
+    anchor[:2] = np.nan
+    found = Compared(whole.own_ms, anchor, 0, float(np.nanmedian(anchor)))
+    for estimate in (found.ratio, found.p50_ms, found.versus(synthetic(0.5, 2))):
+        assert estimate.low < estimate.value < estimate.high
+
+
 def test_the_loop_counts_what_fails_and_collects_no_garbage() -> None:
     collecting: list[bool] = []
 

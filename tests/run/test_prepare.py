@@ -103,7 +103,7 @@ def test_the_metric_is_the_recipes_or_the_users(ask: Prepare, tmp_path: Path) ->
 def test_a_metric_that_is_none_is_refused_and_so_is_one_of_a_label_that_is_not_there(
     ask: Prepare, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="Got metric 'AUC', expected one of: macro-f1, micro-f1, .*f1:LABEL"):
+    with pytest.raises(RecipeError, match=r"Got metric 'AUC', expected one of: macro-f1, micro-f1, .*f1:LABEL"):
         ask(metric="AUC")
     with pytest.raises(RecipeError, match="got metric 'auc', expected one of: macro-f1, micro-f1"):
         ask(recipe=recipe_of(tmp_path, RECIPE.format(metric="auc")))
