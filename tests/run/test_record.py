@@ -207,3 +207,7 @@ def test_latencies_are_of_dev(tmp_path: Path) -> None:
     found = report.variant("int8").in_process
     assert found is not None
     assert found.p50_ms == pytest.approx(float(np.median(timing("int8").in_process.latencies_ms)), abs=1e-3)  # type: ignore[union-attr]
+    timed = timing("int8").in_process
+    assert timed is not None
+    assert found.p50_ci95 == (round(timed.p50_ms.low, 4), round(timed.p50_ms.high, 4))
+    assert found.p50_ci95[0] < found.p50_ms < found.p50_ci95[1]
