@@ -29,7 +29,8 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     """Make every variant, serve all of them, measure, publish the best; returns the report and the run's folder.
 
     Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
-    A :class:`GateError`, which says why nothing was published, comes after the report was written.
+    A :class:`GateError`, which says why nothing was published, comes after the report was written; an
+    :class:`UnfaithfulError` may come before, when nothing could be chosen.
     """
     started = time.monotonic()
     with distributed.main_first(request.device):
