@@ -82,7 +82,7 @@ def _scores(
         variant=variant.digest,
         data=data.digest,
         split=split,
-        serving=serving.model_dump(mode="json"),
+        serving=serving.model_dump(mode="json", exclude={"max_batch_size"}),  # of requests, and here are none
         **computed_by(variant.manifest.layout),
     )
 
