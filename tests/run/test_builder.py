@@ -146,6 +146,6 @@ def test_scores_follow_from_how_texts_are_run_and_not_from_how_they_are_sent(
 ) -> None:
     said: list[str] = []
     context = replace(context_in(tmp_path / "build", moods, untrained), log=said.append)
-    for serving in ({}, {"max_batch_size": 1}, {"micro_batch": 1}):
-        score(tiny_artifact, moods, context, ServingConfig(**serving))
+    for serving in (ServingConfig(), ServingConfig(max_batch_size=1), ServingConfig(micro_batch=1)):
+        score(tiny_artifact, moods, context, serving)
     assert outcomes(said) == ["made", "kept", "made"]
