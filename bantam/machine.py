@@ -57,7 +57,7 @@ def describe_machine() -> Machine:
 
 
 def versions(site_packages: Path | None = None) -> dict[str, str]:
-    """Versions of the installed :data:`LIBRARIES`, of this environment (and Bantam's own) or of another one's packages."""
+    """Versions of the installed :data:`LIBRARIES`, and of Bantam; of another environment by its ``site-packages``."""
     path = sys.path if site_packages is None else [str(site_packages)]
     found = {"python": platform.python_version(), "bantam": __version__} if site_packages is None else {}
     for name in LIBRARIES:
