@@ -17,6 +17,7 @@ from bantam.run.notes import sparsity_notes
 from bantam.run.record import report as report_of
 from bantam.run.score import Scored
 from bantam.run.state import Run
+from bantam.run.timing import Phase
 from optimizer.config import StageConfig
 from optimizer.evaluate import quality
 from optimizer.recipe import Recipe
@@ -41,7 +42,7 @@ def run_of(*artifacts: Artifact) -> Run:
     stages = tuple(
         StageConfig(stage="prune", name=name, parent="".join(before) or None) for name, before in parents.items()
     )
-    run.recipe = Recipe.model_construct(stages=stages)
+    run.recipe = Recipe.model_construct(stages=stages)  # type: ignore[call-arg, arg-type] # no more of it is looked at
     run.artifacts = by_name
     run.scored = {name: Scored(one, np.empty((0, 2), np.float32), None) for name, one in by_name.items()}
     return run
@@ -184,7 +185,7 @@ def test_answers_that_are_no_numbers_do_not_cost_the_report(tmp_path: Path) -> N
 
 def test_a_variant_whose_process_or_server_ended_is_a_row_and_dropped(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    failed = {"served": {"UnavailableError": 1}}
+    failed: dict[Phase, dict[str, int]] = {"served": {"UnavailableError": 1}}
     run.measured["int8"] = replace(run.measured["int8"], in_process=None, errors=failed, peak_rss_mb=0.0)
     del run.answers["int8", "dev"]
     report = reported(run)
