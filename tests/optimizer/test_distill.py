@@ -177,9 +177,10 @@ def test_a_student_larger_than_its_teacher_is_refused(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
 ) -> None:
     small, _ = distilled(tmp_path / "small", fine_tuned, moods, untrained, epochs=0.1)
-    context = context_in(tmp_path / "large", moods, untrained, {"small": small, "baseline": fine_tuned})
+    sources = {"small": replace(small, name="small"), "baseline": fine_tuned}
+    context = context_in(tmp_path / "large", moods, untrained, sources)
     config = DistillConfig(stage="distill", name="large", parent="baseline", teachers=("small",))
-    with pytest.raises(StageError, match=r"the student has [\d,]+ parameters, its teacher 'distilled' only [\d,]+"):
+    with pytest.raises(StageError, match=r"the student has [\d,]+ parameters, its teacher 'small' only [\d,]+"):
         distill.run(fine_tuned, config, context)
 
 

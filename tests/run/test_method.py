@@ -73,6 +73,7 @@ def test_a_method_from_outside_is_quantized_exported_and_scored(
     assert made["rounded"].size_bytes > 0.9 * made["baseline"].size_bytes
     assert 0 <= exported.metrics["parity"]["max_difference"] <= exported.metrics["parity"]["tolerance"]
     assert [step["stage"] for step in exported.lineage] == ["finetune", "quantize", "export"]
+    assert exported.lineage[-1]["config"]["parent"] == made["rounded"].digest
     context = context_in(tmp_path, moods, untrained)
     scored = score(made["rounded-onnx"], moods, context, recipe.serving)
     assert quality(scored.dev, moods.splits["dev"].targets, scored.thresholds)["macro_f1"] > 0.9
