@@ -61,7 +61,7 @@ def _often_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(
     model: PreTrainedModel, folder: Path, *, wanted: Wanted = WANTED, key: str = "k", **options: Any
 ) -> TeacherOutputs:
-    settings: dict[str, Any] = {"batch_size": 4, "pad_token_id": 0, "device": "cpu", "say": lambda line: None}
+    settings: dict[str, Any] = {"batch_size": 4, "pad_token_id": 0, "device": "cpu", "log": lambda line: None}
     return teacher_outputs(model, folder, ROWS, wanted, key=key, **{**settings, **options})
 
 

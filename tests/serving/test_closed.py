@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import struct
@@ -104,9 +105,12 @@ def test_the_key_from_the_command_line_opens_nothing_over_http(
     name, value = key
     for line in (name + b": " + value, name.replace(b"\n", b"\r\n ") + b": " + value):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + line)
-            connection.sendall(b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))  # called within the loop
+            answer = b""
+            with contextlib.suppress(ConnectionError):  # a header that is none may end the connection
+                connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + line)
+                connection.sendall(b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                while received := connection.recv(4096):
+                    answer += received
         assert b"200 OK" not in answer
         assert b"READY" not in answer
 
