@@ -216,7 +216,7 @@ def _check(artifact: Artifact, name: str) -> None:
         raise RepositoryError(
             f"Got model name {name!r}; expected lower-case letters, digits, '.', '_' and '-', first a letter or digit."
         )
-    if not LAYOUTS[artifact.manifest.layout].servable:
+    if not artifact.servable:
         servable = [layout.format for layout in LAYOUTS.values() if layout.servable]
         raise RepositoryError(
             f"{artifact.folder}: got a {artifact.manifest.kind} model, expected {' or '.join(servable)}. "
