@@ -56,7 +56,7 @@ def describe_limit(search: SloSearch) -> Limit:
             requests=len(step.due),
             percentile_ms=_or_none(step.percentile_ms(search.slo.percent)),
             p50_ms=_or_none(step.p50_ms),
-            within=step.share_within(search.slo_ms),
+            within=step.share_within(search.slo.limit_ms),
             met=search.slo.met(step),
             client_bound=step.client_bound,
         )

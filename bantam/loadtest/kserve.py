@@ -69,9 +69,9 @@ class ServerSplit(NamedTuple):
 
 
 class GrpcEndpoint:
-    """One model of one server over gRPC. Calling it sends one request; threads may share it. Raises :class:`ClientError`.
+    """One model of one server, over gRPC. Calling it sends one request; threads may share it.
 
-    It can begin requests without waiting (:class:`bantam.loadtest.open_loop.Starter`).
+    Raises :class:`ClientError`. It can begin requests without waiting (:class:`bantam.loadtest.open_loop.Starter`).
     """
 
     def __init__(self, target: Target) -> None:

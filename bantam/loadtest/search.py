@@ -56,7 +56,6 @@ class Slo:
 class SloSearch:
     """What a search found."""
 
-    slo_ms: float
     rate: float | None
     """Highest rate tried, in requests per second, at which the objective held; None if it held at none."""
     steps: tuple[LoadResult, ...]
@@ -94,7 +93,7 @@ def find_limit(
             failed = rate
         if passed and failed and failed <= passed * (1 + precision):
             break
-    return SloSearch(slo.limit_ms, passed, tuple(steps), slo)
+    return SloSearch(passed, tuple(steps), slo)
 
 
 def highest_rate(

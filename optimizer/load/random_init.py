@@ -108,7 +108,8 @@ def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
             f"transformers cannot build the architecture of {architecture / 'config.json'}: {exc}"
         ) from exc
     if tokenizer is None:
-        config.pad_token_id = write_tokenizer(target, config.vocab_size, max_length=_positions(config))
+        positions = getattr(config, "max_position_embeddings", None)  # BLOOM's ALiBi has no limit of its own
+        config.pad_token_id = write_tokenizer(target, config.vocab_size, max_length=positions)
     else:
         for path in _tokenizer_files(tokenizer):
             shutil.copyfile(path, target / path.name)
@@ -116,9 +117,3 @@ def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         AutoModel.from_config(config, dtype=dtype).save_pretrained(target)
-
-
-def _positions(config: Any) -> int | None:
-    """The longest input in tokens; None if the architecture has no limit of its own (BLOOM's ALiBi)."""
-    positions: int | None = getattr(config, "max_position_embeddings", None)
-    return positions
