@@ -7,14 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
-from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.hub import HubError
-from optimizer.load.folder import TOKENIZER, cache_folder, checkpoint_in, known_models, local_folder, read_config
+from optimizer.load.folder import (
+    TOKENIZER,
+    cache_folder,
+    checkpoint_in,
+    known_models,
+    local_folder,
+    made_once,
+    read_config,
+)
 from optimizer.load.hub import fetch
 from optimizer.load.wheel import unpacked
 
@@ -36,20 +41,13 @@ def build(model: str, *, log: Callable[[str], None] = print) -> Checkpoint:
     name, architecture, tokenizer = _sources(model, log)
     # Read before anything is built, so that a bad config is refused first.
     key = cache_key(config=read_config(architecture), tokenizer=_hashes(tokenizer), seed=SEED, bf16_above=BF16_ABOVE)
-    root = cache_folder() / "random-weights"
-    folder = root / f"{name.replace('/', '--')}-{key[:12]}"
+    folder = cache_folder() / "random-weights" / f"{name.replace('/', '--')}-{key[:12]}"
     log(f"{name}: RANDOM WEIGHTS. Sizes and times mean something, predictions do not.")
     if tokenizer is None:
         log(
             f"{name}: its tokenizer is out of reach; a stand-in of the same kind is used. Token counts differ somewhat."
         )
-    with writing(root, ModelError, "Set BANTAM_CACHE to a folder that can."):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"):
-            if not folder.is_dir():
-                sweep(root)
-                with replacing(folder) as target:
-                    _write(architecture, tokenizer, target)
+    made_once(folder, lambda target: _write(architecture, tokenizer, target))
     entry = CATALOG.get(name)
     return checkpoint_in(
         folder,
