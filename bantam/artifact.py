@@ -189,6 +189,8 @@ class Artifact:
                 raise ValueError(f"layout {artifact.manifest.layout!r}, expected one of {', '.join(LAYOUTS)}")
             for name in artifact.manifest.files:
                 _check_inside(name)
+            if unknown := {*artifact.manifest.deployable} - {*artifact.manifest.files}:
+                raise ValueError(f"deployable {', '.join(sorted(unknown))}, expected names of its files")
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ArtifactError(f"{folder}: no readable {MANIFEST} ({exc}). Delete the folder and run again.") from exc
         for name, entry in artifact.manifest.files.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from bantam import __version__
 from bantam.programs import output
 from bantam.report.provenance import Machine
 from serving.backend.cores import usable_cores
@@ -25,7 +26,6 @@ INSTRUCTION_SETS = (
 """Linux's names of what int8 and bf16 inference gains from, x86-64 and Arm."""
 
 LIBRARIES = (
-    "bantam",
     *("torch", "transformers", "accelerate", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf"),
     *("tokenizers", "numpy", "tritonclient", "nvidia-pytriton"),
 )
@@ -55,9 +55,9 @@ def describe_machine() -> Machine:
 
 
 def versions(site_packages: Path | None = None) -> dict[str, str]:
-    """Versions of the installed :data:`LIBRARIES`, of this environment or of another one's ``site-packages``."""
+    """Versions of the installed :data:`LIBRARIES`, and of Bantam; of another environment by its ``site-packages``."""
     path = sys.path if site_packages is None else [str(site_packages)]
-    found = {"python": platform.python_version()} if site_packages is None else {}
+    found = {"python": platform.python_version(), "bantam": __version__} if site_packages is None else {}
     for name in LIBRARIES:
         distribution = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
         if distribution is not None:

@@ -44,7 +44,11 @@ class Follower:
     def _replace(self, served: Version, version: Version) -> str:
         read = self._log.stat().st_size
         deadline = time.monotonic() + self._timeout_s
-        self._view.show(version)
+        try:
+            self._view.show(version)
+        except OSError as exc:  # such as a full disk: no reason to stop what is served
+            self._refused[version.name] = version.number
+            return f"{version.name} stays at version {served.number}: {version.number} cannot be served ({exc})."
         while not self._has_loaded(version):
             with self._log.open("rb") as log:
                 log.seek(read)

@@ -33,7 +33,10 @@ class View:
             self.show(version)
 
     def show(self, version: Version) -> None:
-        """Put a version in the place of the one of its model that is shown, in one step."""
+        """Put a version in the place of the one of its model that is shown, in one step.
+
+        Raises ``OSError`` if there is no space, or no such version any more; then the other one is still shown.
+        """
         # Made anew also for one that was shown before: Triton takes only what is newer than what it has.
         self._made += 1
         target = self._versions / f"{version.name}-{self._made}"
@@ -48,6 +51,7 @@ class View:
         # Triton would load the model again because of it.
         (files / CACHE).touch()
         link = self._versions / f"{version.name}.link"
+        link.unlink(missing_ok=True)  # of a time when the next step failed
         link.symlink_to(target)
         os.replace(link, self.models / version.name)
         self.shown[version.name] = version

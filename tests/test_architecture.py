@@ -179,6 +179,22 @@ def test_no_file_is_named_for_being_shared() -> None:
     assert [named(path) for path in SOURCES if vague & set(path.relative_to(ROOT).with_suffix("").parts)] == []
 
 
+ONE_THING_TWICE = {
+    "Budget": "what the choice is made by, and report.json's record of it, which also says whether it was kept",
+}
+"""Class names that two modules have for the same thing -> why."""
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    found: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(named(path))
+    assert {name: files for name, files in found.items() if len(files) > 1 and name not in ONE_THING_TWICE} == {}
+    assert all(len(found.get(name, [])) == 2 for name in ONE_THING_TWICE), "an exception that nothing needs"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_everything_public_has_a_docstring(path: Path) -> None:
     bare = [] if ast.get_docstring(tree(path)) else ["the module"]

@@ -73,9 +73,10 @@ class _Grpc(ABC):
         request.raw_input_contents.append(encode(texts))
         with self._errors():
             answer = await self._call(self._infer, request, timeout=timeout, metadata=self._metadata())
-        output = answer.outputs[0]
-        scores = self._target.decode(answer.raw_output_contents[0], output.shape, output.datatype, len(texts))
-        return Answer(scores, answer.model_version)
+        with self._target.reading():
+            output = answer.outputs[0]
+            scores = self._target.decode(answer.raw_output_contents[0], output.shape, output.datatype, len(texts))
+            return Answer(scores, answer.model_version)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         # Not as call credentials: gRPC sends those over TLS only, and a token to loopback needs none.

@@ -47,10 +47,11 @@ class _Http(ABC):
         with errors(self._target):
             answer = await self._request(timeout, "GET", url, headers=self._authorization())
         check(self._target, answer)
-        config = json.loads(answer.content)
-        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-        versions = config.get("version_policy", {}).get("specific", {}).get("versions", ())
-        return ModelConfig(config["max_batch_size"], parameters, str(versions[0]) if len(versions) == 1 else "")
+        with self._target.reading():
+            config = json.loads(answer.content)
+            parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+            versions = config.get("version_policy", {}).get("specific", {}).get("versions", ())
+            return ModelConfig(config["max_batch_size"], parameters, str(versions[0]) if len(versions) == 1 else "")
 
     async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
         """Scores of at most the model's ``max_batch_size`` texts, in their order."""
@@ -60,12 +61,13 @@ class _Http(ABC):
                 timeout, "POST", self._infer_url, headers=headers + self._authorization(), content=body
             )
         check(self._target, answer)
-        names = {name.lower(): value for name, value in answer.headers}
-        length = int(names[HEADER_LENGTH.lower()])
-        header = json.loads(answer.content[:length])
-        output = header["outputs"][0]
-        scores = self._target.decode(answer.content[length:], output["shape"], output["datatype"], len(texts))
-        return Answer(scores, header.get("model_version", ""))
+        with self._target.reading():
+            names = {name.lower(): value for name, value in answer.headers}
+            length = int(names[HEADER_LENGTH.lower()])
+            header = json.loads(answer.content[:length])
+            output = header["outputs"][0]
+            scores = self._target.decode(answer.content[length:], output["shape"], output["datatype"], len(texts))
+            return Answer(scores, header.get("model_version", ""))
 
     def _authorization(self) -> list[tuple[bytes, bytes]]:
         return [] if self._target.token is None else [(b"Authorization", bearer(self._target.token).encode())]

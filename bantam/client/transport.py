@@ -8,7 +8,8 @@ over several tries are the client's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -108,6 +109,16 @@ class Target:
 
     def __str__(self) -> str:
         return f"model {self.model!r} at {self.address}"
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Inside the block an answer is read: :class:`ClientError` if it is none of this protocol."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as exc:
+            raise self.failed(
+                f"it gave no answer of a model server ({type(exc).__name__}: {exc}); expected one at this port"
+            ) from exc
 
     def decode(self, raw: bytes, shape: Sequence[int], datatype: str, texts: int) -> Scores:
         """The SCORES tensor ``[texts, labels]`` from the bytes of an answer."""

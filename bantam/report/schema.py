@@ -69,6 +69,8 @@ class Latency(Record):
     p50_ms: Positive
     p95_ms: Positive
     p99_ms: Positive
+    p50_ci95: tuple[Positive, Positive] | None = None
+    """95% interval of the median, in milliseconds: other rounds and other texts might have given any of these."""
     percentiles_ms: Annotated[tuple[Positive, ...], Field(min_length=101, max_length=101)] | None = None
     """Percentiles 0, 1, ... 100: the distribution in 101 figures."""
     samples: int | None = Field(None, ge=1)

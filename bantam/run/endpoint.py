@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from bantam.client.classifier import Classifier
+from bantam.errors import ServerError
 from bantam.run.worker import REQUEST_TIMEOUT_S, Borne, Requester, Timed
 from optimizer.recipe import MeasureConfig
 from serving.server import Server
@@ -43,8 +46,13 @@ class Endpoint:
             return self.requester.max_rate(address, model, texts, slo_ms=config.slo_ms, seconds=config.rate_seconds)
 
     def peak_rss_mb(self) -> float:
-        """Peak memory of the process that holds the model, in MB."""
-        return self.server.model_memory(self.server.models[0]).peak
+        """Peak memory of the process that holds the model, in MB. Raises :class:`ServerError` if it has ended."""
+        try:
+            return self.server.model_memory(self.server.models[0]).peak
+        except (psutil.Error, ProcessLookupError) as exc:
+            raise ServerError(
+                f"The server of {self.server.models[0]} has ended by itself; expected it to run."
+            ) from exc
 
 
 @contextmanager

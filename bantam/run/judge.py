@@ -59,7 +59,7 @@ def candidates(run: Run) -> list[Candidate]:
             timing=timing,
             drop=drop(run, name, "dev"),
             source=parents[name],
-            compressed=not _as_it_was(run, run.scored[name].artifact),
+            compressed=not _as_it_was(run, name),
             published=_is_published(run, run.scored[name].artifact),
             problem=problem(run, name),
         )
@@ -84,12 +84,14 @@ def problem(run: Run, name: str) -> str | None:
     return None
 
 
-def _as_it_was(run: Run, artifact: Artifact) -> bool:
+def _as_it_was(run: Run, name: str) -> bool:
     """Whether it computes the baseline's model in the baseline's numbers, only in another format."""
-    own, base = artifact.manifest, run.artifacts[BASELINE].manifest
-    before, after = own.lineage[: len(base.lineage)], own.lineage[len(base.lineage) :]
-    same_model = [step["key"] for step in before] == [step["key"] for step in base.lineage]
-    return same_model and own.is_fp32 == base.is_fp32 and all(step["stage"] == "export" for step in after)
+    steps = run.lineage(name)
+    if BASELINE not in steps:
+        return False
+    after = [run.artifacts[step].manifest.stage for step in steps[steps.index(BASELINE) + 1 :]]
+    same_numbers = run.artifacts[name].manifest.is_fp32 == run.artifacts[BASELINE].manifest.is_fp32
+    return same_numbers and all(stage == "export" for stage in after)
 
 
 def _is_published(run: Run, artifact: Artifact) -> bool:

@@ -7,18 +7,18 @@ anchor compare (:mod:`bantam.run.timing`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bantam.artifact import Artifact
-from bantam.errors import StageError
+from bantam.errors import BantamError, StageError
 from bantam.memory import available_mb
 from bantam.run.endpoint import Endpoint
 from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
-from bantam.run.worker import Worker
+from bantam.run.worker import Timed, Worker
 from optimizer.recipe import MeasureConfig, ServingConfig
 
 SHARE = 0.25
@@ -64,7 +64,8 @@ def measure(
     the same texts in the same order; one round before them warms up and is thrown away. Tokenization is part of both
     times. The servers are paused, and run when it is their turn. Then each is asked for the rate that it bears.
 
-    Requests are sent once. Those that fail are counted; :class:`StageError` if it is the anchor that does not answer.
+    Requests are sent once. Those that fail are counted, all of a variant whose process or server ends;
+    :class:`StageError` if it is the anchor that does not answer.
     """
     limit_mb = config.memory_mb or SHARE * available_mb()
     groups = grouped(variants, anchors, limit_mb)
@@ -159,26 +160,39 @@ def _measure_group(
                 if name in endpoints:
                     _one_pass("served", endpoints[name], texts, logs[name], bench, number if turn else None)
         for name, worker in workers.items():
-            logs[name].peak_rss_mb = max(logs[name].peak_rss_mb, worker.peak_rss_mb())
+            with _counting("in_process", logs[name], bench):
+                logs[name].peak_rss_mb = max(logs[name].peak_rss_mb, worker.peak_rss_mb())
         asked = [*group, anchors.in_process] if number == 0 else group  # everyone once
         for name in (name for name in endpoints if name in asked):
-            with endpoints[name].resumed():
+            with _counting("served", logs[name], bench), endpoints[name].resumed():
                 bench.served(name, endpoints[name])
-            with bench.quiet():
-                borne = endpoints[name].max_rate(texts, config)
-            logs[name].count("rate", borne.errors)
-            logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
+            with _counting("rate", logs[name], bench):
+                with bench.quiet():
+                    borne = endpoints[name].max_rate(texts, config)
+                logs[name].count("rate", borne.errors)
+                logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
 
 
 def _one_pass(
     phase: Phase, subject: Worker | Endpoint, texts: list[str], log: _Log, bench: Bench, group: int | None
 ) -> None:
     """Time all texts once; what the warm-up (no group) found is thrown away, except what failed."""
-    with bench.quiet():
+    found = Timed(np.full(len(texts), np.nan))
+    with _counting(phase, log, bench), bench.quiet():
         found = subject.timed(texts)
     log.count(phase, found.errors)
     if group is not None:
         log.passes[phase].append((group, found.latencies_ms))
+
+
+@contextmanager
+def _counting(phase: Phase, log: _Log, bench: Bench) -> Iterator[None]:
+    """A variant that ends instead of answering is one that failed, counted and said, and not the end of the run."""
+    try:
+        yield
+    except BantamError as exc:
+        log.count(phase, Counter([type(exc).__name__]))
+        bench.log(str(exc))
 
 
 def _timings(logs: Mapping[str, _Log], anchors: Anchors) -> dict[str, Timing]:

@@ -18,7 +18,9 @@ from bantam.run.choose import Choice, choose, contradicts
 from bantam.run.prepare import prepare
 from bantam.run.publish import publish_chosen
 from bantam.run.request import OptimizeRequest
+from bantam.run.score import score_name
 from bantam.run.state import Log, Run
+from bantam.run.store import Store
 from optimizer import distributed
 
 
@@ -26,7 +28,8 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     """Make every variant, serve all of them, measure, publish the best; returns the report and the run's folder.
 
     Raises any :class:`BantamError`; whatever was finished is kept for the next call, and what was served before stays.
-    A :class:`GateError`, which says why nothing was published, comes after the report was written.
+    A :class:`GateError`, which says why nothing was published, comes after the report was written; an
+    :class:`UnfaithfulError` may come before, when nothing could be chosen.
     """
     started = time.monotonic()
     with distributed.main_first(request.device):
@@ -57,6 +60,10 @@ def make(run: Run, log: Log) -> None:
     write_text(run.folder / "recipe.toml", tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))
     run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
     evaluator.score_dev(run, [stage.name for stage in run.recipe.stages if stage.measure], log)
+    # Last: what the recipe has under another name than before is shown under one of them at any time.
+    stages = [stage.name for stage in run.recipe.stages]
+    scores = [score_name(stage, split) for stage in stages for split in run.data.splits]
+    Store(run.folder.parent, log).show_only([*stages, *scores], run.folder)
 
 
 def take_part(request: OptimizeRequest) -> None:

@@ -103,7 +103,7 @@ def _asked(recipe: Recipe, request: OptimizeRequest) -> Recipe:
         try:
             update["metric"] = parse(request.metric)
         except ValueError as exc:
-            raise RecipeError(f"{str(exc).capitalize()}.") from exc
+            raise RecipeError(f"G{str(exc)[1:]}.") from exc  # capitalize() would change the user's own letters
     return recipe.model_copy(update=update)
 
 

@@ -23,17 +23,24 @@ def publish_chosen(run: Run, chosen: str, log: Log) -> None:
 
     Both are checked before either is promoted. Without such an export, the baseline of an earlier run is withdrawn: the
     chosen variant was not made from it. Raises :class:`UnfaithfulError` if a staged model answers otherwise than what
-    was measured; then it is removed, and what is served stays.
+    was measured; then what was staged is removed, and what is served stays.
+
+    Killed between the two promotions, the chosen variant's version before stays; the same command promotes it.
     """
     baseline_name, export = baseline_of(run.name), run.recipe.export_of(BASELINE)
-    staged = {}
-    if export is not None:
-        exported = replace(run.scored[BASELINE], artifact=run.artifacts[export])
-        staged[export] = _stage_and_check(run, exported, baseline_name)
-    staged[chosen] = _stage_and_check(run, run.scored[chosen], run.name, chosen)
+    staged: list[tuple[str, Version]] = []  # the export may be what was chosen: then it is published under both names
+    try:
+        if export is not None:
+            exported = replace(run.scored[BASELINE], artifact=run.artifacts[export])
+            staged.append((export, _stage_and_check(run, exported, baseline_name)))
+        staged.append((chosen, _stage_and_check(run, run.scored[chosen], run.name, chosen)))
+    except BaseException:
+        for _, version in staged:
+            discard(version)
+        raise
     if export is None and withdraw(run.request.repository, baseline_name):
         log(f"{baseline_name} withdrawn: it is of an earlier run, and {run.recipe.name!r} does not export the baseline")
-    for variant, version in staged.items():
+    for variant, version in staged:
         run.published = promote(version)
         state = "published as" if run.published.changed else "is published already as"
         log(f"{variant} {state} {run.published.folder}")

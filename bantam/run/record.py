@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from bantam.report.schema import Served as ServedRecord
 from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
 from bantam.run.state import Run
-from bantam.run.timing import Latencies, Timing
+from bantam.run.timing import Compared, Timing
 from optimizer.evaluate import per_label, quality_of, slice_quality
 from serving.backend.cores import usable_cores
 
@@ -118,11 +119,11 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
         precision=manifest.compute.precision,
         size_mb=round(artifact.size_bytes / 1e6, 2),
         parameters=run.behind(name, "details", "parameters")[-1],
-        peak_rss_mb=round(measured.peak_rss_mb, 1),
+        peak_rss_mb=round(measured.peak_rss_mb, 1) or None,
         train_s=round(sum(run.behind(name, "metrics", "train_s")), 1),
         quality=_quality(run, name, "test" if on_test else "dev"),
         quality_dev=_quality(run, name, "dev") if on_test else None,
-        in_process=_in_process(measured.in_process.latencies_ms) if measured.in_process else None,
+        in_process=_in_process(measured.in_process) if measured.in_process else None,
         served=_served(run, name, measured, name == chosen),
     )
 
@@ -141,8 +142,14 @@ def _steps(run: Run, name: str) -> tuple[StageStep, ...]:
     )
 
 
-def _in_process(latencies_ms: Latencies) -> InProcess:
-    return InProcess(**percentile_fields(latencies_ms.tolist()), texts_per_s=round(1e3 / float(latencies_ms.mean()), 1))
+def _in_process(timed: Compared) -> InProcess:
+    return InProcess(**_latency(timed), texts_per_s=round(1e3 / float(timed.latencies_ms.mean()), 1))
+
+
+def _latency(timed: Compared) -> dict[str, Any]:
+    """What times in process and served have in common."""
+    _, low, high = timed.p50_ms
+    return percentile_fields(timed.latencies_ms.tolist()) | {"p50_ci95": (round(low, 4), round(high, 4))}
 
 
 def _quality(run: Run, name: str, split: str) -> Quality | None:
@@ -170,7 +177,7 @@ def _quality(run: Run, name: str, split: str) -> Quality | None:
 
 def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord | None:
     """What the server answered on the split that the variant's quality is of, and how fast."""
-    if timing.served is None:
+    if timing.served is None or (name, "dev") not in run.answers:  # its server may have ended before it had answered
         return None
     split = "test" if (name, "test") in run.answers else "dev"
     answers = run.answers[name, split]
@@ -180,7 +187,7 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
     difference = float(np.max([run.difference(name, each) for each in ("dev", split)]))
     return ServedRecord(
         protocol="grpc",
-        **percentile_fields(timing.served.latencies_ms.tolist()),
+        **_latency(timing.served),
         max_rps_within_slo=round(timing.max_rate, 1) if timing.max_rate else None,
         slo_ms=run.recipe.measure.slo_ms,
         errors=timing.failed,
@@ -195,6 +202,7 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
 def sparsity_notes(run: Run, records: list[Variant]) -> list[str]:
     """What zeros in weights were worth: a variant with zeros next to the same one, in size and format, without."""
     notes = []
+    records = [record for record in records if waiting_ms(record)]  # the others have failed
     zeros = {record.name: run.behind(record.name, "details", "sparsity")[-1:] for record in records}
     for sparse in (record for record in records if zeros[record.name]):
         share = 1 - zeros[sparse.name][0]["ratio"]
@@ -219,7 +227,7 @@ SPARSE_GAIN = 0.97
 def _p50(record: Variant) -> float:
     """What a user will feel is the served time; the baseline has none, so it is compared in process."""
     p50 = waiting_ms(record)
-    assert p50  # noqa: S101 every variant is timed in process
+    assert p50  # noqa: S101 others are not looked at
     return p50
 
 

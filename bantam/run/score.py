@@ -58,6 +58,11 @@ def _processor() -> tuple[str | None, tuple[str, ...] | None]:
     return machine.cpu, machine.isa
 
 
+def score_name(variant: str, split: str) -> str:
+    """What a run's folder calls the scores of a variant on a split."""
+    return f"scores-{variant}-{split}"
+
+
 def score(variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
     """Score ``variant`` on dev, or keep the scores that are there for the same variant and data."""
     dev = _scores("dev", variant, data, context, serving)
@@ -77,7 +82,7 @@ def _scores(
         variant=variant.digest,
         data=data.digest,
         split=split,
-        serving=serving.model_dump(mode="json"),
+        serving=serving.model_dump(mode="json", exclude={"max_batch_size"}),  # of requests, and here are none
         **computed_by(variant.manifest.layout),
     )
 
@@ -96,5 +101,5 @@ def _scores(
         )
         return Artifact(target.folder, seal(target.folder, manifest))
 
-    kept = kept_or_made(f"scores-{variant.name}-{split}", replace(context, key=key), make)
+    kept = kept_or_made(score_name(variant.name, split), replace(context, key=key), make)
     return np.asarray(np.load(kept.folder / "scores.npy"))

@@ -79,7 +79,12 @@ class Run:
         return [part[key] for part in parts if key in part]
 
     def lineage(self, name: str) -> list[str]:
-        """What this run calls the stages that a variant went through, oldest first."""
-        own = self.artifacts[name].manifest
-        names = {artifact.manifest.key: other for other, artifact in self.artifacts.items()} | {own.key: name}
-        return [names[step["key"]] for step in own.lineage]
+        """The stages that a variant went through, oldest first.
+
+        Not from its manifest: what was taken from the store may name an equal ancestor that another run has made.
+        """
+        parents = {stage.name: stage.parent for stage in self.recipe.stages}
+        steps = [name]
+        while parent := parents[steps[0]]:
+            steps.insert(0, parent)
+        return steps

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,14 @@ class Store:
         """Where the artifact of this key is, or would be."""
         return self.root / key[:KEY_LENGTH]
 
+    def show_only(self, names: Collection[str], run: Path) -> None:
+        """Have a run's folder show artifacts under no other names; what it showed stays here until it is collected."""
+        for link in [manifest.parent for manifest in run.glob(f"*/{MANIFEST}") if manifest.parent.name not in names]:
+            if link.resolve().parent == self.root.resolve():
+                link.unlink()
+            elif not link.is_symlink() and self._is_copy(link):
+                shutil.rmtree(link)
+
     def collect(self, *, dry_run: bool = False) -> list[Removed]:
         """Remove what no run shows, and what killed processes left half-written; returns the artifacts, by folder.
 
@@ -89,6 +97,11 @@ class Store:
                 if not dry_run:
                     shutil.rmtree(folder)
         return found
+
+    def _is_copy(self, link: Path) -> bool:
+        with contextlib.suppress(ArtifactError):
+            return self.shows(link, Artifact.load(link).manifest.key) is not None
+        return False
 
     def _in_use(self) -> set[str]:
         """Names of the folders that some run shows."""

@@ -130,9 +130,11 @@ def enough(latencies_ms: Latencies) -> bool:
 
 
 def _p50(latencies_ms: Latencies) -> float:
-    return float(np.nanmedian(latencies_ms))
+    """NaN if there is none: a resample may be of nothing but a round in which all failed."""
+    answered = latencies_ms[~np.isnan(latencies_ms)]
+    return float(np.median(answered)) if answered.size else np.nan
 
 
 def _estimate(value: float, draws: Latencies) -> Estimate:
-    low, high = np.percentile(draws, TAILS)
+    low, high = np.nanpercentile(draws, TAILS)
     return Estimate(value, float(low), float(high))

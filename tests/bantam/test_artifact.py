@@ -1,5 +1,7 @@
 """Artifacts: whole or absent, and known by their content."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +82,20 @@ def test_damage_is_found(tmp_path: Path, damage: object, message: str) -> None:
     damage(tmp_path / "a")  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=message):
         Artifact.load(tmp_path / "a", verify=True)
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "absent.bin"])
+@pytest.mark.parametrize("where", ["files", "deployable"])
+def test_a_manifest_names_files_of_its_own_folder_alone(tmp_path: Path, where: str, name: str) -> None:
+    manifest = make(tmp_path / "a").folder / MANIFEST
+    raw = json.loads(manifest.read_text())
+    if where == "files":
+        raw["files"][name] = raw["files"]["model.bin"]
+    else:
+        raw["deployable"] = [name]
+    manifest.write_text(json.dumps(raw))
+    with pytest.raises(ArtifactError, match=re.escape(name)):
+        Artifact.load(tmp_path / "a")
 
 
 def test_an_artifact_without_a_file_that_should_ship_is_not_sealed(tmp_path: Path) -> None:

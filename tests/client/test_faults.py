@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bantam.client.classifier import Classifier
 from bantam.errors import (
     ClientError,
     InvalidInputError,
@@ -230,3 +232,27 @@ def test_a_closed_client_says_so(fake: Fake, twin: str) -> None:
             await classify("a")
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("content", [b"<html>welcome</html>", b"[]", b'{"parameters": {"task": "single_label"}}'])
+def test_what_is_no_model_server_is_told(content: bytes) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with (
+                Classifier(f"127.0.0.1:{server.server_port}", "it", protocol="http") as classify,
+                pytest.raises(ClientError, match=r"'it' at 127.* gave no answer of a model server") as caught,
+            ):
+                classify("text")
+        finally:
+            server.shutdown()
+    assert caught.value.__cause__ is not None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-import urllib.request
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from bantam import Prediction
 from bantam.artifact import Artifact, seal
 from bantam.client import AsyncClassifier, Classifier
-from serving import tritonserver
+from bantam.errors import ServerError
 from serving.backend.engine import Engine
 from serving.repository import publish
 from serving.server import Server
@@ -23,7 +24,7 @@ from serving.server import Server
 SWAPS = 20
 TEXTS = ["i love it", "i hate this so much", "fear", "a day", "", "you love that !", "not so very much"]
 ORDERS = (("joy", "anger", "fear"), ("fear", "joy", "anger"))
-CONTROL = ("--model-control-mode", "--load-model", "--repository-poll", "--grpc-restricted", "--http-restricted")
+SECONDS = 60.0
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -62,37 +63,38 @@ def turned(path: Path) -> None:
 
 
 class Swapped:
-    """A server whose model changes when told."""
+    """A server that follows what is published, and the two versions."""
 
     def __init__(self, server: Server, versions: tuple[Version, Version]) -> None:
         self.server, self.versions, self.count = server, versions, 0
+        self.said: list[str] = []
+
+    def follow(self) -> None:
+        """What ``bantam serve`` does, until the server is stopped."""
+        with contextlib.suppress(ServerError):
+            self.server.wait(self.said.append)
 
     def swap(self) -> Version:
         """Publish the other version and wait until it is the one that is served."""
         self.count += 1
         version = self.versions[self.count % 2]
         publish(version.artifact, self.server.repository, "m", thresholds=version.thresholds.tolist(), max_batch_size=2)
-        load = f"http://{self.server.http_address}/v2/repository/models/m/load"
-        with urllib.request.urlopen(urllib.request.Request(load, method="POST"), timeout=60) as answer:
-            assert answer.status == 200
+        deadline = time.monotonic() + SECONDS
+        while len(self.said) < self.count:
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.02)
+        assert "is served" in self.said[-1]
         return version
 
 
 @pytest.fixture
 def swapped(versions: tuple[Version, Version], tmp_path: Path) -> Iterator[Swapped]:
-    """Triton as we start it, but for its control: here anyone may tell it to load a model again."""
-    usual = tritonserver.command
-
-    def open_to_all(*arguments: Any, **named: Any) -> list[str]:
-        words = [word for word in usual(*arguments, **named) if not word.startswith(CONTROL)]
-        return [*words, "--model-control-mode=explicit", "--load-model=m"]
-
     first = versions[0]
     publish(first.artifact, tmp_path, "m", thresholds=first.thresholds.tolist(), max_batch_size=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tritonserver, "command", open_to_all)
-        with Server(tmp_path, models=["m"]) as server:
-            yield Swapped(server, versions)
+    with Server(tmp_path, models=["m"], follow=True) as server:
+        found = Swapped(server, versions)
+        threading.Thread(target=found.follow, daemon=True).start()
+        yield found
 
 
 class Asking:

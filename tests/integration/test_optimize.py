@@ -125,14 +125,6 @@ def test_another_calibration_makes_only_that_variant_again(toy: Toy) -> None:
     assert "openvino-int8" in made
 
 
-def test_the_code_of_the_readme_runs(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (kills.ROOT / "README.md").read_text(encoding="utf-8")
-    code = readme.split("```python\n")[1].split("```")[0]
-    with Server(toy.folder / "model_repo") as server:
-        exec(code.replace("localhost:8001", server.grpc_address).replace("minilm", "tiny"), {})  # noqa: S102 our own
-    assert capsys.readouterr().out.count("'joy': ") == 2
-
-
 def test_the_client_gets_the_labels_of_the_texts(toy: Toy) -> None:
     with Server(toy.folder / "model_repo") as server, Classifier(server.grpc_address, model="tiny") as classifier:
         (happy, scared) = classifier(["we love this wonderful day", "they was really terrified and scared"])

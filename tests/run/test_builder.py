@@ -139,3 +139,13 @@ def test_scores_are_kept_until_the_engine_changes(
     engine = tmp_path / "serving/backend/engine.py"
     engine.write_text(engine.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
     assert scored() == "made"
+
+
+def test_scores_follow_from_how_texts_are_run_and_not_from_how_they_are_sent(
+    tmp_path: Path, tiny_artifact: Artifact, moods: Dataset, untrained: Checkpoint
+) -> None:
+    said: list[str] = []
+    context = replace(context_in(tmp_path / "build", moods, untrained), log=said.append)
+    for serving in (ServingConfig(), ServingConfig(max_batch_size=1), ServingConfig(micro_batch=1)):
+        score(tiny_artifact, moods, context, serving)
+    assert outcomes(said) == ["made", "kept", "made"]

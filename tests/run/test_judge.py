@@ -12,6 +12,7 @@ from bantam.errors import UnfaithfulError
 from bantam.run import judge
 from bantam.run.choose import Candidate
 from bantam.run.state import Run
+from optimizer.config import DistillConfig, ExportConfig, FinetuneConfig
 from optimizer.evaluate import predict, tune_thresholds
 from serving.repository import publish
 from tests.run.made_up import artifact, make_run
@@ -34,17 +35,23 @@ def test_candidates_are_what_can_be_served(tmp_path: Path) -> None:
 
 def test_only_the_baselines_own_model_in_its_own_numbers_is_not_compressed(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    base, export = ("baseline", "finetune"), ("fp32", "export")
+    baseline, _, int8 = run.recipe.stages
     bf16 = Compute(activations=Numbers("bfloat", 16))
-    for compute, steps, compressed in (
-        (Compute(), (base, export, ("ir", "export")), False),
-        (bf16, (base, export, ("ir", "export")), True),
-        (Compute(), (base, ("student", "distill"), ("student-onnx", "export")), True),
-        (Compute(), (("student", "distill"), export), True),
+    onnx = ExportConfig(name="onnx", parent="baseline", format="onnx")
+    ir = ExportConfig(name="fp32", parent="onnx", format="openvino")
+    student = DistillConfig(name="student", parent="baseline")
+    of_student = ExportConfig(name="fp32", parent="student", format="onnx")
+    other = FinetuneConfig(name="other")
+    of_other = ExportConfig(name="fp32", parent="other", format="onnx")
+    for compute, stages, compressed in (
+        (Compute(), (onnx, ir), False),
+        (bf16, (onnx, ir), True),
+        (Compute(), (student, of_student), True),
+        (Compute(), (other, of_other), True),
     ):
-        run.scored["fp32"] = replace(
-            run.scored["fp32"], artifact=artifact(tmp_path, "fp32", "openvino", compute, *steps)
-        )
+        run.recipe = run.recipe.model_copy(update={"stages": (baseline, *stages, int8)})
+        for stage in stages:
+            run.artifacts[stage.name] = artifact(tmp_path, stage.name, "onnx", compute, (stage.name, stage.stage))
         assert named(run)["fp32"].compressed is compressed
 
 

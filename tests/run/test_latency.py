@@ -67,12 +67,18 @@ class Rig:
         self.asked.append(name)
         self.texts.append(list(texts))
         self.passes[name] += 1
+        self.check(name)
         if name in self.fails:
             return Timed(np.full(len(texts), np.nan), Counter({self.fails[name]: len(texts)}))
         # The first pass is slow, as first passes are.
         each = self.ms.get(name.partition(" ")[0], 1.0) * (100 if self.passes[name] == 1 else 1)
         each *= self.slower.get(frozenset(self.open), 1.0)
         return Timed(np.full(len(texts), each))
+
+    def check(self, name: str) -> None:
+        """Raise what asking a process raises that has ended."""
+        if self.fails.get(name) == "end":
+            raise StageError("it has ended")
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
@@ -93,6 +99,7 @@ class Rig:
 
     def _served(self, name: str, endpoint: Endpoint) -> None:
         assert not self.timing
+        self.check(f"{name} served")
         self.asked.append(f"{name} answers")
 
     @contextmanager
@@ -124,11 +131,13 @@ class Fake:
         return self.rig.pass_over(self.name, texts)
 
     def max_rate(self, texts: Sequence[str], config: MeasureConfig) -> Borne:
+        self.rig.check(self.name)
         self.rig.asked.append(f"{self.name} rate")
         kind = self.rig.fails.get(f"{self.name} rate")
         return Borne(None if kind else 40.0, Counter({kind: 3}) if kind else Counter())
 
     def peak_rss_mb(self) -> float:
+        self.rig.check(self.name)
         return 7.0
 
 
@@ -238,11 +247,29 @@ def test_requests_that_fail_under_load_are_counted() -> None:
     assert found.served is not None
 
 
-@pytest.mark.parametrize("where", ["baseline", "fp32 served"])
-def test_an_anchor_that_does_not_answer_is_an_error(where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "errors"),
+    [
+        ("a", {"in_process": {"StageError": 4}}),
+        ("a served", {"served": {"StageError": 4}, "rate": {"StageError": 1}}),
+    ],
+)
+def test_a_variant_whose_process_ends_is_a_row_that_failed(where: str, errors: dict[str, dict[str, int]]) -> None:
     rig = Rig()
-    rig.fails[where] = "ServerError"
-    with pytest.raises(StageError, match=r"all others are compared with.*ServerError"):
+    rig.fails[where] = "end"
+    found = run(rig, "a", "b", rounds=2)
+    assert found["a"].errors == errors
+    assert [name for name, timing in found.items() if timing.failed] == ["a"]
+    assert found["b"].served is not None
+    assert not rig.open
+
+
+@pytest.mark.parametrize(("kind", "error"), [("ServerError", "ServerError"), ("end", "StageError")])
+@pytest.mark.parametrize("where", ["baseline", "fp32 served"])
+def test_an_anchor_that_does_not_answer_is_an_error(where: str, kind: str, error: str) -> None:
+    rig = Rig()
+    rig.fails[where] = kind
+    with pytest.raises(StageError, match=rf"all others are compared with.*{error}"):
         run(rig, "a")
 
 
@@ -301,6 +328,16 @@ def test_a_few_failed_requests_leave_the_others_to_be_compared() -> None:
     found = Compared(own, whole.anchor_ms, 0, whole.anchor_p50_ms)
     assert found.ratio.low < 0.7 < found.ratio.high
     assert len(found.latencies_ms) == own.size - 6
+
+
+def test_an_anchor_that_failed_for_whole_rounds_leaves_intervals() -> None:
+    """Some resamples are of these rounds alone: they say nothing, and the others do."""
+    whole = synthetic(0.7, 1)
+    anchor = whole.anchor_ms.copy()
+    anchor[:2] = np.nan
+    found = Compared(whole.own_ms, anchor, 0, float(np.nanmedian(anchor)))
+    for estimate in (found.ratio, found.p50_ms, found.versus(synthetic(0.5, 2))):
+        assert estimate.low < estimate.value < estimate.high
 
 
 def test_the_loop_counts_what_fails_and_collects_no_garbage() -> None:

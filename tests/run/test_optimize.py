@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bantam.artifact import Manifest, Signature, seal
 from bantam.errors import GateError, UnfaithfulError
 from bantam.report.file import read_report
-from bantam.run import evaluator
+from bantam.run import builder, evaluator
 from bantam.run import optimize as module
 from bantam.run.optimize import optimize
 from bantam.run.request import OptimizeRequest
 from bantam.run.state import Run
+from bantam.run.store import Store
 from tests.run.made_up import make_run, timing
 
 Runs = Callable[..., "Done"]
@@ -125,3 +128,25 @@ def test_a_staged_version_that_answers_otherwise_leaves_a_report_and_an_error(ru
     with pytest.raises(UnfaithfulError, match="it answers otherwise"):
         runs(make_run(tmp_path), refuse)
     assert read_report(tmp_path).published is None
+
+
+def test_a_folder_shows_the_stages_of_the_recipe_and_their_scores_once_all_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    run.folder = tmp_path / "run"
+    store = Store(tmp_path)
+    kept = ("fp32", "scores-fp32-dev", "scores-fp32-test")
+    for number, name in enumerate((*kept, "old", "scores-old-dev")):
+        store.get_or_make(f"{number}" * 64, partial(_write, f"{number}" * 64), run.folder / name)
+    shown: list[int] = []
+    monkeypatch.setattr(builder, "run", lambda *_, **__: run.artifacts)
+    monkeypatch.setattr(evaluator, "score_dev", lambda *_: shown.append(len(list(run.folder.glob("*/manifest.json")))))
+    module.make(run, lambda line: None)
+    assert shown == [5], "nothing goes before all is there"
+    assert sorted(path.parent.name for path in run.folder.glob("*/manifest.json")) == sorted(kept)
+    assert len(store.collect()) == 2
+
+
+def _write(key: str, folder: Path) -> None:
+    seal(folder, Manifest("test", key, "scores", Signature("single_label", ("no", "yes"), (), 8)))

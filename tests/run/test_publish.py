@@ -26,20 +26,22 @@ Answer = Callable[[str, str], float]
 
 @pytest.fixture
 def publish(tmp_path: Path, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Publishes int8 of a made-up run; its server answers what was measured, off by what ``off`` says.
+    """Publishes a variant of a made-up run; its server answers what was measured, off by what ``off`` says.
 
     ``checked``: each version that was asked, and which one was served meanwhile.
     """
     checked: list[tuple[str, int, int | None]] = []
 
-    def go(off: Answer = lambda *_: 0.0, said: list[str] | None = None, *, export: bool = True) -> Run:
+    def go(
+        off: Answer = lambda *_: 0.0, said: list[str] | None = None, *, export: bool = True, chosen: str = "int8"
+    ) -> Run:
         run = make_run(tmp_path)
         for name in ("fp32", "int8"):
             run.artifacts[name] = make_artifact(details={"made": name})
-        run.scored["int8"] = replace(run.scored["int8"], artifact=run.artifacts["int8"], thresholds=(0.5, 0.5, 0.5))
+            run.scored[name] = replace(run.scored[name], artifact=run.artifacts[name], thresholds=(0.5, 0.5, 0.5))
         if not export:
             run.recipe = run.recipe.model_copy(update={"stages": (run.recipe.stages[0],)})
-        served: dict[str, Scored] = {"it": run.scored["int8"], baseline_of("it"): run.scored["baseline"]}
+        served: dict[str, Scored] = {"it": run.scored[chosen], baseline_of("it"): run.scored["baseline"]}
         texts = {id(run.data.splits[split].texts): split for split in ("dev", "test")}
 
         class Fake:
@@ -65,7 +67,7 @@ def publish(tmp_path: Path, make_artifact: Callable[..., Artifact], monkeypatch:
 
         monkeypatch.setattr(module, "Server", Fake)
         monkeypatch.setattr(module, "Classifier", Fake)
-        publish_chosen(run, "int8", (said if said is not None else []).append)
+        publish_chosen(run, chosen, (said if said is not None else []).append)
         return run
 
     return SimpleNamespace(go=go, checked=checked)
@@ -92,8 +94,18 @@ def test_answers_that_differ_are_refused_and_the_versions_before_stay(
         publish.go(lambda *asked: off if asked == wrong else 0.0)
     assert {name: v.number for name in before if (v := published(repo, name))} == before
     left = {path.name for name in before for path in (repo / name).iterdir() if path.name.isdecimal()}
-    assert left - {"1", "2"} == set()
-    assert not (repo / wrong[0] / "2").exists(), "what answered otherwise is removed"
+    assert left == {"1"}, "what was staged is removed, of both"
+
+
+def test_the_baselines_export_may_be_what_was_chosen_and_is_published_under_both_names(
+    publish: Any, tmp_path: Path, tiny_artifact: Artifact
+) -> None:
+    put(tiny_artifact, tmp_path / "repo", "it-baseline", thresholds=None)
+    said: list[str] = []
+    run = publish.go(said=said, chosen="fp32")
+    there = {name: published(tmp_path / "repo", name) for name in ("it", "it-baseline")}
+    assert {name: version and version.number for name, version in there.items()} == {"it": 1, "it-baseline": 2}
+    assert (run.published.name, len(said)) == ("it", 2)
 
 
 def test_a_small_difference_is_none(publish: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from bantam.run.record import report as report_of
 from bantam.run.record import sparsity_notes
 from bantam.run.score import Scored
 from bantam.run.state import Run
+from bantam.run.timing import Phase
+from optimizer.config import StageConfig
 from optimizer.evaluate import quality
+from optimizer.recipe import Recipe
 from tests.run.made_up import make_run, timing
 
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
@@ -34,6 +38,11 @@ def run_of(*artifacts: Artifact) -> Run:
     """As much of a run as the notes look at."""
     by_name = {one.name: one for one in artifacts}
     run = object.__new__(Run)
+    parents = {one.name: [step["key"] for step in one.manifest.lineage][-2:-1] for one in artifacts}
+    stages = tuple(
+        StageConfig(stage="prune", name=name, parent="".join(before) or None) for name, before in parents.items()
+    )
+    run.recipe = Recipe.model_construct(stages=stages)  # type: ignore[call-arg, arg-type] # no more of it is looked at
     run.artifacts = by_name
     run.scored = {name: Scored(one, np.empty((0, 2), np.float32), None) for name, one in by_name.items()}
     return run
@@ -90,6 +99,17 @@ def test_a_run_reports_its_own_names_of_what_it_made(tmp_path: Path) -> None:
         assert [step.key for step in variant.stages] == [step["key"] for step in made.lineage]
         parents = [step.config.get("parent") for step in variant.stages[1:]]
         assert parents == [step.name for step in variant.stages[:-1]]
+
+
+def test_what_another_run_has_made_of_an_equal_model_is_reported_by_this_run_s_names(tmp_path: Path) -> None:
+    """Keys follow from what the sources hold: the store may give what was made of another stage's equal model."""
+    run = make_run(tmp_path)
+    made = run.artifacts["int8"].manifest
+    theirs = replace(made, lineage=({"stage": "finetune", "key": "of another run"}, *made.lineage[1:]))
+    run.artifacts["int8"] = replace(run.artifacts["int8"], manifest=theirs)
+    run.scored["int8"] = replace(run.scored["int8"], artifact=run.artifacts["int8"])
+    steps = reported(run).variant("int8").stages
+    assert [(step.name, step.key) for step in steps] == [(n, f"key of {n}") for n in ("baseline", "fp32", "int8")]
 
 
 def test_the_baseline_and_the_chosen_variant_have_test_and_dev_all_others_dev(tmp_path: Path) -> None:
@@ -163,6 +183,17 @@ def test_answers_that_are_no_numbers_do_not_cost_the_report(tmp_path: Path) -> N
     assert "differ from those in process by up to nan" in {d.name: d.reason for d in report.dropped}["int8"]
 
 
+def test_a_variant_whose_process_or_server_ended_is_a_row_and_dropped(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    failed: dict[Phase, dict[str, int]] = {"served": {"UnavailableError": 1}}
+    run.measured["int8"] = replace(run.measured["int8"], in_process=None, errors=failed, peak_rss_mb=0.0)
+    del run.answers["int8", "dev"]
+    report = reported(run)
+    row = report.variant("int8")
+    assert (row.in_process, row.served, row.peak_rss_mb, report.chosen) == (None, None, None, "fp32")
+    assert {d.name: d.reason for d in report.dropped}["int8"] == "1 of the requests to it failed"
+
+
 def test_random_weights_have_no_quality(tmp_path: Path) -> None:
     report = reported(make_run(tmp_path, random_weights=True))
     assert (report.chosen, report.budget.met) == ("int8", None)
@@ -177,3 +208,7 @@ def test_latencies_are_of_dev(tmp_path: Path) -> None:
     found = report.variant("int8").in_process
     assert found is not None
     assert found.p50_ms == pytest.approx(float(np.median(timing("int8").in_process.latencies_ms)), abs=1e-3)  # type: ignore[union-attr]
+    timed = timing("int8").in_process
+    assert timed is not None
+    assert found.p50_ci95 == (round(timed.p50_ms.low, 4), round(timed.p50_ms.high, 4))
+    assert found.p50_ci95[0] < found.p50_ms < found.p50_ci95[1]

@@ -129,6 +129,28 @@ def test_what_no_run_shows_is_collected(store: Store) -> None:
     assert store.collect() == []
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_run_shows_only_what_it_still_has_a_name_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError("a privilege is not held")
+
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = store.build / "run"
+    store.get_or_make(KEY, write, run / "before")
+    store.get_or_make(KEY, never, run / "after")
+    store.get_or_make(OTHER, lambda folder: write(folder, OTHER), run / "dropped")
+    foreign = run / "of the user"
+    foreign.mkdir()
+    write(foreign, "c" * 64)
+    store.show_only(["after"], run)
+    assert sorted(path.name for path in run.iterdir()) == ["after", "of the user"]
+    assert [removed.folder for removed in store.collect()] == [store.folder(OTHER)]
+    assert store.shows(run / "after", KEY)
+
+
 def test_what_is_being_made_is_not_collected(store: Store) -> None:
     found = []
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bantam.artifact import Artifact
+from serving.follower import Follower
 from serving.repository import Version, publish, stage
 from serving.view import View
 
@@ -41,3 +46,27 @@ def test_a_version_of_before_there_was_a_rollback_is_seen(tiny_artifact: Artifac
     version: Version = publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=None)
     (version.folder / "config.pbtxt").unlink()
     assert list(seen(View(tmp_path, [version]))) == ["tiny/1"]
+
+
+def test_a_full_disk_stops_nothing_that_is_served(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, log = tmp_path / "repository", tmp_path / "log"
+    log.touch()
+    first = publish(tiny_artifact, root, "tiny", thresholds=None)
+    view = View(tmp_path, [first])
+    follower = Follower(root, view, log, lambda version: True, 1.0)
+    second = publish(make_artifact(labels=("a", "b")), root, "tiny", thresholds=None)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        (said,) = follower.step()
+    assert said.startswith("tiny stays at version 1: 2 cannot be served (")
+    assert "No space left" in said
+    assert view.shown == {"tiny": first}
+    assert list(follower.step()) == [], "it is not tried again"
+    view.show(second)
+    assert list(seen(view)) == ["tiny/2"]
