@@ -146,6 +146,11 @@ class Artifact:
             object.__setattr__(self, "name", self.folder.name)
 
     @property
+    def servable(self) -> bool:
+        """Whether a server can run it."""
+        return LAYOUTS[self.manifest.layout].servable
+
+    @property
     def size_bytes(self) -> int:
         """Bytes that production must ship for this model."""
         return sum(int(self.manifest.files[name]["bytes"]) for name in self.manifest.deployable)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from bantam import __version__
+from bantam.programs import output
 from bantam.report.provenance import Machine
 from serving.backend.cores import usable_cores
 
@@ -89,8 +87,8 @@ def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...] | None]:
 
 
 def _mac_processor() -> tuple[str | None, tuple[str, ...] | None]:
-    isa = tuple(name for key, name in _MAC_FEATURES.items() if _output("sysctl", "-n", key) == "1")
-    return _output("sysctl", "-n", "machdep.cpu.brand_string"), isa or None
+    isa = tuple(name for key, name in _MAC_FEATURES.items() if output("sysctl", "-n", key) == "1")
+    return output("sysctl", "-n", "machdep.cpu.brand_string"), isa or None
 
 
 def _windows_processor() -> tuple[str | None, tuple[str, ...] | None]:
@@ -114,23 +112,11 @@ def _memory_gib() -> float:
 
 def _gpu() -> str | None:
     """Names of NVIDIA's GPUs as ``nvidia-smi`` gives them: ``2 x NVIDIA H200``."""
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    names = output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     if names is None:
         return None
     counts = Counter(line.strip() for line in names.splitlines() if line.strip())
     return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in counts.items()) or None
-
-
-def _output(program: str, *arguments: str) -> str | None:
-    """What a program prints; None if it is not there, fails or hangs."""
-    path = shutil.which(program)
-    if path is None:
-        return None
-    command: Sequence[str] = (path, *arguments)
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _read(path: Path) -> str | None:

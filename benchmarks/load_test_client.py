@@ -101,7 +101,7 @@ def row(table: Table, name: str, result: LoadResult) -> None:
     table.add_row(
         name,
         f"{result.texts_per_s:,.0f}",
-        *(f"{value:.2f}" for value in (result.p50_ms, result.p99_ms, float(result.percentile_ms(99.9)))),
+        *(f"{value:.2f}" for value in (result.p50_ms, result.percentile_ms(99), float(result.percentile_ms(99.9)))),
         f"{result.lag_p99_ms:.2f}",
         f"{result.client_cores:.2f}",
         f"{microseconds:.0f}",

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bantam.client.transport import Target
-from bantam.loadtest.histogram import PERCENTS, Percentile
+from bantam.loadtest.histogram import PERCENTS
 from bantam.loadtest.kserve import ModelInput
 from bantam.loadtest.plan import Closed, Open, Plan
 from bantam.loadtest.processes import Subject, client_processes
 from bantam.loadtest.result import LoadResult
+from bantam.loadtest.schema import Quantile
 from benchmarks.stall_server import Known, running
 
 WARMUP = 20
@@ -39,7 +40,7 @@ def at_these_sendings(known: Known, result: LoadResult) -> list[float]:
     return [float(ms) for ms in np.percentile(known.latencies_ms(result.due), PERCENTS, method="inverted_cdf")]
 
 
-def cells(found: list[Percentile], theory: list[float]) -> list[str]:
+def cells(found: list[Quantile], theory: list[float]) -> list[str]:
     """Each percentile with its distance from what it must be."""
     return [f"{each.ms:.1f} ({100 * (each.ms / true - 1):+.1f}%)" for each, true in zip(found, theory, strict=True)]
 

@@ -216,7 +216,7 @@ def _check(artifact: Artifact, name: str) -> None:
         raise RepositoryError(
             f"Got model name {name!r}; expected lower-case letters, digits, '.', '_' and '-', first a letter or digit."
         )
-    if not LAYOUTS[artifact.manifest.layout].servable:
+    if not artifact.servable:
         servable = [layout.format for layout in LAYOUTS.values() if layout.servable]
         raise RepositoryError(
             f"{artifact.folder}: got a {artifact.manifest.kind} model, expected {' or '.join(servable)}. "
@@ -249,13 +249,17 @@ def _promote(version: Version) -> Version:
         raise RepositoryError(
             f"{version.folder} cannot be served: its {CONFIG} cannot be read ({exc.strerror}). Publish the model again."
         ) from exc
-    served = _served_or_damaged(version)
+    served: ServedVersion | None = None
+    with contextlib.suppress(RepositoryError):  # nobody can serve from a damaged config.pbtxt: a promote mends it
+        served = _served(version.root, version.name)
+    target = model / CONFIG
     if served and served.number != version.number:
-        _keep_config(model, served.number)
+        replaced = model / str(served.number) / CONFIG
+        if not replaced.is_file():  # the version that is replaced is to hold its own; older ones do not
+            write_text(replaced, target.read_text(encoding="utf-8"))
         text = following(text, served.number)
     elif served and served.previous is not None:
         text = following(text, served.previous)
-    target = model / CONFIG
     if target.is_file() and target.read_text(encoding="utf-8") == text:
         return replace(version, changed=False)
     # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
@@ -264,20 +268,6 @@ def _promote(version: Version) -> Version:
         version_folder.sync(temporary)
     version_folder.sync(model)
     return replace(version, changed=True)
-
-
-def _served_or_damaged(version: Version) -> ServedVersion | None:
-    """What is served; None also for a config.pbtxt that nobody can serve from: a promote mends it."""
-    try:
-        return _served(version.root, version.name)
-    except RepositoryError:
-        return None
-
-
-def _keep_config(model: Path, number: int) -> None:
-    """Have the version that is being replaced hold its own config.pbtxt: older ones do not."""
-    if not (model / str(number) / CONFIG).is_file():
-        write_text(model / str(number) / CONFIG, (model / CONFIG).read_text(encoding="utf-8"))
 
 
 def _kept(root: Path, name: str) -> set[int]:

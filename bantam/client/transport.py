@@ -62,15 +62,12 @@ class Transport(Protocol):
 
     async def config(self, version: str, timeout: float) -> ModelConfig:
         """Read the config of a version; of the newest one that is served if ``version`` is empty."""
-        ...
 
     async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
         """Scores of at most the model's ``max_batch_size`` texts, in their order."""
-        ...
 
     async def close(self) -> None:
         """Close the connections."""
-        ...
 
 
 def encode(texts: Sequence[bytes]) -> bytes:

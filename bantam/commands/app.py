@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import typer
@@ -72,11 +72,12 @@ def _with_fields_as_options(function: Callable[..., None]) -> Callable[..., None
 def _options_of(request: type) -> list[inspect.Parameter]:
     hints = get_type_hints(request, include_extras=True)
     return [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hint)
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hint,
+        )
         for field in fields(request)
         if get_origin(hint := hints[field.name]) is Annotated
     ]
-
-
-def _default(field: Field[Any]) -> Any:
-    return inspect.Parameter.empty if field.default is MISSING else field.default

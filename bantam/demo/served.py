@@ -40,7 +40,6 @@ class Status:
 class TimedPrediction:
     """What one model says of a text, and how long it took."""
 
-    name: str
     prediction: Prediction
     latencies_ms: tuple[float, ...]
     """Of each request, around the client's call."""
@@ -129,4 +128,4 @@ def _in_turn(clients: dict[str, Classifier], text: str) -> dict[str, TimedPredic
             sent = time.perf_counter()
             client(text)
             latencies[name].append(1e3 * (time.perf_counter() - sent))
-    return {name: TimedPrediction(name, predictions[name], tuple(latencies[name])) for name in clients}
+    return {name: TimedPrediction(predictions[name], tuple(latencies[name])) for name in clients}

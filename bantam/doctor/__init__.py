@@ -18,8 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bantam.checkout import OPTIMIZER, SERVING, site_packages
-from bantam.doctor.check import SETUP, Check, output
+from bantam.doctor.check import SETUP, Check
 from bantam.doctor.environments import optimizer_environment, serving_environment
+from bantam.programs import output
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = {8000: "HTTP", 8001: "gRPC", 8002: "metrics"}

@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 from bantam.checkout import OPTIMIZER, SERVING, site_packages
-from bantam.doctor.check import SETUP, Check, output
+from bantam.doctor.check import SETUP, Check
+from bantam.programs import output
 
 AGAIN = "`rm -rf {0} && make setup` makes it anew."
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bantam.loadtest.histogram import ENOUGH, PERCENTS, Percentile, Times
+from bantam.loadtest.histogram import ENOUGH, PERCENTS, Times
 from bantam.loadtest.host import Usage
 from bantam.loadtest.kserve import ServerSplit
 from bantam.loadtest.result import BUSY, LATE_MS, LoadResult
@@ -35,9 +35,9 @@ def describe(result: LoadResult, arrivals: str | None, split: ServerSplit | None
         seconds=result.seconds,
         answered_per_s=result.texts_per_s,
         errors=result.errors,
-        latency=_quantiles(latency),
-        naive=_quantiles(other) if other and is_open else None,
-        corrected=_quantiles(other) if other and not is_open else None,
+        latency=tuple(latency),
+        naive=tuple(other) if other and is_open else None,
+        corrected=tuple(other) if other and not is_open else None,
         lag_p99_ms=result.lag_p99_ms,
         client_cores=result.client_cores,
         processes=result.processes,
@@ -56,7 +56,7 @@ def describe_limit(search: SloSearch) -> Limit:
             requests=len(step.due),
             percentile_ms=_or_none(step.percentile_ms(search.slo.percent)),
             p50_ms=_or_none(step.p50_ms),
-            within=step.share_within(search.slo_ms),
+            within=step.share_within(search.slo.limit_ms),
             met=search.slo.met(step),
             client_bound=step.client_bound,
         )
@@ -93,11 +93,7 @@ def warnings(tests: Iterable[Measurement], limit: Limit | None) -> list[str]:
     return found
 
 
-def _quantiles(found: Iterable[Percentile]) -> tuple[Quantile, ...]:
-    return tuple(Quantile(**percentile._asdict()) for percentile in found)
-
-
-def _differ(one: list[Percentile], other: list[Percentile]) -> bool:
+def _differ(one: list[Quantile], other: list[Quantile]) -> bool:
     return any(
         abs(a.ms - b.ms) > max(DIFFERENT * a.ms, LATE_MS / 10) for a, b in zip(one, other, strict=True)
     )  # a tenth of a millisecond is what any hand-over between threads takes

@@ -7,11 +7,12 @@ its middle, two of them add up, and its encoded form can be read by the tools th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from hdrh.histogram import HdrHistogram
+
+from bantam.loadtest.schema import Quantile
 
 Times = npt.NDArray[np.float64]
 
@@ -25,18 +26,6 @@ RESAMPLES = 1000
 CONFIDENCE = 0.95
 ENOUGH = 10
 """Requests that a block needs for an interval, and that must be beyond a percentile for it to mean much."""
-
-
-class Percentile(NamedTuple):
-    """A percentile of the latency and the 95% interval of it, both in milliseconds."""
-
-    percent: float
-    ms: float
-    low_ms: float | None
-    """None if there were too few requests for an interval."""
-    high_ms: float | None
-    beyond: int
-    """Requests that took longer. With fewer than ten, this percentile is a matter of luck."""
 
 
 def histogram(latencies_ms: Times) -> HdrHistogram:
@@ -65,7 +54,7 @@ def omitted(latencies_ms: Times, interval_ms: float) -> tuple[Times, npt.NDArray
 
 def percentiles(
     latencies_ms: Times, order: npt.NDArray[np.intp] | None = None, percents: Sequence[float] = PERCENTS
-) -> list[Percentile]:
+) -> list[Quantile]:
     """Percentiles of latencies ``[n]`` with 95% intervals; empty if there are none.
 
     The intervals come from a bootstrap of 20 blocks of requests that followed each other (Kuensch 1989): requests in
@@ -80,7 +69,7 @@ def percentiles(
     for percent, (low, high) in zip(percents, ends, strict=True):
         ms = counted[percent] / 1e3
         beyond = int(np.count_nonzero(latencies_ms > ms))
-        found.append(Percentile(percent, ms, low, high, beyond))
+        found.append(Quantile(percent=percent, ms=ms, low_ms=low, high_ms=high, beyond=beyond))
     return found
 
 

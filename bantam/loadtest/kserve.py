@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import grpc
@@ -68,32 +68,11 @@ class ServerSplit(NamedTuple):
     compute_output: float
 
 
-class KserveEndpoint(Protocol):
-    """One model of one server. Calling it sends one request; threads may share it. Raises :class:`ClientError`."""
-
-    def inputs(self) -> list[ModelInput]:
-        """The model's inputs, from its metadata."""
-        ...
-
-    def request(self, text: str, tensor: ModelInput) -> bytes:
-        """A request with one text."""
-        ...
-
-    def statistics(self) -> Statistics | None:
-        """Triton's counters; None if the server keeps none."""
-        ...
-
-    def __call__(self, request: bytes) -> None:
-        """Send a request, and return when it is answered."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
 class GrpcEndpoint:
-    """KServe v2 over gRPC. It can begin requests without waiting (:class:`bantam.loadtest.open_loop.Starter`)."""
+    """One model of one server, over gRPC. Calling it sends one request; threads may share it.
+
+    Raises :class:`ClientError`. It can begin requests without waiting (:class:`bantam.loadtest.open_loop.Starter`).
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -148,7 +127,7 @@ class GrpcEndpoint:
 
 
 class HttpEndpoint:
-    """KServe v2 over HTTP/1.1, with the texts as JSON, as all servers have it."""
+    """The same over HTTP/1.1, with the texts as JSON, as all servers have it."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -194,6 +173,7 @@ class HttpEndpoint:
 
 _JSON = [(b"Content-Type", b"application/json")]
 
+KserveEndpoint = GrpcEndpoint | HttpEndpoint
 ENDPOINTS: dict[str, Callable[[Target], KserveEndpoint]] = {"grpc": GrpcEndpoint, "http": HttpEndpoint}
 
 

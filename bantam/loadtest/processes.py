@@ -67,23 +67,23 @@ def client_processes(subject: Subject, count: int) -> Iterator[Clients]:
     check(subject.texts, processes=count)
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(subject)) for _ in range(count)]
-        for connection, _ in workers:
+        for connection in workers:
             _receive(connection, "ready")
-        yield Clients([connection for connection, _ in workers])
+        yield Clients(workers)
 
 
+@dataclass(frozen=True)
 class Clients:
     """Processes that wait for a test to take part in; made by :func:`client_processes`."""
 
-    def __init__(self, connections: Sequence[Connection]) -> None:
-        self._connections = list(connections)
+    connections: list[Connection]
 
     def run(self, plan: Plan, on_progress: OnProgress = lambda _: None) -> LoadResult:
         """Run one test, with about 5 calls a second of ``on_progress``; :class:`ClientError` if a process dies.
 
         In a closed loop with fewer clients than processes, the others have nothing to do.
         """
-        parts = self._connections[: plan.clients] if isinstance(plan, Closed) else self._connections
+        parts = self.connections[: plan.clients] if isinstance(plan, Closed) else self.connections
         may_miss = plan.may_miss() if isinstance(plan, Open) else float("inf")
         start = time.perf_counter() + HEAD_START_S
         for number, connection in enumerate(parts):
@@ -111,7 +111,7 @@ class Clients:
 
 
 @contextmanager
-def _worker(subject: Subject) -> Iterator[tuple[Connection, Any]]:
+def _worker(subject: Subject) -> Iterator[Connection]:
     # spawn, the only start method that all platforms and threaded parents have.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -119,7 +119,7 @@ def _worker(subject: Subject) -> Iterator[tuple[Connection, Any]]:
     process.start()
     theirs.close()
     try:
-        yield ours, process
+        yield ours
     finally:
         ours.close()
         process.join(timeout=subject.target.timeout + 5)

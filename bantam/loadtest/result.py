@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from bantam.loadtest.histogram import PERCENTS, Percentile, Times, histogram, omitted, percentiles
+from bantam.loadtest.histogram import PERCENTS, Times, histogram, omitted, percentiles
+from bantam.loadtest.schema import Quantile
 
 BUSY = 0.85
 """Cores' worth of CPU of one client process from which it has no reserve: Python code runs on one core at a time."""
@@ -81,16 +82,6 @@ class LoadResult:
         return self.percentile_ms(50)
 
     @property
-    def p95_ms(self) -> float:
-        """95th percentile of the latency; NaN if no request was answered."""
-        return self.percentile_ms(95)
-
-    @property
-    def p99_ms(self) -> float:
-        """99th percentile of the latency; NaN if no request was answered."""
-        return self.percentile_ms(99)
-
-    @property
     def lag_p99_ms(self) -> float:
         """99th percentile of the tester's own lag."""
         return float(np.percentile(self.lags_ms, 99))
@@ -120,15 +111,15 @@ class LoadResult:
         """Any percentile of the latency, to three digits; NaN if no request was answered."""
         return self.histogram.get_value_at_percentile(percent) / 1e3 if len(self.latencies_ms) else float("nan")
 
-    def percentiles(self, percents: Sequence[float] = PERCENTS) -> list[Percentile]:
+    def percentiles(self, percents: Sequence[float] = PERCENTS) -> list[Quantile]:
         """Percentiles of the latency with their intervals; see :func:`bantam.loadtest.histogram.percentiles`."""
         return percentiles(self.latencies_ms, None, percents)
 
-    def naive_percentiles(self, percents: Sequence[float] = PERCENTS) -> list[Percentile]:
+    def naive_percentiles(self, percents: Sequence[float] = PERCENTS) -> list[Quantile]:
         """The same from the actual sending."""
         return percentiles(self.service_ms, None, percents)
 
-    def corrected_percentiles(self, percents: Sequence[float] = PERCENTS) -> list[Percentile]:
+    def corrected_percentiles(self, percents: Sequence[float] = PERCENTS) -> list[Quantile]:
         """Closed loop: the same corrected for coordinated omission."""
         return percentiles(*self._corrected, percents)
 

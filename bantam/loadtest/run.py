@@ -27,7 +27,7 @@ from bantam.loadtest.schema import LoadTestReport, Measurement, Texts
 from bantam.loadtest.search import Slo, SloSearch, highest_rate
 from bantam.machine import describe_machine, versions
 from optimizer.data import load_dataset
-from optimizer.data.texts import read_texts
+from optimizer.data.files import read_texts
 
 Log = Callable[[str], None]
 CAPACITY_S = 2.0

@@ -15,13 +15,15 @@ from bantam.report.provenance import Count, Machine, Positive, Record, Share
 
 
 class Quantile(Record):
-    """A percentile of the latency, its 95% interval, and how many requests took longer."""
+    """A percentile of the latency and the 95% interval of it, both in milliseconds."""
 
     percent: float
     ms: Positive
     low_ms: Positive | None = None
+    """Absent if there were too few requests for an interval."""
     high_ms: Positive | None = None
     beyond: Count
+    """Requests that took longer. With fewer than ten, this percentile is a matter of luck."""
 
 
 class Moment(Record):

@@ -39,14 +39,9 @@ class Slo:
             )
         return cls(percent, limit * (1000 if found[3] == "s" else 1))
 
-    @property
-    def share(self) -> float:
-        """Share of the requests that have to be within the limit, 0 to 1."""
-        return self.percent / 100
-
     def met(self, result: LoadResult) -> bool:
         """Whether a test kept the objective."""
-        return result.share_within(self.limit_ms) >= self.share
+        return result.share_within(self.limit_ms) >= self.percent / 100
 
     def __str__(self) -> str:
         return f"p{self.percent:g}={self.limit_ms:g}ms"
@@ -56,7 +51,6 @@ class Slo:
 class SloSearch:
     """What a search found."""
 
-    slo_ms: float
     rate: float | None
     """Highest rate tried, in requests per second, at which the objective held; None if it held at none."""
     steps: tuple[LoadResult, ...]
@@ -94,7 +88,7 @@ def find_limit(
             failed = rate
         if passed and failed and failed <= passed * (1 + precision):
             break
-    return SloSearch(slo.limit_ms, passed, tuple(steps), slo)
+    return SloSearch(passed, tuple(steps), slo)
 
 
 def highest_rate(
@@ -116,7 +110,7 @@ def highest_rate(
     capacity = run(Closed(CLIENTS, capacity_s)).texts_per_s
 
     def test(rate: float) -> LoadResult:
-        return run(Open(rate, step_s, arrivals, seed, slo.limit_ms, slo.share))
+        return run(Open(rate, step_s, arrivals, seed, slo.limit_ms, slo.percent / 100))
 
     return find_limit(test, slo, guess=0.7 * capacity or 1.0, precision=precision, more=more)
 

@@ -22,7 +22,7 @@ def leading(report: Report, most: int) -> tuple[Variant, ...]:
     The fastest, because the chosen variant is the fastest within the budget: what is slower can only have lost to it.
     """
     others = [variant for variant in report.ordered if variant.name not in (BASELINE, report.chosen)]
-    others.sort(key=lambda variant: _or_last(waiting_ms(variant)))
+    others.sort(key=lambda variant: waiting_ms(variant) or float("inf"))
     names = {BASELINE, report.chosen}
     names.update(variant.name for variant in others[: max(0, most - len(names))])
     return tuple(variant for variant in report.ordered if variant.name in names)
@@ -55,7 +55,3 @@ def model_of(variant: Variant) -> str:
     """The model that a variant runs: the name of the last stage of its lineage that changed weights or layers."""
     made = [step.name for step in variant.stages if step.stage not in MADE_FOR_AN_ENGINE]
     return made[-1] if made else variant.name
-
-
-def _or_last(value: float | None) -> float:
-    return float("inf") if value is None else value

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -17,36 +16,13 @@ from optimizer.recipe import MeasureConfig
 from serving.server import Server
 
 
-class Endpoint(Protocol):
-    """A variant in a server of its own, which is stopped in its tracks except when it is asked: see :class:`Paused`."""
-
-    @property
-    def client(self) -> Classifier:
-        """For answers, not for times; answers only inside :meth:`resumed`."""
-
-    @property
-    def isolated_because(self) -> str:
-        """Why the server runs the model in a process of its own; empty if it does not."""
-
-    def resumed(self) -> AbstractContextManager[None]:
-        """The server runs inside the block."""
-
-    def timed(self, texts: Sequence[str]) -> Timed:
-        """Time each text alone."""
-
-    def max_rate(self, texts: Sequence[str], config: MeasureConfig) -> Borne:
-        """Find the highest rate within the objective."""
-
-    def peak_rss_mb(self) -> float:
-        """Peak memory of the process that holds the model, in MB."""
-
-
 @dataclass(frozen=True)
-class Paused:
-    """An :class:`Endpoint`: a Triton of one variant, and a process that asks it."""
+class Endpoint:
+    """A Triton of one variant, stopped in its tracks except when it is asked, and a process that asks it."""
 
     server: Server
     client: Classifier
+    """For answers, not for times; answers only inside :meth:`resumed`."""
     requester: Requester
 
     @property
@@ -80,7 +56,7 @@ class Paused:
 
 
 @contextmanager
-def paused(repository: Path, model: str, requester: Requester) -> Iterator[Paused]:
+def paused(repository: Path, model: str, requester: Requester) -> Iterator[Endpoint]:
     """Start a server of one model of a repository, see that it answers, and pause it."""
     with (
         Server(repository, models=[model]) as server,
@@ -88,4 +64,4 @@ def paused(repository: Path, model: str, requester: Requester) -> Iterator[Pause
     ):
         client.describe()
         server.pause()
-        yield Paused(server, client, requester)
+        yield Endpoint(server, client, requester)

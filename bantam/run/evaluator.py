@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from bantam.artifact import LAYOUTS
 from bantam.files import writing
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
@@ -44,26 +42,11 @@ def measure_variants(run: Run, names: Iterable[str], memory: MemoryWatch, log: L
         shutil.rmtree(candidates, ignore_errors=True)
 
 
-def servable(run: Run, name: str) -> bool:
-    """Whether a server can run the variant."""
-    return LAYOUTS[run.artifacts[name].manifest.layout].servable
-
-
-def serving_options(run: Run) -> dict[str, Any]:
-    """How a version is to be served."""
-    serving = run.recipe.serving
-    return {
-        "max_batch_size": serving.max_batch_size,
-        "micro_batch": serving.micro_batch,
-        "threads": serving.threads,
-    }
-
-
 def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, log: Log) -> None:
     variants = {name: run.scored[name].artifact for name in names}
-    served = [name for name in names if servable(run, name)]
+    served = [name for name in names if variants[name].servable]
     for name in served:
-        options = serving_options(run)
+        options = run.recipe.serving.model_dump()
         publish(variants[name], candidates, name, thresholds=run.scored[name].thresholds, link=True, **options)
     log(f"serving {', '.join(served)}")
     anchors = Anchors(BASELINE, run.safe if run.safe in served else served[0])

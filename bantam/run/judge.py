@@ -8,7 +8,6 @@ from bantam.artifact import Artifact
 from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
 from bantam.run.choose import Candidate
-from bantam.run.evaluator import servable
 from bantam.run.state import SCORE_TOLERANCE, Run
 from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, one_hot, predict
 from optimizer.metric import Array, Measure
@@ -65,7 +64,7 @@ def candidates(run: Run) -> list[Candidate]:
             problem=problem(run, name),
         )
         for name, timing in run.measured.items()
-        if name != BASELINE and servable(run, name)
+        if name != BASELINE and run.artifacts[name].servable
     ]
     if all(candidate.problem for candidate in found):
         problems = "; ".join(f"{candidate.name}: {candidate.problem}" for candidate in found)

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
-from bantam.artifact import LAYOUTS, Artifact
+from bantam.artifact import Artifact
 from bantam.errors import BantamError, StageError
 from bantam.memory import available_mb
 from bantam.run.endpoint import Endpoint
@@ -36,21 +35,11 @@ class Anchors:
     """What served ones are compared with: something servable, such as the unquantized export of the baseline."""
 
 
-class OpenVariant(Protocol):
-    """A variant that was loaded in a process of its own: a :class:`bantam.run.worker.Worker`."""
-
-    def timed(self, texts: Sequence[str]) -> Timed:
-        """Time each text alone."""
-
-    def peak_rss_mb(self) -> float:
-        """Peak memory of its process in MB."""
-
-
 @dataclass(frozen=True)
 class Bench:
     """How variants are opened, and what happens around them; tests put other things in its place."""
 
-    worker: Callable[[str], AbstractContextManager[OpenVariant]]
+    worker: Callable[[str], AbstractContextManager[Worker]]
     endpoint: Callable[[str], AbstractContextManager[Endpoint]]
     """Of servable variants only."""
     served: Callable[[str, Endpoint], object] = lambda name, endpoint: None
@@ -118,7 +107,7 @@ def worker_mb(variant: Artifact) -> float:
 
 def server_mb(variant: Artifact) -> float:
     """An estimate of the memory of a server of the variant alone; 0 if it cannot be served."""
-    if not _servable(variant):
+    if not variant.servable:
         return 0.0
     return LIBRARIES_MB["server"] + FACTOR * variant.size_bytes / 1e6
 
@@ -162,7 +151,7 @@ def _measure_group(
         workers = {
             name: stack.enter_context(bench.worker(name)) for name in members if name in (anchors.in_process, *group)
         }
-        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in members if _servable(variants[name])}
+        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in members if variants[name].servable}
         for turn in range(config.rounds + 1):
             bench.log(f"round {turn} of {config.rounds}" if turn else "warm-up round")
             for name in members:
@@ -185,7 +174,7 @@ def _measure_group(
 
 
 def _one_pass(
-    phase: Phase, subject: OpenVariant | Endpoint, texts: list[str], log: _Log, bench: Bench, group: int | None
+    phase: Phase, subject: Worker | Endpoint, texts: list[str], log: _Log, bench: Bench, group: int | None
 ) -> None:
     """Time all texts once; what the warm-up (no group) found is thrown away, except what failed."""
     found = Timed(np.full(len(texts), np.nan))
@@ -235,10 +224,6 @@ def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) ->
             "Expected answers; 'bantam serve' with that model shows what it says."
         )
     return Compared(own, same, min(groups), float(np.nanmedian(everything))) if enough(own) else None
-
-
-def _servable(variant: Artifact) -> bool:
-    return LAYOUTS[variant.manifest.layout].servable
 
 
 def in_processes(variants: Mapping[str, Artifact], serving: ServingConfig) -> Callable[[str], Worker]:

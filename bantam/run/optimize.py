@@ -22,7 +22,6 @@ from bantam.run.score import score_name
 from bantam.run.state import Log, Run
 from bantam.run.store import Store
 from optimizer import distributed
-from optimizer.evaluate import Drop
 
 
 def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
@@ -57,7 +56,8 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
 
 def make(run: Run, log: Log) -> None:
     """Make every variant and score it on dev, or keep what is there. The caller holds the folder's lock."""
-    _write_recipe(run)
+    # As it was resolved, profile and defaults applied: --recipe with this file runs it again.
+    write_text(run.folder / "recipe.toml", tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))
     run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
     evaluator.score_dev(run, [stage.name for stage in run.recipe.stages if stage.measure], log)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
@@ -94,19 +94,9 @@ def _refused(run: Run, choice: Choice) -> GateError | None:
         return GateError(f"Nothing was published, as --require-gain asks: {choice.why}. The version before stays.")
     drop = judge.drop(run, choice.chosen, "test")
     if drop is not None and contradicts(drop, run.budget):
-        return GateError(_contradiction(run, choice, drop))
+        return GateError(
+            f"Nothing was published: {choice.chosen} was within {run.budget} of {run.budget.metric} on dev, but on "
+            f"test it loses {drop.points:.2f}, and at least {drop.low:.2f} (lower end of the 95% interval).\n"
+            "Dev and test differ, or dev is too small. The version before stays."
+        )
     return None
-
-
-def _contradiction(run: Run, choice: Choice, drop: Drop) -> str:
-    return (
-        f"Nothing was published: {choice.chosen} was within {run.budget} of {run.budget.metric} on dev, but on test it "
-        f"loses {drop.points:.2f}, and at least {drop.low:.2f} (lower end of the 95% interval).\n"
-        "Dev and test differ, or dev is too small. The version before stays."
-    )
-
-
-def _write_recipe(run: Run) -> None:
-    """The recipe as it was resolved, profile and defaults applied: ``--recipe`` with this file runs it again."""
-    path = run.folder / "recipe.toml"
-    write_text(path, tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))

@@ -10,7 +10,6 @@ import numpy as np
 from bantam.client.classifier import Classifier
 from bantam.errors import RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
-from bantam.run.evaluator import serving_options
 from bantam.run.score import Scored
 from bantam.run.state import SCORE_TOLERANCE, Log, Run
 from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
@@ -50,7 +49,7 @@ def publish_chosen(run: Run, chosen: str, log: Log) -> None:
 def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = None) -> Version:
     """Stage a variant and ask it dev and test; ``chosen``'s answers are kept for the report."""
     root = run.request.repository
-    options = serving_options(run)
+    options = run.recipe.serving.model_dump()
     staged = stage(scored.artifact, root, name, thresholds=scored.thresholds, identity=run.identity, **options)
     if chosen is None and not staged.changed and _served_already(staged):
         return staged

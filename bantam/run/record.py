@@ -11,6 +11,7 @@ from bantam import checkout
 from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
 from bantam.report.provenance import DataSource, ModelSource, StageStep
+from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
     Budget,
@@ -29,7 +30,6 @@ from bantam.report.schema import Published as PublishedRecord
 from bantam.report.schema import Served as ServedRecord
 from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
-from bantam.run.notes import serving_notes, sparsity_notes
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
 from optimizer.evaluate import per_label, quality_of, slice_quality
@@ -197,3 +197,45 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
         peak_rss_mb=round(timing.server_peak_rss_mb, 1) if timing.server_peak_rss_mb else None,
         server_peak_rss_mb=round(memory, 1) if memory else None,
     )
+
+
+def sparsity_notes(run: Run, records: list[Variant]) -> list[str]:
+    """What zeros in weights were worth: a variant with zeros next to the same one, in size and format, without."""
+    notes = []
+    records = [record for record in records if waiting_ms(record)]  # the others have failed
+    zeros = {record.name: run.behind(record.name, "details", "sparsity")[-1:] for record in records}
+    for sparse in (record for record in records if zeros[record.name]):
+        share = 1 - zeros[sparse.name][0]["ratio"]
+        kind = (sparse.format, sparse.precision, sparse.parameters)
+        dense = [r for r in records if (r.format, r.precision, r.parameters) == kind and not zeros[r.name]]
+        own = _p50(sparse)
+        for other in dense[:1]:
+            gain = "faster than" if own < SPARSE_GAIN * _p50(other) else "NOT faster than"
+            notes.append(
+                f"{sparse.name}: {share:.0%} of its blocks' weights are zero; it is {gain} {other.name}, the same "
+                f"without zeros ({own:.2f} against {_p50(other):.2f} ms)."
+            )
+        if not dense:
+            notes.append(f"{sparse.name}: {share:.0%} of its blocks' weights are zero; no dense twin was measured.")
+    return notes
+
+
+SPARSE_GAIN = 0.97
+"""Two variants that do the same work differ by less than this from run to run."""
+
+
+def _p50(record: Variant) -> float:
+    """What a user will feel is the served time; the baseline has none, so it is compared in process."""
+    p50 = waiting_ms(record)
+    assert p50  # noqa: S101 others are not looked at
+    return p50
+
+
+def serving_notes(run: Run) -> list[str]:
+    """What makes the served latencies of this machine longer than they need be."""
+    if not run.isolated_because:
+        return []
+    return [
+        f"Triton ran each model in a process of its own, because {run.isolated_because}. That costs a request some "
+        "tenths of a millisecond."
+    ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +31,6 @@ from bantam.memory import peak_rss_mb
 WAKE_UP = 5
 """Requests to a server that was just resumed, before those that count."""
 REQUEST_TIMEOUT_S = 60.0
-
-
-class Runner(Protocol):
-    """What runs a variant in process: the PyTorch reference, or the engine that also runs inside the server."""
-
-    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities float32 ``[texts, labels]``."""
-
-
-def open_runner(artifact: Artifact, *, threads: int | None, micro_batch: int) -> Runner:
-    """Load a variant to run it in this process."""
-    if artifact.manifest.layout == "hf":
-        from optimizer.reference import Reference
-
-        return Reference.load(artifact.folder, threads=threads)
-    from serving.backend.engine import Engine
-
-    return Engine(artifact.folder, threads=threads, micro_batch=micro_batch)
 
 
 @dataclass(frozen=True)
@@ -174,17 +156,22 @@ def timed(send: Callable[[str], object], texts: Sequence[str]) -> Timed:
 
 
 class _Running:
-    """The jobs of a :class:`Worker`."""
+    """The jobs of a :class:`Worker`: the PyTorch reference, or the engine that also runs inside the server."""
 
     def __init__(self, folder: Path, threads: int | None, micro_batch: int) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        self._runner = open_runner(Artifact.load(folder), threads=threads, micro_batch=micro_batch)
+        self.probabilities: Callable[[list[str]], NDArray[np.float32]]
+        if Artifact.load(folder).manifest.layout == "hf":
+            from optimizer.reference import Reference
 
-    def probabilities(self, texts: list[str]) -> NDArray[np.float32]:
-        return self._runner.probabilities(texts)
+            self.probabilities = Reference.load(folder, threads=threads).probabilities
+        else:
+            from serving.backend.engine import Engine
+
+            self.probabilities = Engine(folder, threads=threads, micro_batch=micro_batch).probabilities
 
     def timed(self, texts: list[str]) -> Timed:
-        return timed(lambda text: self._runner.probabilities([text]), texts)
+        return timed(lambda text: self.probabilities([text]), texts)
 
 
 class _Asking:

@@ -36,8 +36,7 @@ def _goemotions_ekman(seed: int) -> Dataset:
 
 
 def _goemotions_labels() -> dict[str, Any]:
-    labels: dict[str, Any] = json.loads((FOLDER / "goemotions" / "labels.json").read_text(encoding="utf-8"))
-    return labels
+    return dict(json.loads((FOLDER / "goemotions" / "labels.json").read_text(encoding="utf-8")))
 
 
 def _build_goemotions(name: str, labels: Any, mapping: dict[str, str]) -> Dataset:

@@ -1,11 +1,11 @@
-"""A data set from a file, or from a folder with a file for each split."""
+"""A data set from a file, or from a folder with a file for each split; and texts without labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bantam.errors import DataError
-from optimizer.data.columns import SPLIT_NAMES, build_from_tables
+from optimizer.data.columns import SPLIT_NAMES, TEXT, build_from_tables, find_column
 from optimizer.data.dataset import Dataset
 from optimizer.data.table import READERS, read_table
 
@@ -25,6 +25,25 @@ def load_path(
         licence="not stated",
         source=str(path),
     )
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a .txt file (one a line), or of the text column of a CSV, TSV, JSONL or Parquet file; no empty ones.
+
+    Raises :class:`DataError` if the file cannot be read, has no text column, or no text.
+    """
+    if path.suffix.lower() == ".txt":
+        try:
+            found = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise DataError(f"{path} cannot be read as UTF-8 text: {exc}.") from exc
+    else:
+        table = read_table(path)
+        found = [str(cell or "") for cell in table.columns[find_column(table, None, TEXT, "text")]]
+    texts = [text.strip() for text in found if text.strip()]
+    if not texts:
+        raise DataError(f"{path} has no text in it. Expected one text a line, or a text column.")
+    return texts
 
 
 def _split_files(folder: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bantam.errors import StageError
 from optimizer.config import Augmentation, DistillConfig
 from optimizer.data import Split
-from optimizer.data.texts import read_texts
+from optimizer.data.files import read_texts
 from optimizer.stage import RunContext
 from optimizer.training.classifier import draw, encode
 

@@ -21,7 +21,6 @@ class Writer(Protocol):
 
     def __call__(self, parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
         """Without ``fuse``, attention is left as torch wrote it. Raises :class:`StageError` if it cannot be written."""
-        ...
 
 
 FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from filelock import FileLock
+
 from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
+from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
@@ -29,6 +32,23 @@ def cache_folder() -> Path:
     if os.environ.get("BANTAM_CACHE"):
         return Path(os.environ["BANTAM_CACHE"]).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bantam"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder`` in Bantam's cache; if it is not there, ``make`` fills an empty one that then takes its place.
+
+    One process at a time. Raises :class:`ModelError` if the cache cannot be written, :class:`DiskFullError`, and what
+    ``make`` raises.
+    """
+    root = folder.parent
+    with writing(root, ModelError, "Set BANTAM_CACHE to a folder that can."):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            if not folder.is_dir():
+                sweep(root)
+                with replacing(folder) as target:
+                    make(target)
+    return folder
 
 
 def known_models() -> str:

@@ -7,16 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
-from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.hub import HubError
-from optimizer.load.folder import TOKENIZER, cache_folder, checkpoint_in, known_models, local_folder, read_config
+from optimizer.load.folder import (
+    TOKENIZER,
+    cache_folder,
+    checkpoint_in,
+    known_models,
+    local_folder,
+    made_once,
+    read_config,
+)
 from optimizer.load.hub import fetch
-from optimizer.load.stand_in import write_tokenizer
 from optimizer.load.wheel import unpacked
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -24,6 +28,8 @@ CONFIGS = Path(__file__).with_name("configs")
 SEED = 0
 BF16_ABOVE = 1_000_000_000
 """Parameters above which the weights are written in bf16, as such models are published: half the memory."""
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+_ALPHABET = 256
 
 
 def build(model: str, *, log: Callable[[str], None] = print) -> Checkpoint:
@@ -35,20 +41,13 @@ def build(model: str, *, log: Callable[[str], None] = print) -> Checkpoint:
     name, architecture, tokenizer = _sources(model, log)
     # Read before anything is built, so that a bad config is refused first.
     key = cache_key(config=read_config(architecture), tokenizer=_hashes(tokenizer), seed=SEED, bf16_above=BF16_ABOVE)
-    root = cache_folder() / "random-weights"
-    folder = root / f"{name.replace('/', '--')}-{key[:12]}"
+    folder = cache_folder() / "random-weights" / f"{name.replace('/', '--')}-{key[:12]}"
     log(f"{name}: RANDOM WEIGHTS. Sizes and times mean something, predictions do not.")
     if tokenizer is None:
         log(
             f"{name}: its tokenizer is out of reach; a stand-in of the same kind is used. Token counts differ somewhat."
         )
-    with writing(root, ModelError, "Set BANTAM_CACHE to a folder that can."):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"):
-            if not folder.is_dir():
-                sweep(root)
-                with replacing(folder) as target:
-                    _write(architecture, tokenizer, target)
+    made_once(folder, lambda target: _write(architecture, tokenizer, target))
     entry = CATALOG.get(name)
     return checkpoint_in(
         folder,
@@ -108,7 +107,8 @@ def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
             f"transformers cannot build the architecture of {architecture / 'config.json'}: {exc}"
         ) from exc
     if tokenizer is None:
-        config.pad_token_id = write_tokenizer(target, config.vocab_size, max_length=_positions(config))
+        positions = getattr(config, "max_position_embeddings", None)  # BLOOM's ALiBi has no limit of its own
+        config.pad_token_id = _write_stand_in(target, config.vocab_size, max_length=positions)
     else:
         for path in _tokenizer_files(tokenizer):
             shutil.copyfile(path, target / path.name)
@@ -118,7 +118,46 @@ def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
         AutoModel.from_config(config, dtype=dtype).save_pretrained(target)
 
 
-def _positions(config: Any) -> int | None:
-    """The longest input in tokens; None if the architecture has no limit of its own (BLOOM's ALiBi)."""
-    positions: int | None = getattr(config, "max_position_embeddings", None)
-    return positions
+def _write_stand_in(folder: Path, vocabulary: int, *, max_length: int | None) -> int:
+    """A tokenizer for an architecture whose own is out of reach: token counts are near, not equal.
+
+    Byte-level BPE, trained on the bundled texts and written to ``folder``; returns the id of its pad token.
+    It has at most ``vocabulary`` tokens: fewer if the texts do not have as many. Raises :class:`ModelError` if
+    ``vocabulary`` is too small for all bytes.
+    """
+    if vocabulary < len(SPECIAL) + _ALPHABET:
+        raise ModelError(
+            f"The model has no tokenizer; a vocabulary of {vocabulary} is too small for a stand-in.\n"
+            "Put the model's own tokenizer.json into its folder."
+        )
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from optimizer.data import load_dataset
+
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(load_dataset("goemotions").splits["train"].texts, trainer)
+    start, end = SPECIAL[2:]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)],
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[0],
+        unk_token=SPECIAL[1],
+        bos_token=start,
+        eos_token=end,
+        model_input_names=["input_ids", "attention_mask"],
+        **({"model_max_length": max_length} if max_length else {}),
+    )
+    wrapped.save_pretrained(folder)
+    return 0  # special tokens come first, in their order

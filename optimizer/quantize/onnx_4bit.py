@@ -39,12 +39,13 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
-    from optimizer.quantize.onnx_graph import load
+    from optimizer.quantize.onnx_graph import is_large, load
 
     model = load(parent)
     ONNXModel(model).replace_gemm_with_matmul()
     embeddings = quantize_embeddings(model.graph, 4, config.block_size)
-    products = [node for node in model.graph.node if node.op_type == "MatMul" and _has_large_weight(node, model.graph)]
+    weights = {weight.name for weight in model.graph.initializer if is_large(weight)}
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     _pack(model, products, config.block_size, ACCURACY_LEVEL[config.products])
     blocks = Numbers("int", 8, "symmetric", "block", dynamic=True)
     compute = Compute(
@@ -68,12 +69,6 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
 
 
 METHOD = Method(Int4Config, accepts=frozenset({"onnx"}), makes="onnx", write=write)
-
-
-def _has_large_weight(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
-    from optimizer.quantize.onnx_graph import is_large
-
-    return any(weight.name == node.input[1] and is_large(weight) for weight in graph.initializer)
 
 
 def _pack(model: onnx.ModelProto, nodes: list[onnx.NodeProto], block_size: int, accuracy_level: int) -> None:

@@ -10,7 +10,7 @@ import copy
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -117,9 +117,7 @@ def _with_rows(model: PreTrainedModel, rows: Sequence[int]) -> PreTrainedModel:
 
 def _table(model: PreTrainedModel) -> Tensor:
     """The word embeddings, ``[tokens, width]``."""
-    weight: Any = model.get_input_embeddings().weight
-    table: Tensor = weight
-    return table
+    return cast(Tensor, model.get_input_embeddings().weight)
 
 
 def _token_ids(model: PreTrainedModel) -> dict[str, int | list[int]]:

@@ -69,7 +69,6 @@ class InferenceRequest(Protocol):
 
     def input(self, name: str) -> Tensor:
         """Its input; models that run here have one."""
-        ...
 
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor:

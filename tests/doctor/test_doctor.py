@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bantam import doctor
-from bantam.doctor.check import Check, output
+from bantam.doctor.check import Check
 from bantam.doctor.environments import optimizer_environment, serving_environment
+from bantam.programs import output
 
 PINS = "# comment\nnumpy==1.26.4\ntorch==2.13.0\ntransformers==5.23.0\nml-dtypes==0.5.4\n"
 

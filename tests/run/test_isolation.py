@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from bantam.commands.announce import announce
-from bantam.run.notes import serving_notes
+from bantam.run.record import serving_notes
 from bantam.run.state import Run
 from serving.server import Server
 from serving.tritonserver import Backend

@@ -13,8 +13,8 @@ from bantam.artifact import Artifact, Manifest, Signature
 from bantam.report.schema import InProcess, Report, Variant
 from bantam.run import judge
 from bantam.run.choose import choose
-from bantam.run.notes import sparsity_notes
 from bantam.run.record import report as report_of
+from bantam.run.record import sparsity_notes
 from bantam.run.score import Scored
 from bantam.run.state import Run
 from bantam.run.timing import Phase
