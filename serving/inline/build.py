@@ -83,7 +83,7 @@ def _compiler() -> list[str]:
 def _compile(output: Path) -> None:
     compiler = _compiler()
     named = shlex.join(compiler)
-    command = [*compiler, *FLAGS, "-o", str(output), str(SOURCE), "-ldl"]
+    command = [*compiler, *FLAGS, "-o", str(output.absolute()), str(SOURCE), "-ldl"]
     try:
         # There, for what a compiler that fails leaves behind.
         subprocess.run(

@@ -20,7 +20,7 @@ from bantam.client.classifier import Classifier
 from bantam.errors import ClientError, ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
-from serving.inline.build import CACHE, FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build, key
+from serving.inline.build import CACHE, FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build, key, main
 from serving.repository import publish
 from serving.server import Server
 from serving.tritonserver import Installation
@@ -232,3 +232,13 @@ def test_an_environment_without_numpy_is_named_and_not_a_crash(
     monkeypatch.setattr(tritonserver, "environment", lambda installation: {**usual(installation), **bare})
     with pytest.raises(ServerError, match=r"(?s)could not load one, two.*No module named 'numpy'"):
         Server(root, models=["one", "two"]).start()
+
+
+def test_set_up_compiles_into_an_environment_of_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("environment").mkdir()
+    assert main(Path("environment")) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "environment" / CACHE / f"{key()}.so").stat().st_size > 1000
