@@ -18,6 +18,8 @@ from bantam.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 SCHEMA = 2
+Text = str | tuple[str, str]
+"""What a classifier reads: a text, or a pair of texts. Tokenizers take either."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 """What an exported model's tokenizer is made of."""
 
@@ -87,13 +89,18 @@ class Signature:
     """What a classifier takes and gives: enough to run it without the library that made it."""
 
     task: str
-    """``multi_label`` (sigmoid per label) or ``single_label`` (softmax over labels)."""
+    """``multi_label`` (sigmoid per label), ``single_label`` (softmax over labels) or ``regression`` (as it is)."""
     labels: tuple[str, ...]
+    """In the order of the outputs; one name for ``regression``."""
     inputs: tuple[str, ...]
     """Names of the model's inputs, all int64 ``[batch, tokens]``: input_ids, attention_mask, token_type_ids."""
     max_length: int
     """Longest input in tokens, special tokens included; longer texts are cut."""
     pad_token_id: int = 0
+    pair: bool = False
+    """Whether it reads two texts at a time, such as a premise and a hypothesis."""
+    truncation_side: Literal["left", "right"] = "right"
+    """At which end a longer text is cut; of a pair, tokens of the longer text are cut first."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bantam.artifact import Text
 from optimizer.metric import RESAMPLES, Array, Measure, f1_from_counts
 
 
@@ -148,12 +149,12 @@ LENGTH_SLICES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, None))
 """Lengths in words, both ends included."""
 
 
-def slice_quality(texts: Sequence[str], baseline: Array, variant: Array, actual: Array) -> dict[str, dict[str, float]]:
+def slice_quality(texts: Sequence[Text], baseline: Array, variant: Array, actual: Array) -> dict[str, dict[str, float]]:
     """Rows, macro-F1, accuracy and drop in points for each slice of text length that has rows.
 
     Within a slice, macro-F1 averages the labels that occur in it; the others have no F1 there.
     """
-    words = np.array([len(text.split()) for text in texts])
+    words = np.array([len((text if isinstance(text, str) else " ".join(text)).split()) for text in texts])
     slices = {}
     for low, high in LENGTH_SLICES:
         inside = (words >= low) & (words <= (high or words.max(initial=0)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import LAYOUTS, Artifact, Signature
+from bantam.artifact import LAYOUTS, Artifact, Signature, Text
 from bantam.errors import StageError
 
 Batch = Mapping[str, NDArray[np.int64]]
@@ -77,7 +77,7 @@ def vocabulary(folder: Path) -> int:
     return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())
 
 
-def encode(folder: Path, signature: Signature, texts: Sequence[str]) -> list[Batch]:
+def encode(folder: Path, signature: Signature, texts: Sequence[Text]) -> list[Batch]:
     """One batch a text, at its real length: no padding, cut at ``signature.max_length`` tokens."""
     from tokenizers import Tokenizer
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bantam.artifact import Artifact, Signature
+from bantam.artifact import Artifact, Signature, Text
 from optimizer.load.model import load_model, load_tokenizer
 
 
@@ -28,7 +28,7 @@ class Reference:
             torch.set_num_threads(threads)
         return cls(load_model(folder), load_tokenizer(folder), Artifact.load(folder).manifest.signature)
 
-    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[Text], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths."""
         result = np.empty((len(texts), len(self.signature.labels)), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -38,7 +38,7 @@ class Reference:
         return result
 
     @torch.inference_mode()
-    def _batch(self, texts: list[str]) -> NDArray[Any]:
+    def _batch(self, texts: list[Text]) -> NDArray[Any]:
         batch = self.tokenizer(
             texts,
             return_tensors="pt",

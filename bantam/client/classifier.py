@@ -29,6 +29,9 @@ from bantam.errors import ClientError, InvalidInputError, UserError
 
 __all__ = ["TLS", "AsyncClassifier", "Classifier", "Description", "Prediction"]
 
+Text = str | tuple[str, str]
+"""A text, or a pair of texts for a model that reads pairs."""
+
 BLOCKING: dict[str, Callable[[Target], Transport]] = {"grpc": GrpcTransport, "http": HttpTransport}
 ASYNC: dict[str, Callable[[Target], Transport]] = {"grpc": AsyncGrpcTransport, "http": AsyncHttpTransport}
 
@@ -98,7 +101,7 @@ class Classifier:
             return self([texts])[0]
         return [prediction for part in self._parts(texts) for prediction in part.predictions()]
 
-    def probabilities(self, texts: Iterable[str]) -> Scores:
+    def probabilities(self, texts: Iterable[Text]) -> Scores:
         """Probabilities of any number of texts, float32 ``[texts, labels]``. Raises what a call raises.
 
         Columns are in the order of the labels as this client first read them, also when a new version has another
@@ -127,7 +130,7 @@ class Classifier:
             raise _closed(self._target)
         return self._conversation
 
-    def _parts(self, texts: Iterable[str]) -> list[Part]:
+    def _parts(self, texts: Iterable[Text]) -> list[Part]:
         encoded = _encoded(texts)
         batches = split(encoded, self.describe().max_batch_size)
         # A single request stays in the caller's thread: handing it over would cost about 0.1 ms.
@@ -172,7 +175,7 @@ class AsyncClassifier:
             return (await self([texts]))[0]
         return [prediction for part in await self._parts(texts) for prediction in part.predictions()]
 
-    async def probabilities(self, texts: Iterable[str]) -> Scores:
+    async def probabilities(self, texts: Iterable[Text]) -> Scores:
         """Probabilities of any number of texts; see :meth:`Classifier.probabilities`."""
         return self._open().matrix(await self._parts(texts))
 
@@ -202,7 +205,7 @@ class AsyncClassifier:
             self._conversation = Conversation(transport, self._target, self._retries, asyncio.sleep)
         return self._conversation
 
-    async def _parts(self, texts: Iterable[str]) -> list[Part]:
+    async def _parts(self, texts: Iterable[Text]) -> list[Part]:
         encoded = _encoded(texts)
         batches = split(encoded, (await self.describe()).max_batch_size)
         if len(batches) == 1:
@@ -240,7 +243,7 @@ def _checked(
     return Target.checked(address, model, timeout, tls, token)
 
 
-def _encoded(texts: Iterable[str]) -> list[bytes]:
+def _encoded(texts: Iterable[Text]) -> list[bytes]:
     """UTF-8 of each text; :class:`InvalidInputError` names the first that is none, before anything is sent."""
     if isinstance(texts, NOT_TEXTS) or not isinstance(texts, Iterable):
         raise InvalidInputError(f"Got {type(texts).__name__}, expected a str or a list of str.")

@@ -42,7 +42,7 @@ def run(request: DemoRequest, log: Log) -> Iterator[str]:
     Target.checked(request.address, request.model, 1)
     (port,) = free_ports(request.host, {"the page": request.port}).values()
     data = _data(request, log)
-    texts = draw_texts(data.splits["test"].texts, LOAD_TEXTS)
+    texts = draw_texts(data.splits["test"].single, LOAD_TEXTS)
     sources = Sources(texts, examples(data), read_upload, lambda: newest_report(request.build, request.model))
     blocks = build(ServedPair(request.address, request.model), sources)
     try:
@@ -60,7 +60,7 @@ def examples(data: Dataset) -> list[str]:
     found: list[list[str]] = []
     for label in range(len(data.labels)):
         alone = split.targets == label if single else (split.targets[:, label] == 1) & (split.targets.sum(axis=1) == 1)
-        texts = [split.texts[row] for row in np.flatnonzero(alone) if len(split.texts[row]) <= LONGEST_EXAMPLE]
+        texts = [split.single[row] for row in np.flatnonzero(alone) if len(split.single[row]) <= LONGEST_EXAMPLE]
         found.append(draw_texts(tuple(texts), EXAMPLES))
     by_turns = [texts[turn] for turn in range(EXAMPLES) for texts in found if turn < len(texts)]
     return by_turns[:EXAMPLES]

@@ -213,7 +213,7 @@ def _processes(text: str) -> int | None:
 def _texts(request: LoadTestRequest) -> tuple[str, ...]:
     """The texts of a file, or of a data set's test split, at their own length or at ``words`` words each."""
     path = Path(request.data).expanduser()
-    found = tuple(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].texts
+    found = tuple(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].single
     if request.words is None:
         return found
     words = [text.split() for text in found if text.split()]

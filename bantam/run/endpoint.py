@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from bantam.artifact import Text
 from bantam.client.classifier import Classifier
 from bantam.errors import ServerError
 from bantam.run.worker import REQUEST_TIMEOUT_S, Borne, Requester, Timed
@@ -34,12 +35,12 @@ class Endpoint:
         """Triton runs inside the block."""
         return self.server.resumed()
 
-    def timed(self, texts: Sequence[str]) -> Timed:
+    def timed(self, texts: Sequence[Text]) -> Timed:
         """Time each text alone."""
         with self.resumed():
             return self.requester.timed(self.server.grpc_address, self.server.models[0], texts)
 
-    def max_rate(self, texts: Sequence[str], config: MeasureConfig) -> Borne:
+    def max_rate(self, texts: Sequence[Text], config: MeasureConfig) -> Borne:
         """Find the highest rate within the objective."""
         address, model = self.server.grpc_address, self.server.models[0]
         with self.resumed():

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Text
 from bantam.errors import BantamError, StageError
 from bantam.memory import available_mb
 from bantam.run.endpoint import Endpoint
@@ -49,14 +50,17 @@ class Bench:
     log: Callable[[str], None] = lambda line: None
 
 
-def draw_texts(texts: tuple[str, ...], count: int, *, seed: int = 0) -> list[str]:
+AnyText = TypeVar("AnyText", bound=Text)
+
+
+def draw_texts(texts: Sequence[AnyText], count: int, *, seed: int = 0) -> list[AnyText]:
     """``count`` texts of a split, drawn with a fixed seed: real texts at their real lengths."""
     chosen = np.random.default_rng(seed).choice(len(texts), min(count, len(texts)), replace=False)
     return [texts[i] for i in chosen]
 
 
 def measure(
-    variants: Mapping[str, Artifact], anchors: Anchors, texts: Sequence[str], config: MeasureConfig, bench: Bench
+    variants: Mapping[str, Artifact], anchors: Anchors, texts: Sequence[Text], config: MeasureConfig, bench: Bench
 ) -> dict[str, Timing]:
     """Time every text alone in each variant, in process and, where it can be served, through its server.
 
@@ -140,7 +144,7 @@ def _measure_group(
     group: list[str],
     variants: Mapping[str, Artifact],
     anchors: Anchors,
-    texts: list[str],
+    texts: list[Text],
     config: MeasureConfig,
     bench: Bench,
     logs: dict[str, _Log],
@@ -174,7 +178,7 @@ def _measure_group(
 
 
 def _one_pass(
-    phase: Phase, subject: Worker | Endpoint, texts: list[str], log: _Log, bench: Bench, group: int | None
+    phase: Phase, subject: Worker | Endpoint, texts: list[Text], log: _Log, bench: Bench, group: int | None
 ) -> None:
     """Time all texts once; what the warm-up (no group) found is thrown away, except what failed."""
     found = Timed(np.full(len(texts), np.nan))

@@ -30,12 +30,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     name = published_name(request)
     _check_recipe(recipe)
     _check_name(name)
-    data = load_dataset(
-        request.data,
-        text_column=request.text_column,
-        label_column=request.label_column,
-        separator=request.separator,
-    )
+    data = load_dataset(request.data, columns=request.columns)
     _check_label(recipe.metric, data)
     checkpoint = resolve(request.model, random_init=request.random_init, log=log)
     stands_for = _identity(request, data, checkpoint)

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from optimizer.data.dataset import Columns
+
 Build = Annotated[Path, Option(help="Where the folders of the runs are.")]
 Repository = Annotated[Path, Option(help="The model repository.")]
 BUILD, REPOSITORY = Path("build"), Path("model_repo")
@@ -45,13 +47,49 @@ class OptimizeRequest:
     random_init: Annotated[
         bool, Option("--random-init", help="Random weights: plan size, latency and memory before a download.")
     ] = False
+    finetune: Annotated[
+        Literal["auto", "always", "never"],
+        Option(help="auto: a classifier whose labels are those of the data is taken as it is, anything else trained."),
+    ] = "auto"
+    thresholds: Annotated[
+        str | None,
+        Option(
+            help="Multi-label: a JSON file of a threshold a label, or one number for all, as in production; tuned "
+            "on dev if left out."
+        ),
+    ] = None
     text_column: Annotated[str | None, Option(help="Column of the texts, if it is not found.")] = None
+    text_pair_column: Annotated[str | None, Option(help="Column of the second text of a pair.")] = None
     label_column: Annotated[str | None, Option(help="Column of the labels, if it is not found.")] = None
+    label_columns: Annotated[str | None, Option(help="Columns of 0 and 1, one a label: toxic,insult,...")] = None
     separator: Annotated[str | None, Option(help="Separates several labels in one cell.")] = None
+    task: Annotated[
+        Literal["single_label", "multi_label", "regression"] | None,
+        Option(help="What the labels are, if it is not found: regression for a number such as a rating."),
+    ] = None
+    slice_column: Annotated[
+        str | None, Option(help="Column to report quality by, such as language: each of its values on its own.")
+    ] = None
+    max_slice_drop: Annotated[
+        float | None, Option(help="Points that may be lost on any one value of --slice-column.", min=0.01)
+    ] = None
     build: Build = BUILD
     repository: Repository = REPOSITORY
     command: str = ""
     """What the user typed, for the report."""
+
+    @property
+    def columns(self) -> Columns:
+        """What the user says of the data's columns."""
+        return Columns(
+            text=self.text_column,
+            pair=self.text_pair_column,
+            label=self.label_column,
+            labels=tuple(name.strip() for name in (self.label_columns or "").split(",") if name.strip()),
+            separator=self.separator,
+            group=self.slice_column,
+            task=self.task,
+        )
 
     @property
     def device(self) -> str:

@@ -24,7 +24,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Text
 from bantam.errors import StageError
 from bantam.memory import peak_rss_mb
 
@@ -106,11 +106,11 @@ class Worker(Child):
     def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
         super().__init__(artifact.name, _Running, artifact.folder, threads, micro_batch)
 
-    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def probabilities(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
         return np.asarray(self._ask("probabilities", list(texts)))
 
-    def timed(self, texts: Sequence[str]) -> Timed:
+    def timed(self, texts: Sequence[Text]) -> Timed:
         """Time each text alone, from text to probabilities; a text that fails is counted, not raised."""
         found: Timed = self._ask("timed", list(texts))
         return found
@@ -122,18 +122,18 @@ class Requester(Child):
     def __init__(self) -> None:
         super().__init__("the client", _Asking)
 
-    def timed(self, address: str, model: str, texts: Sequence[str]) -> Timed:
+    def timed(self, address: str, model: str, texts: Sequence[Text]) -> Timed:
         """Send each text alone, after some to wake the server up, whose errors count too."""
         found: Timed = self._ask("timed", address, model, list(texts))
         return found
 
-    def max_rate(self, address: str, model: str, texts: Sequence[str], *, slo_ms: float, seconds: float) -> Borne:
+    def max_rate(self, address: str, model: str, texts: Sequence[Text], *, slo_ms: float, seconds: float) -> Borne:
         """The highest rate that keeps 99% within ``slo_ms``; see :func:`bantam.loadtest.search.max_rate_within_slo`."""
         found: Borne = self._ask("max_rate", address, model, list(texts), slo_ms, seconds)
         return found
 
 
-def timed(send: Callable[[str], object], texts: Sequence[str]) -> Timed:
+def timed(send: Callable[[Text], object], texts: Sequence[Text]) -> Timed:
     """Call ``send`` with one text after the other; the one loop for all figures, in process and served.
 
     No garbage is collected meanwhile: a collection takes milliseconds, and would hit whichever text is due.
@@ -160,7 +160,7 @@ class _Running:
 
     def __init__(self, folder: Path, threads: int | None, micro_batch: int) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        self.probabilities: Callable[[list[str]], NDArray[np.float32]]
+        self.probabilities: Callable[[list[Text]], NDArray[np.float32]]
         if Artifact.load(folder).manifest.layout == "hf":
             from optimizer.reference import Reference
 
@@ -170,27 +170,27 @@ class _Running:
 
             self.probabilities = Engine(folder, threads=threads, micro_batch=micro_batch).probabilities
 
-    def timed(self, texts: list[str]) -> Timed:
+    def timed(self, texts: list[Text]) -> Timed:
         return timed(lambda text: self.probabilities([text]), texts)
 
 
 class _Asking:
     """The jobs of a :class:`Requester`."""
 
-    def timed(self, address: str, model: str, texts: list[str]) -> Timed:
+    def timed(self, address: str, model: str, texts: list[Text]) -> Timed:
         with _sender(address, model) as send:
             woken = timed(send, texts[:WAKE_UP])
             found = timed(send, texts)
         return Timed(found.latencies_ms, found.errors + woken.errors)
 
-    def max_rate(self, address: str, model: str, texts: list[str], slo_ms: float, seconds: float) -> Borne:
+    def max_rate(self, address: str, model: str, texts: list[Text], slo_ms: float, seconds: float) -> Borne:
         from bantam.loadtest.search import max_rate_within_slo
 
         failed: list[str] = []  # appended to from many threads: that is atomic, a counter is not
 
         with _sender(address, model) as send:
 
-            def counted(text: str) -> None:
+            def counted(text: Text) -> None:
                 try:
                     send(text)
                 except Exception as exc:
@@ -209,7 +209,7 @@ class _Asking:
 
 
 @contextmanager
-def _sender(address: str, model: str) -> Iterator[Callable[[str], object]]:
+def _sender(address: str, model: str) -> Iterator[Callable[[Text], object]]:
     from bantam.client.classifier import Classifier
 
     with Classifier(address, model, timeout=REQUEST_TIMEOUT_S, retries=0) as client:

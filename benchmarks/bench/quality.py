@@ -48,7 +48,7 @@ def judge_served(run: BenchRun, name: str, server: servers.Running) -> None:
         judge_peer(run, name, Kept(run, each, lambda texts: servers.scored(server, texts), "-served"))
         return
     # Asked in each run: the scores in process are the product's, which keeps them; the code that serves may be new.
-    few = run.ours.data.splits["test"].texts[:KNOWN_TEXTS]
+    few = run.ours.data.splits["test"].single[:KNOWN_TEXTS]
     difference = float(np.abs(servers.scored(server, few) - run.test_scores[name][: len(few)]).max())
     if difference > SAME_SCORES:
         run.rows[name].notes.append(f"served scores differ from those in process by up to {difference:.1e}")
@@ -85,16 +85,16 @@ def judge_peer(run: BenchRun, name: str, score: Kept) -> None:
     splits, base, found = run.ours.data.splits, run.ours.baseline, run.rows[name]
     thresholds = base.thresholds
     if found.precision == "fp32":
-        few = splits["test"].texts[:KNOWN_TEXTS]
+        few = splits["test"].single[:KNOWN_TEXTS]
         difference = float(np.abs(score("sample", few) - base.on("test")[: len(few)]).max())
         if difference <= SAME_SCORES:
             judge(run, name, base.on("test"), thresholds)
             assert found.quality is not None
             found.quality.max_score_difference, found.quality.same_on = difference, len(few)
             return
-    test = score("test", splits["test"].texts)
+    test = score("test", splits["test"].single)
     if found.precision != "fp32":
-        thresholds = tune_thresholds(score("dev", splits["dev"].texts), splits["dev"].targets)
+        thresholds = tune_thresholds(score("dev", splits["dev"].single), splits["dev"].targets)
     judge(run, name, test, thresholds)
 
 

@@ -75,7 +75,7 @@ def _results(settings: Settings, made: Ours) -> Results:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(made.checkpoint.folder / "tokenizer.json"))
-    texts = draw_texts(made.data.splits["test"].texts, settings.texts)
+    texts = draw_texts(made.data.splits["test"].single, settings.texts)
     return Results(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=settings.command,
@@ -96,7 +96,7 @@ def make_environments_and_prepare(run: BenchRun, peers: Sequence[Contender]) -> 
     there = _environments(run, peers)
     job = Job(
         threads=run.results.threads,
-        calibration=draw_texts(run.ours.data.splits["train"].texts, CALIBRATION_TEXTS),
+        calibration=draw_texts(run.ours.data.splits["train"].single, CALIBRATION_TEXTS),
         labels=list(run.labels),
         task=run.ours.data.task,
         max_length=run.ours.checkpoint.manifest.signature.max_length,
@@ -144,7 +144,7 @@ def _environments(run: BenchRun, peers: Sequence[Contender]) -> dict[str, enviro
 
 def time_in_process(run: BenchRun, peers: Sequence[Contender]) -> None:
     """Interleaved rounds of all in-process contenders."""
-    split, settings = run.ours.data.splits["test"].texts, run.settings
+    split, settings = run.ours.data.splits["test"].single, run.settings
     racing = {name: each for name, each in run.ready.items() if each.contender.kind == "in-process"}
     texts, many = draw_texts(split, settings.texts), draw_texts(split, BATCHED_TEXTS, seed=1)
     for name, timed in rounds.in_process(racing, texts, many, settings.rounds, run.log).items():
@@ -168,7 +168,7 @@ def serve_all(run: BenchRun, peers: Sequence[Contender]) -> None:
                 running.pop(name, None)
                 run.log(f"{name:<36} failed, {failure}")
                 run.rows[name].fail(failure)
-        texts = draw_texts(run.ours.data.splits["test"].texts, run.settings.texts)
+        texts = draw_texts(run.ours.data.splits["test"].single, run.settings.texts)
         timings = servers.timed(running, texts, run.settings.rounds, run.settings.seconds, run.log)
         for name, timed in timings.items():
             timed.load_s = start_s[name]

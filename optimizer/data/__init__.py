@@ -6,17 +6,17 @@ from pathlib import Path
 
 from bantam.errors import DataError
 from optimizer.data.bundled import BUNDLED, load_bundled
-from optimizer.data.dataset import SPLITS, Dataset, Split
+from optimizer.data.dataset import SPLITS, Columns, Dataset, Split
 
-__all__ = ["BUNDLED", "SPLITS", "Dataset", "Split", "load_dataset"]
+AS_USUAL = Columns()
+
+__all__ = ["BUNDLED", "SPLITS", "Columns", "Dataset", "Split", "load_dataset"]
 
 
 def load_dataset(
     name: str,
     *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    separator: str | None = None,
+    columns: Columns = AS_USUAL,
     seed: int = 0,
 ) -> Dataset:
     """Load a data set with its three splits.
@@ -34,7 +34,7 @@ def load_dataset(
     if path.exists():
         from optimizer.data.files import load_path
 
-        return load_path(path, text_column=text_column, label_column=label_column, separator=separator, seed=seed)
+        return load_path(path, columns=columns, seed=seed)
     if path.suffix or path.is_absolute() or name.startswith((".", "~")):
         raise DataError(
             f"There is no data file {name!r}. Give the path of a CSV, TSV, JSONL or Parquet file, "
@@ -42,4 +42,4 @@ def load_dataset(
         )
     from optimizer.data.hub import load_hub
 
-    return load_hub(name, text_column=text_column, label_column=label_column, separator=separator, seed=seed)
+    return load_hub(name, columns=columns, seed=seed)

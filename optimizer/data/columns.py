@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bantam.errors import DataError
-from optimizer.data.dataset import Dataset, Rows, build
+from optimizer.data.dataset import Columns, Dataset, Rows, build
 from optimizer.data.split import fill_splits
 from optimizer.data.table import Table
 
@@ -33,9 +33,7 @@ def build_from_tables(
     name: str,
     tables: Mapping[str, Table],
     *,
-    text_column: str | None,
-    label_column: str | None,
-    separator: str | None,
+    columns: Columns,
     seed: int,
     licence: str,
     source: str,
@@ -48,13 +46,13 @@ def build_from_tables(
     """
     said = list(notes)
     first = next(iter(tables.values()))
-    text = find_column(first, text_column, TEXT, "text")
-    label = find_column(first, label_column, LABEL, "label")
+    text = find_column(first, columns.text, TEXT, "text")
+    label = find_column(first, columns.label, LABEL, "label")
     said.append(f"Text column {text!r}, label column {label!r}.")
     for table in tables.values():
         find_column(table, text, (), "text")
         find_column(table, label, (), "label")
-    cells, task, how = _label_cells(tables, label, separator)
+    cells, task, how = _label_cells(tables, label, columns.separator)
     said += how
     given: dict[str, Rows] = {}
     for part, table in tables.items():

@@ -5,23 +5,53 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
+from bantam.artifact import Text
 from bantam.errors import DataError
 
 SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which columns of a table mean what, as far as the user says so; the others are found by their usual names."""
+
+    text: str | None = None
+    pair: str | None = None
+    """Of the second text of a pair."""
+    label: str | None = None
+    labels: tuple[str, ...] = ()
+    """One column of 0 and 1 for each label, instead of ``label``."""
+    separator: str | None = None
+    """Separates several labels in one cell."""
+    group: str | None = None
+    """Of what rows are grouped by for quality on slices, such as a language."""
+    task: Literal["single_label", "multi_label", "regression"] | None = None
+
+
+@dataclass(frozen=True)
 class Split:
     """Texts and their targets, in one order."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     targets: np.ndarray
-    """multi_label: uint8 ``[rows, labels]`` of 0 and 1; single_label: int64 ``[rows]``, the index of the label."""
+    """multi_label: uint8 ``[rows, labels]`` of 0 and 1; single_label: int64 ``[rows]``, the index of the label;
+    regression: float32 ``[rows]``. Without labels: all 0, all -1, all NaN."""
+    groups: tuple[str, ...] = ()
+    """What ``Columns.group`` says of each row; empty if it was not asked for."""
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """The texts, where they are no pairs. Raises :class:`DataError` for pairs."""
+        found = tuple(text for text in self.texts if isinstance(text, str))
+        if len(found) < len(self.texts):
+            raise DataError(f"Got pairs, such as {self.texts[0]!r}; expected single texts.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -30,8 +60,10 @@ class Dataset:
 
     name: str
     task: str
-    """``multi_label`` or ``single_label``; two labels, one a row, are single_label."""
+    """``multi_label``, ``single_label`` or ``regression``; two labels, one a row, are single_label. ``unlabelled``: no
+    row has a label, and :meth:`read_by` has not been called yet."""
     labels: tuple[str, ...]
+    """regression: the name of the label column; unlabelled: none."""
     splits: Mapping[str, Split]
     """train, dev and test."""
     digest: str
@@ -46,6 +78,47 @@ class Dataset:
     """ISO 639-1 code of the texts' language, if it is known."""
     about: str | None = None
     """What the texts are, where they come from, and whom they leave out; for who has to trust a model of them."""
+    labelled: bool = True
+    """False: nobody knows what is right; a model can be compared with another one only."""
+    pair: bool = False
+    """Whether each text is a pair."""
+
+    def read_by(self, task: str, labels: tuple[str, ...]) -> Dataset:
+        """This data as a classifier with these labels reads it: targets in the order of its outputs.
+
+        The classifier may know labels that no row has. Raises :class:`DataError` if it lacks one that a row has, or
+        does another task.
+        """
+        if not self.labelled:
+            rows = {part: len(split.texts) for part, split in self.splits.items()}
+            targets = {part: _no_targets(task, count, len(labels)) for part, count in rows.items()}
+        elif missing := [label for label in self.labels if label not in labels]:
+            raise DataError(f"{self.name}: the classifier has no label {', '.join(map(repr, missing))}.")
+        elif task != self.task:
+            raise DataError(f"{self.name} is {self.task}, and the classifier does {task}.")
+        else:
+            columns = np.array([labels.index(label) for label in self.labels])
+            targets = {part: _moved(split.targets, task, columns, len(labels)) for part, split in self.splits.items()}
+        splits = {part: replace(split, targets=targets[part]) for part, split in self.splits.items()}
+        digest = _digest(task, labels, splits)
+        return replace(self, task=task, labels=labels, splits=MappingProxyType(splits), digest=digest)
+
+
+def _no_targets(task: str, rows: int, labels: int) -> np.ndarray:
+    if task == "multi_label":
+        return np.zeros((rows, labels), dtype=np.uint8)
+    return np.full(rows, np.nan, np.float32) if task == "regression" else np.full(rows, -1, np.int64)
+
+
+def _moved(targets: np.ndarray, task: str, columns: np.ndarray, labels: int) -> np.ndarray:
+    """Targets whose label ``i`` is now label ``columns[i]`` of ``labels``."""
+    if task == "regression":
+        return targets
+    if task == "single_label":
+        return np.asarray(columns[targets])
+    moved = np.zeros((len(targets), labels), dtype=targets.dtype)
+    moved[:, columns] = targets
+    return moved
 
 
 @dataclass(frozen=True)
@@ -133,6 +206,10 @@ def _digest(task: str, names: Sequence[str], splits: Mapping[str, Split]) -> str
     return digest.hexdigest()
 
 
+def _parts(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
+
+
 def _duplicates(splits: Mapping[str, Split]) -> list[str]:
     """One line for each pair of splits that share texts; nothing is removed."""
     notes = []
@@ -140,7 +217,7 @@ def _duplicates(splits: Mapping[str, Split]) -> list[str]:
         known = set(splits[first].texts)
         shared = [text for text in splits[second].texts if text in known]
         if shared:
-            example = shared[0] if len(shared[0]) <= 60 else shared[0][:57] + "..."
+            example = " / ".join(each if len(each) <= 60 else each[:57] + "..." for each in _parts(shared[0]))
             notes.append(
                 f"{len(shared):,} of {len(splits[second].texts):,} texts of {second} are also in {first}, "
                 f"for example {example!r}; they were kept."

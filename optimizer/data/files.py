@@ -6,21 +6,17 @@ from pathlib import Path
 
 from bantam.errors import DataError
 from optimizer.data.columns import SPLIT_NAMES, TEXT, build_from_tables, find_column
-from optimizer.data.dataset import Dataset
+from optimizer.data.dataset import Columns, Dataset
 from optimizer.data.table import READERS, read_table
 
 
-def load_path(
-    path: Path, *, text_column: str | None, label_column: str | None, separator: str | None, seed: int
-) -> Dataset:
+def load_path(path: Path, *, columns: Columns, seed: int) -> Dataset:
     """Load a file, or a folder with train, dev and test files; see :func:`optimizer.data.load_dataset`."""
     files = _split_files(path) if path.is_dir() else {"train": path}
     return build_from_tables(
         path.resolve().name if path.is_dir() else path.stem,
         {part: read_table(file) for part, file in files.items()},
-        text_column=text_column,
-        label_column=label_column,
-        separator=separator,
+        columns=columns,
         seed=seed,
         licence="not stated",
         source=str(path),

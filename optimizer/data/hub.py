@@ -7,14 +7,12 @@ from typing import Any
 from bantam.errors import DataError
 from optimizer.data.bundled import BUNDLED
 from optimizer.data.columns import SPLIT_NAMES, build_from_tables
-from optimizer.data.dataset import Dataset
+from optimizer.data.dataset import Columns, Dataset
 from optimizer.data.table import Table
 from optimizer.hub import HubError, require_hub
 
 
-def load_hub(
-    name: str, *, text_column: str | None, label_column: str | None, separator: str | None, seed: int
-) -> Dataset:
+def load_hub(name: str, *, columns: Columns, seed: int) -> Dataset:
     """Load ``owner/name``, or ``owner/name:configuration``; see :func:`optimizer.data.load_dataset`.
 
     Raises :class:`DataError` if the hub is out of reach or has no such data set.
@@ -36,9 +34,7 @@ def load_hub(
     return build_from_tables(
         name.replace("/", "--").replace(":", "--"),
         tables,
-        text_column=text_column,
-        label_column=label_column,
-        separator=separator,
+        columns=columns,
         seed=seed,
         licence=str(first.info.license or "not stated"),
         source=f"hub: {name}",

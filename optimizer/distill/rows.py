@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bantam.artifact import Text
 from bantam.errors import StageError
 from optimizer.config import Augmentation, DistillConfig
 from optimizer.data import Split
@@ -22,7 +23,7 @@ LABELLED = "labelled"
 
 def training_rows(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, config: DistillConfig, context: RunContext
-) -> tuple[list[Row], list[str] | None]:
+) -> tuple[list[Row], list[Text] | None]:
     """Encoded rows, and their texts for teachers with another tokenizer (None if augmented: such rows are no texts)."""
     split = draw(context.data.splits["train"], config.rows, config.seed)
     texts = list(split.texts)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from bantam.artifact import Artifact, cache_key
+from bantam.artifact import Artifact, Text, cache_key
 from bantam.errors import StageError
 from optimizer import distributed
 from optimizer.architecture import anatomy, blocks
@@ -46,7 +46,7 @@ def ask_teachers(
     teachers: list[Artifact],
     tokenizer: PreTrainedTokenizerBase,
     rows: list[Row],
-    texts: list[str] | None,
+    texts: list[Text] | None,
     config: DistillConfig,
     context: RunContext,
     *,
@@ -94,7 +94,7 @@ def ask_teachers(
 def _encoded_again(
     artifact: Artifact,
     tokenizer: PreTrainedTokenizerBase,
-    texts: list[str] | None,
+    texts: list[Text] | None,
     config: DistillConfig,
     context: RunContext,
 ) -> list[dict[str, Any]]:

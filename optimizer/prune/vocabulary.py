@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Text
 from bantam.errors import StageError
 from optimizer.config import VocabularyConfig
 from optimizer.data import Split
@@ -30,7 +30,7 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
     """
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
-    others = [*context.data.splits["train"].texts]
+    others: list[Text] = [*context.data.splits["train"].texts]
     for path in config.corpora:
         others += read_texts(Path(path).expanduser())
     trial = _Trial(Reference(model, tokenizer, parent.manifest.signature), context.data.splits["dev"])
@@ -92,7 +92,7 @@ def _enough(trial: _Trial, seen: list[int], tolerance: float | None) -> tuple[li
     return [*seen, *unseen[:more]], changed
 
 
-def check_same_tokens(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+def check_same_tokens(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: Sequence[Text]) -> None:
     """Raise :class:`StageError` unless both tokenizers cut each text into the same tokens, whatever their ids."""
     for text, old, new in zip(texts, encode_in_full(before, texts), encode_in_full(after, texts), strict=True):
         if old.tokens != new.tokens:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bantam.artifact import Text
 from optimizer.architecture import anatomy, blocks
 
 
@@ -54,7 +55,7 @@ def _squares(linear: nn.Linear, *, dim: int) -> Tensor:
 
 @torch.inference_mode()
 def of_blocks(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, batch: int = 32
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, batch: int = 32
 ) -> list[float]:
     """Influence of each block: 1 - the mean cosine between the hidden states before and after it, over all tokens.
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bantam.artifact import Text
 from bantam.errors import ModelError
 from optimizer.surgery.rebuild import fill, resized
 
@@ -26,7 +27,7 @@ CHUNK = 10_000
 Json = dict[str, Any]
 
 
-def encode_in_full(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[Any]:
+def encode_in_full(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Iterator[Any]:
     """A ``tokenizers.Encoding`` for each text, special tokens included, neither padded nor cut."""
     backend = Tokenizer.from_str(_backend(tokenizer).to_str())
     backend.no_padding()
@@ -35,7 +36,7 @@ def encode_in_full(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
         yield from backend.encode_batch(list(texts[start : start + CHUNK]))
 
 
-def needed_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+def needed_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[int]:
     """Ids of the tokens that occur in ``texts``, ascending."""
     return sorted({number for encoding in encode_in_full(tokenizer, texts) for number in encoding.ids})
 

@@ -25,6 +25,7 @@ PROGRAMS: Mapping[str, Callable[[Path, ModelManifest, Placement], Program]] = Ma
     {"onnx": OnnxProgram, "openvino": OpenVinoProgram}
 )
 """A manifest's layout -> what loads and runs it."""
+Text = str | tuple[str, str]
 MAX_PADDED_TOKENS = 4096
 """Bound on rows x tokens of one run: 8 texts of 512 tokens. Attention's memory grows with rows x tokens^2."""
 WARM_TOKENS = 128
@@ -58,7 +59,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(self._program.parallel, thread_name_prefix="micro-batch")
         self._warm()
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def probabilities(self, texts: Sequence[Text]) -> np.ndarray:
         """float32 ``[len(texts), labels]``: sigmoid per label (``multi_label``) or softmax over labels.
 
         A text longer than the model's ``max_length`` tokens is cut. Safe to call from several threads.

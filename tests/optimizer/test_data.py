@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bantam.errors import DataError
-from optimizer.data import SPLITS, Dataset, load_dataset
+from optimizer.data import SPLITS, Columns, Dataset, load_dataset
 from optimizer.data.bundled import BUNDLED, FOLDER
 from optimizer.data.split import stratify
 
@@ -36,14 +36,14 @@ def write_jsonl(path: Path, objects: Sequence[Any]) -> str:
 
 
 def sizes(data: Dataset) -> dict[str, int]:
-    return {part: len(split.texts) for part, split in data.splits.items()}
+    return {part: len(split.single) for part, split in data.splits.items()}
 
 
 def pairs(data: Dataset) -> Counter[tuple[str, Any]]:
     """Text and label names of all rows, whatever split they are in."""
     found: Counter[tuple[str, Any]] = Counter()
     for split in data.splits.values():
-        for text, target in zip(split.texts, split.targets, strict=True):
+        for text, target in zip(split.single, split.targets, strict=True):
             chosen = np.flatnonzero(target) if data.task == "multi_label" else [target]
             found[text, tuple(data.labels[i] for i in chosen)] += 1
     return found
@@ -58,7 +58,7 @@ def test_goemotions_has_its_published_rows_and_loads_fast(name: str, labels: int
     assert (data.task, len(data.labels)) == ("multi_label", labels)
     for split in data.splits.values():
         assert split.targets.dtype == np.uint8
-        assert split.targets.shape == (len(split.texts), labels)
+        assert split.targets.shape == (len(split.single), labels)
         assert split.targets.sum(axis=1).min() >= 1
     assert data.licence == "Apache-2.0"
     assert seconds < 3, "well under a second on an idle machine"
@@ -67,9 +67,9 @@ def test_goemotions_has_its_published_rows_and_loads_fast(name: str, labels: int
 def test_goemotions_labels_are_those_of_the_source_files() -> None:
     ekman, fine = load_dataset("goemotions-ekman"), load_dataset("goemotions")
     assert ekman.labels == EKMAN
-    assert ekman.splits["test"].texts == fine.splits["test"].texts
+    assert ekman.splits["test"].single == fine.splits["test"].single
     # Row 3 of train.tsv: label 2 (anger) of the 28, label 0 (anger) of the 7.
-    assert fine.splits["train"].texts[2] == "WHY THE FUCK IS BAYLESS ISOING"
+    assert fine.splits["train"].single[2] == "WHY THE FUCK IS BAYLESS ISOING"
     assert fine.splits["train"].targets[2].nonzero()[0].tolist() == [2]
     assert ekman.splits["train"].targets[2].nonzero()[0].tolist() == [0]
     # Counted in the ekman files of the source: rows of test for each label.
@@ -87,7 +87,7 @@ def test_sms_spam_is_split_evenly_and_shares_no_text_between_splits() -> None:
     for part, share in {"train": 0.6, "test": 0.3, "dev": 0.1}.items():
         assert sizes(data)[part] == pytest.approx(share * 5574, rel=0.02)
         assert data.splits[part].targets.mean() == pytest.approx(747 / 5574, abs=0.01)
-    assert not set(data.splits["train"].texts) & set(data.splits["test"].texts)
+    assert not set(data.splits["train"].single) & set(data.splits["test"].single)
     assert "seed 0" in data.notes[0]
 
 
@@ -178,12 +178,12 @@ def test_a_comma_in_a_name_is_no_separator(tmp_path: Path) -> None:
 def test_given_separator_and_columns(tmp_path: Path) -> None:
     lines = [f"t{i},{i},{('x', 'y', 'x/y')[i % 3]}" for i in range(60)]
     path = write_csv(tmp_path / "d.csv", "what,number,kinds", lines)
-    data = load_dataset(path, text_column="what", label_column="kinds", separator="/")
+    data = load_dataset(path, columns=Columns(text="what", label="kinds", separator="/"))
     assert (data.task, data.labels) == ("multi_label", ("x", "y"))
     with pytest.raises(DataError, match=r"separator '#' is in no cell"):
-        load_dataset(path, text_column="what", label_column="kinds", separator="#")
+        load_dataset(path, columns=Columns(text="what", label="kinds", separator="#"))
     with pytest.raises(DataError, match=r"no column 'text'\. Columns: what, number, kinds"):
-        load_dataset(path, text_column="text", label_column="kinds")
+        load_dataset(path, columns=Columns(text="text", label="kinds"))
 
 
 @pytest.mark.parametrize("written", [list, json.dumps, str], ids=["list", "json", "python"])
@@ -205,7 +205,7 @@ def test_folder_with_split_files(tmp_path: Path) -> None:
         write_jsonl(tmp_path / f"{part}.jsonl", [{**row, "text": f"{part} {row['text']}"} for row in rows(n)])
     data = load_dataset(str(tmp_path))
     assert sizes(data) == {"train": 30, "dev": 12, "test": 9}
-    assert all(text.startswith("validation") for text in data.splits["dev"].texts)
+    assert all(text.startswith("validation") for text in data.splits["dev"].single)
 
 
 def test_missing_dev_is_taken_out_of_train(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_missing_dev_is_taken_out_of_train(tmp_path: Path) -> None:
         write_jsonl(tmp_path / f"{part}.jsonl", [{**row, "text": f"{part} {row['text']}"} for row in rows(n)])
     data = load_dataset(str(tmp_path))
     assert sizes(data) == {"train": 60, "dev": 10, "test": 30}
-    assert all(text.startswith("test") for text in data.splits["test"].texts)
+    assert all(text.startswith("test") for text in data.splits["test"].single)
     assert "No dev split was given" in " ".join(data.notes)
 
 

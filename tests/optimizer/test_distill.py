@@ -47,7 +47,7 @@ def test_a_student_of_half_the_layers_learns_from_its_teacher_without_labels(
     artifact, _ = distilled(tmp_path, fine_tuned, moods, untrained, losses={"soft": 1.0})
     assert AutoConfig.from_pretrained(artifact.folder).num_hidden_layers == 1
     assert macro_f1(artifact, moods) > 0.9
-    texts = list(moods.splits["test"].texts[:50])
+    texts = list(moods.splits["test"].single[:50])
     before = logits_of(fine_tuned, texts)
     assert np.corrcoef(before.ravel(), logits_of(artifact, texts).ravel())[0, 1] > 0.95
     assert artifact.manifest.details["layers"] == (0,)
@@ -103,7 +103,7 @@ def test_several_teachers_are_averaged_and_asked_once(
     artifact, _ = distilled(tmp_path, fine_tuned, moods, untrained, teachers=("baseline", "other"), epochs=1)
     assert artifact.manifest.details["teachers"] == [fine_tuned.digest] * 2
     # Both are the same model here, so that the second one's answers are there already.
-    assert len(asked) == -(-len(moods.splits["train"].texts) // 32)
+    assert len(asked) == -(-len(moods.splits["train"].single) // 32)
 
 
 def test_texts_without_labels_and_changed_copies_are_learned_from(
