@@ -58,8 +58,11 @@ def make(run: Run, log: Log) -> None:
     """Make every variant and score it on dev, or keep what is there. The caller holds the folder's lock."""
     # As it was resolved, profile and defaults applied: --recipe with this file runs it again.
     write_text(run.folder / "recipe.toml", tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))
-    run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
-    evaluator.score_dev(run, [stage.name for stage in run.recipe.stages if stage.measure], log)
+    built = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
+    run.artifacts = built.artifacts
+    run.failed = {name: str(exc) for name, exc in built.failed.items()}
+    measured = [stage.name for stage in run.recipe.stages if stage.measure]
+    evaluator.score_dev(run, [name for name in measured if name in run.artifacts], log)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
     stages = [stage.name for stage in run.recipe.stages]
     scores = [score_name(stage, split) for stage in stages for split in run.data.splits]
