@@ -29,14 +29,14 @@ from bantam.run import closure
 from bantam.run.store import Store
 from optimizer import distributed
 from optimizer.catalog import Checkpoint
-from optimizer.config import AnyStage, TrainingConfig
+from optimizer.config import AnyStage, CheckpointConfig, TrainingConfig
 from optimizer.data import Dataset
 from optimizer.recipe import Recipe
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
 
 # Named, not imported: a run in which every stage is kept needs no torch.
-STAGES = {name: f"optimizer.{name}" for name in ("finetune", "distill", "prune", "export", "quantize")}
+STAGES = {name: f"optimizer.{name}" for name in ("adopt", "finetune", "distill", "prune", "export", "quantize")}
 WORK = ".work"
 """Folder of a run for what unfinished stages go on from, and what several stages use; gone when all are there."""
 
@@ -92,7 +92,7 @@ class Builder:
         return self.artifacts[stage.name]
 
     def _checkpoint(self, stage: AnyStage) -> Checkpoint:
-        return self.checkpoints[stage.model if isinstance(stage, TrainingConfig) else None]
+        return self.checkpoints[stage.model if isinstance(stage, CheckpointConfig) else None]
 
     def _key(self, stage: AnyStage) -> str:
         """What identifies the stage's result."""
