@@ -265,10 +265,7 @@ class ExportConfig(StageConfig):
     @model_validator(mode="after")
     def _precision_of_the_format(self) -> ExportConfig:
         if self.format == "onnx" and self.precision != "fp32":
-            raise ValueError(
-                f"asks for ONNX in {self.precision}, whose CPU kernels compute in fp32: "
-                'leave precision out, or use format = "openvino"'
-            )
+            raise ValueError(f'asks for ONNX in {self.precision}, whose kernels compute in fp32: take "openvino"')
         return self
 
 
