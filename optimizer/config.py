@@ -40,11 +40,23 @@ class StageConfig(Config):
         return fields | {"parent": digests[self.parent] if self.parent else None}
 
 
-class TrainingConfig(StageConfig):
-    """How a model is trained: AdamW, warm-up and linear decay, batches of like lengths, early stopping on dev."""
+class CheckpointConfig(StageConfig):
+    """What stages share that may start from a checkpoint."""
 
     model: str | None = None
     """Start from this checkpoint (a short name, hub id or folder) instead of the run's."""
+    max_length: int = Field(512, ge=8)
+
+
+class AdoptConfig(CheckpointConfig):
+    """A checkpoint's trained classifier as it is: its head, labels and task; nothing is trained."""
+
+    stage: Literal["adopt"] = "adopt"
+
+
+class TrainingConfig(CheckpointConfig):
+    """How a model is trained: AdamW, warm-up and linear decay, batches of like lengths, early stopping on dev."""
+
     rows: int | None = Field(None, ge=1)
     """A random part of the train split, this many rows; all if absent."""
     epochs: float = Field(2.0, gt=0)
@@ -52,7 +64,6 @@ class TrainingConfig(StageConfig):
     learning_rate: float = Field(1e-4, gt=0)
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
-    max_length: int = Field(512, ge=8)
     dropout: float | None = Field(None, ge=0, lt=1)
     """Of the encoder; the checkpoint's own if absent. 0 suits one pass over the data, and is faster on a CPU."""
     freeze_embeddings: bool = True
@@ -288,4 +299,4 @@ PRUNING: dict[str, type[PruneConfig]] = {
 }
 """Method of pruning -> its config."""
 
-AnyStage = FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig
+AnyStage = AdoptConfig | FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig

@@ -24,7 +24,7 @@ from serving.repository import publish
 def score_dev(run: Run, names: Iterable[str], log: Log) -> None:
     """Score variants on dev, or keep the scores that are there."""
     for name in names:
-        found = score(run.artifacts[name], run.data, _context(run, log), run.recipe.serving, run.thresholds)
+        found = score(run.artifacts[name], run.data, context(run, log), run.recipe.serving, run.thresholds)
         run.scored[name] = found
     _tokenize(run, "dev")
 
@@ -32,7 +32,7 @@ def score_dev(run: Run, names: Iterable[str], log: Log) -> None:
 def score_test(run: Run, names: Iterable[str], log: Log) -> None:
     """Score variants on test too."""
     for name in names:
-        run.scored[name] = with_test(run.scored[name], run.data, _context(run, log), run.recipe.serving)
+        run.scored[name] = with_test(run.scored[name], run.data, context(run, log), run.recipe.serving)
     _tokenize(run, "test")
 
 
@@ -83,7 +83,8 @@ def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
     log(f"{name:<24} dev scored through the server, largest difference {run.difference(name, 'dev'):.1e}")
 
 
-def _context(run: Run, log: Log) -> RunContext:
+def context(run: Run, log: Log) -> RunContext:
+    """What a stage of this run gets, for what is kept like an artifact."""
     return RunContext(
         folder=run.folder,
         scratch=run.folder,

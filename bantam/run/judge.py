@@ -102,7 +102,7 @@ def candidates(run: Run) -> list[Candidate]:
             drop=drop(run, name, "dev"),
             groups=_group_drops(run, name),
             source=parents[name],
-            compressed=not _as_it_was(run, name),
+            compressed=not as_it_was(run, name),
             published=_is_published(run, run.scored[name].artifact),
             problem=problem(run, name),
         )
@@ -135,7 +135,7 @@ def problem(run: Run, name: str) -> str | None:
     return None
 
 
-def _as_it_was(run: Run, name: str) -> bool:
+def as_it_was(run: Run, name: str) -> bool:
     """Whether it computes the baseline's model in the baseline's numbers, only in another format."""
     steps = run.lineage(name)
     if BASELINE not in steps:

@@ -47,7 +47,9 @@ class Run:
     thresholds: tuple[float, ...] | None = None
     """Per label, as given; None where they are tuned on dev, and for tasks that have none."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    """Of all stages, measured or not, by name."""
+    """Of all stages that could be made, measured or not, by name."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why the others could not, by name."""
     scored: dict[str, Scored] = field(default_factory=dict)
     answers: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
     """What servers answered, probabilities ``[rows, labels]``, by variant and split."""

@@ -27,6 +27,7 @@ def load_model(
     attention: Literal["eager", "sdpa"] | None = None,
     labels: tuple[str, ...] | None = None,
     task: str | None = None,
+    new_head: bool = True,
 ) -> PreTrainedModel:
     """The classifier in a Hugging Face folder, for inference (``eval``), on ``device`` in ``dtype``.
 
@@ -38,10 +39,10 @@ def load_model(
     if labels is not None:
         head = {
             "num_labels": len(labels),
-            "problem_type": f"{task}_classification",
+            "problem_type": task if task == "regression" else f"{task}_classification",
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
-            "ignore_mismatched_sizes": True,
+            "ignore_mismatched_sizes": new_head,
         }
     with _reading(folder):
         model: torch.nn.Module = AutoModelForSequenceClassification.from_pretrained(

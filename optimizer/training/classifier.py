@@ -18,13 +18,16 @@ from optimizer.load.model import load_model, load_tokenizer
 from optimizer.stage import RunContext
 
 
-def load_checkpoint(checkpoint: Checkpoint, data: Dataset) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """A checkpoint's tokenizer and model, fp32, with a head for the labels of ``data``, new if it has none that fits.
+def load_checkpoint(
+    checkpoint: Checkpoint, data: Dataset, *, new_head: bool = True
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """A checkpoint's tokenizer and model, fp32, with a head for the labels of ``data``, in their order.
 
-    Raises :class:`ModelError` if it cannot be loaded as a classifier.
+    A head that does not fit is replaced by a new one with random weights, if ``new_head``. Raises :class:`ModelError`
+    if not, or if it cannot be loaded as a classifier.
     """
     tokenizer = load_tokenizer(checkpoint.folder)
-    model = load_model(checkpoint.folder, labels=data.labels, task=data.task)
+    model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head)
     # Decoders classify from the last token that is no padding: they need a padding token, and it to the right.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -101,6 +104,8 @@ def write(
             inputs=inputs,
             max_length=length,
             pad_token_id=fast.pad_token_id or 0,
+            pair=context.data.pair,
+            truncation_side=fast.truncation_side,
         ),
         # Without an attention mask (FNet), padding changes what a model computes.
         compute=Compute(batch_invariant="attention_mask" in inputs),

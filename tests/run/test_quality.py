@@ -53,7 +53,8 @@ def regression(tmp_path: Path, noise: float, *, labelled: bool = True) -> Run:
         worse = base + rng.normal(0, noise, len(wanted)).astype(np.float32)
         for variant, scored in run.scored.items():
             said = (worse if variant == "int8" else base)[:, None]
-            run.scored[variant] = replace(scored, thresholds=None, **({name: said} if name != "train" else {}))
+            dev, test = (said if name == split else scored.on(split) for split in ("dev", "test"))
+            run.scored[variant] = replace(scored, thresholds=None, dev=dev, test=test)
             if name == "dev" and variant != "baseline":
                 run.answers[variant, "dev"] = said
     return with_data(
