@@ -55,12 +55,13 @@ def table(found: Remeasured) -> str:
         ("p50 served, ms", ms(found.served_ms.value), ms(found.published_served_ms)),
     ]
     lines = [f"{first:<22}{second:>12}{third:>16}" for first, second, third in rows]
+    changed = "" if found.decisions_changed is None else f"; {found.decisions_changed} rows are decided otherwise"
     return "\n".join(
         [
             f"{found.name}, version {found.version}, on {found.rows} texts of the test split",
             f"here: {found.machine}; published from: {found.made_on}",
             *lines,
-            f"scores differ by at most {found.max_score_difference:.1e}; {found.decisions_changed} of {found.rows} rows "
-            f"are decided otherwise; the model's process takes {found.server_peak_rss_mb:.0f} MB",
+            f"scores differ by at most {found.max_score_difference:.1e}{changed}",
+            f"the model's process takes {found.server_peak_rss_mb:.0f} MB",
         ]
     )

@@ -35,8 +35,8 @@ class Remeasured:
     rows: int
     max_score_difference: float
     """Between the served scores here and those it was published with."""
-    decisions_changed: int
-    """Rows that are decided otherwise here."""
+    decisions_changed: int | None
+    """Rows that are decided otherwise here; None for numbers, which are no decisions."""
     metric: str
     value: float
     """Of the served answers here, as the budget's metric."""
@@ -111,11 +111,12 @@ def _compared(
     memory: float,
 ) -> Remeasured:
     expected, actual = np.array(evidence.scores, np.float32), np.array(evidence.actual)
-    metric, labels = parse(evidence.metric), Artifact.load(version.folder).manifest.signature.labels
-    decided = [predict(scores, thresholds) for scores in (answers, expected)]
+    metric, signature = parse(evidence.metric), Artifact.load(version.folder).manifest.signature
+    numbers = signature.task == "regression"
+    decided = [scores if numbers else predict(scores, thresholds) for scores in (answers, expected)]
     whole = np.ones((1, len(actual)), dtype=np.float32)
     here, there = (
-        float(metric.on(scores, found, actual, labels)(whole)[0])
+        float(metric.on(scores, found, actual, signature.labels)(whole)[0])
         for scores, found in zip((answers, expected), decided, strict=True)
     )
     return Remeasured(
@@ -125,7 +126,7 @@ def _compared(
         made_on=evidence.machine,
         rows=len(actual),
         max_score_difference=float(np.abs(answers - expected).max()),
-        decisions_changed=int((decided[0] != decided[1]).any(axis=1).sum()),
+        decisions_changed=None if numbers else int((decided[0] != decided[1]).any(axis=1).sum()),
         metric=evidence.metric,
         value=here,
         published_value=there,

@@ -46,14 +46,6 @@ class Split:
     groups: tuple[str, ...] = ()
     """What ``Columns.group`` says of each row; empty if it was not asked for."""
 
-    def draw(self, rows: int | None, seed: int) -> Split:
-        """A random part of the rows, in their order; all if there are no more."""
-        if rows is None or rows >= len(self.texts):
-            return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self.texts), rows, replace=False))
-        groups = tuple(self.groups[i] for i in chosen) if self.groups else ()
-        return Split(tuple(self.texts[i] for i in chosen), self.targets[chosen], groups)
-
     @property
     def single(self) -> tuple[str, ...]:
         """The texts, where they are no pairs. Raises :class:`DataError` for pairs."""
