@@ -158,5 +158,7 @@ def test_a_checkpoint_without_a_head_is_not_taken_as_it_is(tmp_path: Path) -> No
     assert read_head(folder) is None
     with pytest.raises(ModelError, match="has no trained classification head"):
         load_model(folder, labels=("neg", "pos"), task="single_label", new_head=False)
-    with pytest.raises(ModelError, match=r"no weights for 2 of the model's 41 tensors: classifier\.bias, classifier\.w"):
+    with pytest.raises(
+        ModelError, match=r"no weights for 2 of the model's 41 tensors: classifier\.bias, classifier\.w"
+    ):
         load_model(folder)

@@ -76,4 +76,6 @@ def dataset(task: str, labels: tuple[str, ...], *, pair: bool = False) -> Datase
     }.get(task, np.arange(len(TEXTS)) % max(1, len(labels)))
     split = Split(PAIRS if pair else TEXTS, targets)
     parts = {"train": split, "dev": split, "test": split}
-    return Dataset("toys", task, labels, parts, "0" * 64, "none", "made up", (), labelled=task != "unlabelled", pair=pair)
+    return Dataset(
+        "toys", task, labels, parts, "0" * 64, "none", "made up", (), labelled=task != "unlabelled", pair=pair
+    )
