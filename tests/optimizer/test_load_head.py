@@ -78,7 +78,7 @@ def test_a_pretraining_head_is_no_classifier(tmp_path: Path) -> None:
             ("negative", "positive"),
             "LABEL_0 = negative, LABEL_1 = positive (by index: the checkpoint has no names)",
         ),
-        (("neg", "pos"), ("0", "1"), "single_label", ("0", "1"), "neg = 0, pos = 1 (by index: the data's labels are numb"),
+        (("neg", "pos"), ("0", "1"), "single_label", ("0", "1"), "neg = 0, pos = 1 (by index: the data's labels are"),
         (("neg", "neu", "pos"), ("0", "2"), "single_label", ("0", "1", "2"), "neg = 0, neu = 1, pos = 2 (by index"),
         (("a", "b", "c"), ("1", "2", "3"), "single_label", ("1", "2", "3"), "a = 1, b = 2, c = 3 (by index"),
         (tuple("abcdefghijk"), tuple(map(str, sorted(map(str, range(11))))), "single_label",
@@ -130,7 +130,7 @@ def test_m05_outputs_move_to_where_the_data_has_them(tmp_path: Path, model_type:
 
 
 def test_outputs_that_cannot_be_moved_are_refused(tmp_path: Path) -> None:
-    model = load_model(write_classifier(tmp_path / "toy"))
+    model: Any = load_model(write_classifier(tmp_path / "toy"))
     model.classifier = torch.nn.Sequential(model.classifier, torch.nn.LayerNorm(2))
     with torch.no_grad():
         model.classifier[1].weight.copy_(torch.tensor([1.0, 3.0]))
@@ -140,7 +140,8 @@ def test_outputs_that_cannot_be_moved_are_refused(tmp_path: Path) -> None:
 
 def test_a_head_for_other_labels_is_new_and_the_encoder_is_not(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path / "toy")
-    own, other = load_model(folder), load_model(folder, labels=("cat", "dog"), task="single_label")
+    own: Any = load_model(folder)
+    other: Any = load_model(folder, labels=("cat", "dog"), task="single_label")
     assert not torch.equal(own.classifier.weight, other.classifier.weight)
     assert all(torch.equal(one, two) for one, two in zip(own.bert.parameters(), other.bert.parameters(), strict=True))
     with pytest.raises(ModelError, match=r"cannot be taken as it is\. The head has no label cat, dog; it has neg, pos"):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -67,14 +68,13 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 def dataset(task: str, labels: tuple[str, ...], *, pair: bool = False) -> Dataset:
     """Five rows in each split, whose targets do not matter."""
-    import numpy as np
-
-    targets = {
+    targets: dict[str, np.ndarray] = {
         "multi_label": np.ones((len(TEXTS), len(labels)), np.uint8),
         "regression": np.linspace(0, 1, len(TEXTS), dtype=np.float32),
         "unlabelled": np.full(len(TEXTS), -1),
-    }.get(task, np.arange(len(TEXTS)) % max(1, len(labels)))
-    split = Split(PAIRS if pair else TEXTS, targets)
+        "single_label": np.arange(len(TEXTS)) % max(1, len(labels)),
+    }
+    split = Split(PAIRS if pair else TEXTS, targets[task])
     parts = {"train": split, "dev": split, "test": split}
     return Dataset(
         "toys", task, labels, parts, "0" * 64, "none", "made up", (), labelled=task != "unlabelled", pair=pair
