@@ -8,8 +8,9 @@ from transformers.trainer_utils import set_seed
 
 from bantam.artifact import Artifact
 from optimizer.config import FinetuneConfig
+from optimizer.data.sample import draw
 from optimizer.stage import RunContext
-from optimizer.training.classifier import draw, encode, load_checkpoint, set_up, write
+from optimizer.training.classifier import encode, load_checkpoint, set_up, write
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.trainer import RepeatableTrainer, metrics, train, trained
 

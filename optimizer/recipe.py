@@ -58,6 +58,10 @@ class MeasureConfig(Config):
 
     texts: int = Field(200, ge=10)
     """Texts of the dev split in one round, drawn with a fixed seed."""
+    dev_rows: int = Field(20_000, ge=10)
+    """Most rows of dev that variants are scored on; of more, a random part with a fixed seed."""
+    test_rows: int = Field(20_000, ge=10)
+    """The same of test."""
     rounds: int = Field(5, ge=1)
     """Rounds, interleaved over the variants: A B C A B C ..."""
     rate_seconds: float = Field(5.0, gt=0)
@@ -108,7 +112,10 @@ class Recipe(Config):
     description: str
     max_drop_points: float = Field(1.0, gt=0)
     """The budget: points of ``metric`` that the chosen variant may lose against the baseline."""
-    metric: MetricField = Metric()
+    max_disagreement_points: float = Field(2.0, gt=0)
+    """The budget where ``metric`` is agreement: points of the texts that may be decided otherwise."""
+    metric: MetricField | None = None
+    """If absent: macro-f1; spearman for regression; agreement for classifiers of data without labels."""
     stages: tuple[Annotated[SerializeAsAny[AnyStage], BeforeValidator(read_stage)], ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     serving: ServingConfig = ServingConfig()
@@ -132,6 +139,10 @@ class Recipe(Config):
                 check_fit(stage, seen[source])
             seen[stage.name] = stage
         return self
+
+    def points_of(self, metric: Metric) -> float:
+        """The budget in points of this metric."""
+        return self.max_disagreement_points if metric.kind == "agreement" else self.max_drop_points
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -49,14 +49,6 @@ def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
     model.get_input_embeddings().requires_grad_(not config.freeze_embeddings)
 
 
-def draw(split: Split, rows: int | None, seed: int) -> Split:
-    """A random part of a split, in the split's order."""
-    if rows is None or rows >= len(split.texts):
-        return split
-    chosen = np.sort(np.random.default_rng(seed).choice(len(split.texts), rows, replace=False))
-    return Split(tuple(split.texts[i] for i in chosen), split.targets[chosen])
-
-
 def encode(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, split: Split, longest: int
 ) -> list[dict[str, Any]]:
