@@ -76,7 +76,9 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
         if is_header(row):
             headers += 1
             continue
-        rows = found.setdefault(part if splits is None else _part(table, row, splits[row]), RawRows())
+        if splits is not None:
+            part = _part(table, row, splits[row])
+        rows = found.get(part) or found.setdefault(part, RawRows())
         rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
         rows.cells.append(cells(row))
         if groups:
