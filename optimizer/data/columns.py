@@ -118,7 +118,7 @@ def _by_fold(table: Table) -> dict[str, str]:
 def _given(table: Table, name: str, option: str) -> str:
     if name in table.columns:
         return name
-    raise DataError(f"{table.name} has no column {name!r}, as {option} says. Columns: {_shown(table.columns)}.")
+    raise DataError(f"{table.name} has no column {name!r}. Columns: {_shown(table.columns)}; {option} names one.")
 
 
 def _others(free: Mapping[str, str], taken: tuple[str, ...], *, pair: bool) -> list[str]:
