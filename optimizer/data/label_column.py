@@ -50,7 +50,7 @@ class LabelColumn:
 
     def _look(self, cell: Any, rows: RawRows, i: int) -> Seen:
         # 1, 1.0 and True are one key of a dictionary.
-        key = (type(cell), tuple(map(repr, cell)) if isinstance(cell, list) else cell)
+        key = (type(cell), repr(cell) if isinstance(cell, (list, dict)) else cell)
         try:
             seen = self._seen.get(key)
         except TypeError as exc:

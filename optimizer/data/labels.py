@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bantam.errors import DataError
-from optimizer.data.cells import number
+from optimizer.data.cells import BRACKETS, number
 from optimizer.data.columns import Roles
 from optimizer.data.dataset import Columns
 from optimizer.data.label_column import LabelColumn, Labels, Seen
@@ -22,19 +22,25 @@ def read_labels(parts: Mapping[str, RawRows], roles: Roles, columns: Columns) ->
     one.
     """
     if not roles.label_columns:
-        note = (
-            "No row has a label: a trained classifier can be compared with itself on these texts, none can be trained."
-        )
+        note = "No row has a label: quality is agreement with the model as it is, which must be a trained classifier."
         return Labels("unlabelled", rows={part: [()] * len(rows.cells) for part, rows in parts.items()}, notes=(note,))
     if roles.label is None:
         return read_flags(parts, roles.labels, columns)
     column = LabelColumn(roles.label, parts)
     if not column.full:
         raise DataError(f"The label column {roles.label!r} is empty. --label-column names another; '' says: no labels.")
-    if columns.task != "regression" and all(isinstance(seen.cell, tuple) for seen in column.full):
+    if columns.task != "regression" and _are_lists(column):
         return read_lists(column, columns)
     _refuse_mixed(column)
     return read_numbers(column, columns) or read_names(column, columns)
+
+
+def _are_lists(column: LabelColumn) -> bool:
+    """Whether the cells are lists; a name among them is a list of one, unless it looks like a list that is broken."""
+    cells = [seen.cell for seen in column.full]
+    names = [cell for cell in cells if isinstance(cell, str) and cell[:1] + cell[-1:] not in BRACKETS]
+    lists = [cell for cell in cells if isinstance(cell, tuple)]
+    return bool(lists) and len(lists) + len(names) == len(cells)
 
 
 def _refuse_mixed(column: LabelColumn) -> None:

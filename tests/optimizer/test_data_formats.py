@@ -86,6 +86,19 @@ def test_spaces_and_case_of_header_names(tmp_path: Path, header: str) -> None:
     assert "text number 7, café" in texts(data)
 
 
+def test_excels_own_line_before_the_header(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("sep=;\n" + table(";"), encoding="utf-8")
+    assert same_rows(load_dataset(str(tmp_path / "d.csv")))
+
+
+def test_the_format_of_fasttext(tmp_path: Path) -> None:
+    lines = [f"__label__{row['label']} {row['text']}\n" for row in ROWS]
+    (tmp_path / "d.txt").write_text("".join(lines), encoding="utf-8")
+    assert same_rows(load_dataset(str(tmp_path / "d.txt")))
+    (tmp_path / "d.txt").write_text("__label__a __label__b both\n" + "".join(lines), encoding="utf-8")
+    assert load_dataset(str(tmp_path / "d.txt")).task == "multi_label"
+
+
 def test_columns_without_a_name(tmp_path: Path) -> None:
     """The SMS Spam Collection as it is on Kaggle; and pandas' index, which has no name either."""
     lines = [f'{("ham", "spam")[i % 2]},"text, number {i}",,,' for i in range(60)]

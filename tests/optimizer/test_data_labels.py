@@ -57,6 +57,8 @@ def label_sets(data: Dataset) -> dict[str, tuple[str, ...]]:
         ([["neg"], ["pos"]], ("neg", "pos")),
         ([[0], [1], [2]], ("0", "1", "2")),
         ([True, False], ("False", "True")),
+        (["(25, 32)", "(8, 12)"], ("(25, 32)", "(8, 12)")),
+        (["none", "N/A", "null"], ("N/A", "none", "null")),
     ],
     ids=str,
 )
@@ -75,6 +77,9 @@ def test_cells_that_are_one_class_each(tmp_path: Path, suffix: str, cells: list[
         (["a", "b", "a;b"], ("a", "b")),
         (["a", "b", "a | b"], ("a", "b")),
         (["[joy, anger]", "[anger]", "[fear, joy]", "[fear]"], ("joy", "anger")),
+        (["{'joy', 'anger'}", "{'fear'}"], ("joy", "anger")),
+        (["('joy', 'anger')", "('fear',)"], ("joy", "anger")),
+        (['{"choices": ["joy", "anger"]}', "fear"], ("joy", "anger")),
     ],
     ids=str,
 )
@@ -83,7 +88,7 @@ def test_cells_with_several_labels(tmp_path: Path, cells: list[str], expected: t
     several = next(i for i, cell in enumerate(cells) if any(mark in cell for mark in ",;|"))
     assert data.task == "multi_label"
     assert set(label_sets(data)[f"text number {several}"]) == set(expected)
-    assert any("separated by" in note for note in data.notes)
+    assert any("separated by" in note or "Labels are lists" in note for note in data.notes)
 
 
 def test_a_comma_that_is_read_as_part_of_a_name_is_said(tmp_path: Path) -> None:
@@ -91,6 +96,13 @@ def test_a_comma_that_is_read_as_part_of_a_name_is_said(tmp_path: Path) -> None:
     assert any("'Home, Garden'" in note and "--separator" in note for note in load_dataset(path).notes)
     assert load_dataset(path, columns=Columns(separator=",")).labels == ("Garden", "Home", "Toys")
     assert load_dataset(path, columns=Columns(task="multi_label")).labels == ("Garden", "Home", "Toys")
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "nan", "#N/A"])
+def test_a_row_without_a_label_is_named_by_its_line(tmp_path: Path, nothing: str) -> None:
+    path = write(tmp_path / "d.csv", [*["neg", "pos"] * 20, nothing], n=60)
+    with pytest.raises(DataError, match=r"1 rows have no 'label': .*d\.csv, line 42\. Label or remove them"):
+        load_dataset(path)
 
 
 @pytest.mark.parametrize("odd", ["pos,", "pos ;", "|pos"])

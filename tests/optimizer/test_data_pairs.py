@@ -54,6 +54,22 @@ def test_two_text_columns_under_their_usual_names_are_a_pair(tmp_path: Path, fir
     assert f"Text column {first!r}, text pair column {second!r}, label column 'label'." in data.notes
 
 
+def test_a_column_of_answers_is_the_second_text_or_the_label(tmp_path: Path) -> None:
+    """BoolQ asks a passage; its answers are yes and no."""
+    rows = [{"question": f"q {i}", "passage": f"p {i}", "answer": bool(i % 2)} for i in range(60)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = load_dataset(str(tmp_path / "d.jsonl"))
+    assert (first_pair(data), data.labels) == (("q 0", "p 0"), ("False", "True"))
+
+
+def test_pairs_on_which_raters_did_not_agree_are_left_out(tmp_path: Path) -> None:
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "gold_label": "-ab"[i % 3]} for i in range(90)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = load_dataset(str(tmp_path / "d.jsonl"))
+    assert data.labels == ("a", "b")
+    assert any(note.startswith("30 of 90 rows") and "raters did not agree" in note for note in data.notes)
+
+
 def test_the_order_of_the_columns_in_the_file_does_not_matter(tmp_path: Path) -> None:
     data = load_dataset(write(tmp_path / "d.jsonl", "hypothesis", "premise"))
     assert first_pair(data) == ("two 0", "one 0"), "the premise is first"
