@@ -86,6 +86,7 @@ def stage(
             version=1,
             task=artifact.manifest.signature.task,
             labels=artifact.manifest.signature.labels,
+            pair=artifact.manifest.signature.pair,
             thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
             max_batch_size=max_batch_size,
             micro_batch=micro_batch,

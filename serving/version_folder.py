@@ -50,13 +50,19 @@ def write(artifact: Artifact, folder: Path, config: TritonConfig, details: Mappi
     (folder / "backend").mkdir()
     for file, source in BACKEND_FILES.items():
         shutil.copyfile(source, folder / file)
-    (folder / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
+    lines = [label_line(label) + "\n" for label in artifact.manifest.signature.labels]
+    (folder / LABELS_FILE).write_text("".join(lines), encoding="utf-8", newline="")
     (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
     # Without the metrics: seconds and the like would make equal models differ.
     seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
+
+
+def label_line(label: str) -> str:
+    """A label on one line, as Triton's classification extension reads it: a line break is written as JSON does."""
+    return label.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def numbers(model: Path) -> list[int]:

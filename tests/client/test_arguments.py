@@ -23,8 +23,8 @@ Protocol = Literal["grpc", "http"]
         (7, "Got int"),
         (b"bytes", "Got bytes"),
         ({"a": 1}, "Got dict"),
-        (["a", None], r"texts\[1\] is NoneType, expected str"),
-        (["a", "b", b"c"], r"texts\[2\] is bytes, expected str"),
+        (["a", None], r"texts\[1\] is NoneType \(None\), expected str"),
+        (["a", "b", b"c"], r"texts\[2\] is bytes \(b'c'\), expected str"),
         (["a", "\ud800"], r"texts\[1\] has a lone surrogate at character 0"),
     ],
 )
