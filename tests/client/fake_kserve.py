@@ -35,9 +35,9 @@ CODE = {
 class Script:
     """What the fake does with each request: the next of ``faults``, then for ever a right answer.
 
-    A right answer scores a text of n characters, or a pair that has as many together, 1 - n/10 for the label "short" and
-    n/10 for "long", in the order of the labels of the version that answers: the next of ``answering``, then for ever the
-    one that is published.
+    A right answer scores a text of n characters 1 - n/10 for the label "short" and n/10 for "long", in the order of the
+    labels of the version that answers: the next of ``answering``, then for ever the one that is published. A pair
+    counts as both of its texts together.
     """
 
     def __init__(self) -> None:
