@@ -71,12 +71,14 @@ def stage(
     micro_batch: int = 8,
     threads: int | None = None,
     identity: Identity | None = None,
+    evidence: str = "",
     link: bool = False,
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
-    ``thresholds``: one per label (multi_label), kept for the clients. ``link``: hard-link the files instead of copying
-    them, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name, option
+    ``thresholds``: one per label (multi_label), kept for the clients. ``evidence``: a JSON document of what it was
+    measured to answer. ``link``: hard-link the files instead of copying them, for a throw-away repository on the same
+    file system. Raises :class:`RepositoryError` for a wrong name, option
     or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
@@ -109,7 +111,7 @@ def stage(
             details = {"content": content, **({"identity": asdict(identity)} if identity else {})}
             with replacing(folder / str(number)) as staging:
                 config = config.model_copy(update={"version": number})
-                version_folder.write(artifact, staging, config, details, link=link)
+                version_folder.write(artifact, staging, config, details, evidence, link=link)
             version_folder.sync(folder)
         return Version(name, number, folder / str(number), changed=not found)
 

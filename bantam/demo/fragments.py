@@ -15,7 +15,7 @@ from bantam.demo.latency import Course, Load
 from bantam.demo.served import ServedPair, SideBySide, Status
 from bantam.report.page import cards, environment, labels, slices
 from bantam.report.schema import BASELINE, Report
-from bantam.report.text import DASH, headline, times
+from bantam.report.text import DASH, headline, metric, times
 
 Fragment = str
 NOTHING = Prediction([], {})
@@ -78,6 +78,7 @@ def quality(report: Report | None, served: ServedPair) -> Fragment:
         dash=DASH,
         labels=labels(baseline.quality, chosen.quality),
         slices=slices(baseline.quality, chosen.quality),
+        metric=metric(report),
     )
 
 

@@ -11,17 +11,18 @@ from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import StageError
 from optimizer.architecture import blocks
 from optimizer.config import DistillConfig
+from optimizer.data.sample import draw
 from optimizer.distill.rows import training_rows
 from optimizer.distill.student import make_student
 from optimizer.distill.teachers import ask_teachers
 from optimizer.distill.trainer import ROW, DistillTrainer
 from optimizer.stage import RunContext
-from optimizer.training.classifier import draw, encode, set_up, write
+from optimizer.training.classifier import encode, set_up, write
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.sparsity import sparsity_callbacks
 from optimizer.training.trainer import metrics, train, trained
 
-REVISION = 1
+REVISION = 2
 """Raised when the same config gives another student, here or in what all trainings share."""
 
 

@@ -11,13 +11,14 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from bantam.artifact import Artifact
 from optimizer.architecture import anatomy
 from optimizer.config import WidthConfig
+from optimizer.data.sample import draw
 from optimizer.prune.importance import Batch, Gradients, fisher, gradients, taylor
 from optimizer.prune.search import Space, select
 from optimizer.prune.tuning import tune
 from optimizer.stage import RunContext
 from optimizer.surgery import keep_width
 from optimizer.surgery.importance import Importance, by_magnitude
-from optimizer.training.classifier import draw, encode, load_artifact, write
+from optimizer.training.classifier import encode, load_artifact, write
 
 BATCH = 32
 TUNING_BATCHES = 8
