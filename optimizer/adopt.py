@@ -14,7 +14,7 @@ def run(parent: Artifact | None, config: AdoptConfig, context: RunContext) -> Ar
     ``context.data`` is read by the run's own classifier (:meth:`Dataset.read_by`); the outputs of another checkpoint
     are put in the same order. Raises :class:`ModelError` if the checkpoint has no trained head for these labels.
     """
-    tokenizer, model = load_checkpoint(context.checkpoint, context.data, new_head=False)
+    tokenizer, model = load_checkpoint(context.checkpoint, context.data, new_head=False, log=context.log)
     return write(
         model,
         tokenizer,

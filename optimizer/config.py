@@ -198,9 +198,8 @@ class CalibratedPruneConfig(PruneConfig):
     """What methods share that look at training texts."""
 
     calibration_rows: int = Field(1024, ge=1)
-    """Training texts that importance is computed from."""
+    """Training texts that importance is computed from, drawn by ``seed``."""
     seed: int = 0
-    """Of the draw of these texts."""
 
 
 class WidthConfig(CalibratedPruneConfig):
@@ -234,8 +233,7 @@ class VocabularyConfig(PruneConfig):
     corpora: tuple[str, ...] = ()
     """Files with more texts whose tokens stay, beside train and dev."""
     tolerance: float | None = Field(None, gt=0, lt=1)
-    """Keep so many unseen tokens, frequent ones first, that at most this share of dev texts would change a class if dev
-    had not been seen; absent: keep none."""
+    """Keep so many unseen tokens that at most this share of dev texts would change a class if unseen; absent: none."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -268,10 +266,7 @@ class ExportConfig(StageConfig):
     @model_validator(mode="after")
     def _precision_of_the_format(self) -> ExportConfig:
         if self.format == "onnx" and self.precision != "fp32":
-            raise ValueError(
-                f"asks for ONNX in {self.precision}, whose CPU kernels compute in fp32: "
-                'leave precision out, or use format = "openvino"'
-            )
+            raise ValueError(f'asks for ONNX in {self.precision}, whose kernels compute in fp32: take "openvino"')
         return self
 
 

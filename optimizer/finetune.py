@@ -14,7 +14,7 @@ from optimizer.training.classifier import encode, load_checkpoint, set_up, write
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.trainer import RepeatableTrainer, metrics, train, trained
 
-REVISION = 1
+REVISION = 2
 """Raised when the same config gives another model; what was trained by an older one is then trained again."""
 
 
@@ -29,7 +29,7 @@ def run(parent: Artifact | None, config: FinetuneConfig, context: RunContext) ->
 
     def attempt_training(attempt: Attempt) -> RepeatableTrainer:
         set_seed(config.seed)
-        tokenizer, model = load_checkpoint(context.checkpoint, context.data)
+        tokenizer, model = load_checkpoint(context.checkpoint, context.data, log=context.log)
         set_up(model, config)
         rows, dev = (
             encode(tokenizer, model, draw(context.data.splits[part], count, config.seed), config.max_length)

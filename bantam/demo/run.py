@@ -19,9 +19,9 @@ from bantam.report.file import read_report, reports
 from bantam.report.schema import Report
 from bantam.report.text import served_name
 from bantam.run.latency import draw_texts
-from optimizer.data import Dataset, load_dataset
-from optimizer.data.columns import TEXT, find_column
-from optimizer.data.table import read_table
+from optimizer.data import Columns, Dataset, load_dataset
+from optimizer.data.columns import find_texts
+from optimizer.data.read import read_table
 from serving.ports import free_ports
 
 Log = Callable[[str], None]
@@ -79,7 +79,7 @@ def read_upload(path: Path, column: str) -> Upload:
             raise DataError(f"{path} has no column {column}; it has {len(names)}. Count from 1, or give a name.")
         return _without_header(table.columns, int(column) - 1)
     try:
-        return Upload(table.columns, find_column(table, column or None, TEXT, "text"))
+        return Upload(table.columns, find_texts(table, Columns(text=column or None))[0])
     except DataError:
         if column or len(names) > 1:
             raise

@@ -27,6 +27,7 @@ from bantam.loadtest.schema import LoadTestReport, Measurement, Texts
 from bantam.loadtest.search import Slo, SloSearch, highest_rate
 from bantam.machine import describe_machine, versions
 from optimizer.data import load_dataset
+from optimizer.data.dataset import singles
 from optimizer.data.files import read_texts
 
 Log = Callable[[str], None]
@@ -213,7 +214,7 @@ def _processes(text: str) -> int | None:
 def _texts(request: LoadTestRequest) -> tuple[str, ...]:
     """The texts of a file, or of a data set's test split, at their own length or at ``words`` words each."""
     path = Path(request.data).expanduser()
-    found = tuple(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].single
+    found = singles(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].single
     if request.words is None:
         return found
     words = [text.split() for text in found if text.split()]

@@ -29,6 +29,11 @@ class Machine(Record):
     memory_gib: Positive | None = None
     os: str | None = None
 
+    @property
+    def title(self) -> str:
+        """Processor and cores, for a line of text."""
+        return f"{self.cpu or 'unknown processor'}, {self.cores or 'unknown'} cores"
+
 
 class StageStep(Record):
     """One step of a variant's lineage, by the run's name for it."""

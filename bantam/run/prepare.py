@@ -9,6 +9,7 @@ from pathlib import Path
 from bantam.artifact import cache_key
 from bantam.errors import RecipeError, RepositoryError
 from bantam.report.schema import BASELINE
+from bantam.run.adoption import as_they_are
 from bantam.run.measures import check_metric, given_thresholds
 from bantam.run.request import OptimizeRequest
 from bantam.run.state import Log, Run
@@ -34,14 +35,15 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     _check_name(name)
     data = load_dataset(request.data, columns=request.columns)
     data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
-    check_metric(recipe.metric, data)
-    thresholds = given_thresholds(request.thresholds, data)
     checkpoint = resolve(request.model, random_init=request.random_init, log=log)
     stands_for = _identity(request, data, checkpoint)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
     checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
-    recipe = recipe.suited_to(checkpoint.training)
+    checkpoints[None] = checkpoint
+    recipe, data = as_they_are(recipe.suited_to(checkpoint.training), data, checkpoints, request.finetune, log)
+    check_metric(recipe.metric, data)
+    thresholds = given_thresholds(request.thresholds, data)
     if not checkpoint.random_weights:
         recipe = recipe.exporting(BASELINE)  # the safe choice
     for note in data.notes:
@@ -49,9 +51,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     if checkpoint.random_weights:
         log("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
     folder = request.build / run_name(request)
-    return Run(
-        request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, folder, name, stands_for, thresholds
-    )
+    return Run(request, recipe, data, checkpoint, checkpoints, folder, name, stands_for, thresholds)
 
 
 def run_name(request: OptimizeRequest) -> str:

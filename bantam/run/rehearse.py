@@ -19,6 +19,7 @@ from optimizer.config import (
     TrainingConfig,
 )
 from optimizer.data import Dataset
+from optimizer.data.sample import draw
 from optimizer.load.small import small
 from optimizer.recipe import Recipe
 
@@ -80,7 +81,7 @@ def rehearsed(recipe: Recipe) -> Recipe:
 
 
 def _few_rows(data: Dataset) -> Dataset:
-    splits = {name: split.draw(ROWS, 0) for name, split in data.splits.items()}
+    splits = {name: draw(split, ROWS, 0) for name, split in data.splits.items()}
     return replace(data, splits=MappingProxyType(splits), digest=f"{ROWS} rows of {data.digest}")
 
 

@@ -1,220 +1,185 @@
-"""Which column is the text, which the label, and how many labels a row has: found, or given by the user."""
+"""Which column is the text, which its pair, which the label: found by their usual names, or given by the user."""
 
 from __future__ import annotations
 
-import ast
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from bantam.errors import DataError
-from optimizer.data.dataset import Columns, Dataset, Rows, build
-from optimizer.data.split import fill_splits
+from optimizer.data.dataset import Columns
+from optimizer.data.flags import are_flags
+from optimizer.data.names import LABEL, PAIRS, SPLIT, SPLIT_NAMES, TEXT, TEXTS, fold, is_id
 from optimizer.data.table import Table
 
-TEXT = (
-    *("text", "sentence", "review", "content", "comment", "message", "body", "tweet", "document", "utterance"),
-    *("question", "query", "input", "sms", "title"),
-)
-LABEL = (
-    *("labels", "label", "categories", "category", "targets", "target", "classes", "class", "emotions", "emotion"),
-    *("sentiment", "intent", "topic", "tags", "rating", "stars"),
-)
-SPLIT = "split"
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("dev", "valid", "validation", "val"), "dev"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-SEPARATORS = (",", ";", "|")
+SHOWN = 12
 
 
-def build_from_tables(
-    name: str,
-    tables: Mapping[str, Table],
-    *,
-    columns: Columns,
-    seed: int,
-    licence: str,
-    source: str,
-    notes: Iterable[str] = (),
-    hub_id: str | None = None,
-) -> Dataset:
-    """A data set from one table a split; one table called train may have a split column, or is split here.
+@dataclass(frozen=True)
+class Roles:
+    """What each column is, by its name in the tables."""
 
-    Raises :class:`DataError` if a column is missing, a cell is not usable, or the data set is not (see ``build``).
+    text: str
+    pair: str | None = None
+    label: str | None = None
+    labels: tuple[str, ...] = ()
+    """Columns of 0 and 1, one a label, instead of ``label``; neither: nobody has labelled the texts."""
+    split: str | None = None
+    group: str | None = None
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that labels are read from."""
+        return (self.label,) if self.label is not None else self.labels
+
+
+def find_texts(table: Table, columns: Columns) -> tuple[str, str | None, list[str]]:
+    """The text column, that of the second texts if these are pairs, and a note on other columns of texts.
+
+    Raises :class:`DataError` if there is none, or not the one that the user names.
     """
-    said = list(notes)
-    first = next(iter(tables.values()))
-    text = find_column(first, columns.text, TEXT, "text")
-    label = find_column(first, columns.label, LABEL, "label")
-    said.append(f"Text column {text!r}, label column {label!r}.")
-    for table in tables.values():
-        find_column(table, text, (), "text")
-        find_column(table, label, (), "label")
-    cells, task, how = _label_cells(tables, label, columns.separator)
-    said += how
-    given: dict[str, Rows] = {}
-    for part, table in tables.items():
-        rows, parts = _rows(table, text, label, cells[part], task, said)
-        if len(tables) == 1 and SPLIT in table.columns and SPLIT not in (text, label):
-            given |= _by_split_column(table, rows, parts)
-        else:
-            given[part] = rows
-    if "train" not in given:
-        raise DataError(f"{name} has the splits {', '.join(given)}, but no train split.")
-    splits, made = fill_splits(given, seed=seed)
-    labels = _in_order({found for rows in given.values() for row in rows.labels for found in row})
-    return build(name, task, splits, labels=labels, licence=licence, source=source, notes=[*said, *made], hub_id=hub_id)
+    by_fold = _by_fold(table)
+    text = None if columns.text is None else _given(table, columns.text, "--text-column")
+    pair = None if columns.pair is None else _given(table, columns.pair, "--text-pair-column")
+    taken = {columns.text, columns.pair, columns.label, columns.group, *columns.labels}
+    free = {name: column for name, column in by_fold.items() if column not in taken}
+    if text is None and pair is None:
+        for first, second in PAIRS:
+            if first in free and second in free:
+                return free[first], free[second], _others(free, (free[first], free[second]), pair=True)
+    if text is None:
+        text = next((free[name] for name in TEXT if name in free), None) or _no_text(table)
+    notes = [] if columns.text is not None or pair is not None else _others(free, (text,), pair=False)
+    return text, pair, notes
 
 
-def find_column(table: Table, given: str | None, usual: Sequence[str], what: str) -> str:
-    """The column ``given``, or the first of the ``usual`` ones; raises :class:`DataError` if there is none."""
-    if given is not None:
-        if given in table.columns:
-            return given
-        raise DataError(f"{table.name} has no column {given!r}. Columns: {', '.join(table.columns)}.")
-    by_lower = {str(column).lower(): column for column in table.columns}
-    for candidate in usual:
-        if candidate in by_lower:
-            return by_lower[candidate]
-    raise DataError(
-        f"{table.name} has no {what} column that Bantam knows. Columns: {', '.join(map(str, table.columns))}.\n"
-        f"Expected one of {', '.join(usual[:6])} ...: name the {what} column, or add a header line if there is none."
+def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[str]]:
+    """What each column is, and notes on what was chosen, for the tables of one data set; the first one decides.
+
+    Raises :class:`DataError` if a column is missing, or columns are left that may be labels and are not known to be.
+    """
+    table = tables[0]
+    text, pair, notes = find_texts(table, columns)
+    split = _split_column(tables, {text, pair, columns.label, columns.group, *columns.labels})
+    group = None if columns.group is None else _given(table, columns.group, "--slice-column")
+    rest = [
+        name
+        for name in table.columns
+        if name not in (text, pair, split, group) and not is_id(name) and fold(name) not in TEXTS
+    ]
+    label, labels, more = _find_labels(tables, columns, rest)
+    roles = Roles(text, pair, label, labels, split, group)
+    if label is not None:
+        what = f"label column {label!r}"
+    else:
+        what = f"a label a column: {', '.join(labels)}" if labels else "no label column"
+    second = f", text pair column {pair!r}" if pair is not None else ""
+    return roles, [f"Text column {text!r}{second}, {what}.", *notes, *more]
+
+
+def _find_labels(
+    tables: Sequence[Table], columns: Columns, rest: Sequence[str]
+) -> tuple[str | None, tuple[str, ...], list[str]]:
+    """The label column, or the columns of a label each, among the columns that are nothing else; notes on others."""
+    table = tables[0]
+    if columns.label:
+        return _given(table, columns.label, "--label-column"), (), []
+    by_fold = _by_fold(table)
+    usual = [by_fold[name] for name in LABEL if by_fold.get(name) in rest]
+    # Otherwise they name the positions of lists in the label column.
+    if columns.labels and (set(columns.labels) & set(table.columns) or not usual):
+        return None, tuple(_given(table, name, "--label-columns") for name in columns.labels), []
+    if columns.label == "" or not rest:
+        return None, (), []
+    flags = [name for name in rest if are_flags(t.columns.get(name, ()) for t in tables)]
+    if (
+        len(flags) >= 2
+        and flags == list(rest)
+        and (not usual or len(flags) > 2)
+        and columns.task in (None, "multi_label")
+    ):
+        return None, tuple(flags), []
+    if not usual:
+        raise DataError(_no_label(table, rest, flags))
+    others = [name for name in rest if name != usual[0] and (name in usual or (len(flags) > 2 and name in flags))]
+    if not others:
+        return usual[0], (), []
+    names = _list([repr(name) for name in others])
+    return usual[0], (), [f"{names} may be labels too: --label-column takes another one, --label-columns several."]
+
+
+def _by_fold(table: Table) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for column in table.columns:
+        found.setdefault(fold(column), column)
+    return found
+
+
+def _given(table: Table, name: str, option: str) -> str:
+    if name in table.columns:
+        return name
+    raise DataError(f"{table.name} has no column {name!r}, as {option} says. Columns: {_shown(table.columns)}.")
+
+
+def _others(free: Mapping[str, str], taken: tuple[str, ...], *, pair: bool) -> list[str]:
+    """A note on columns of texts that are not read."""
+    others = [free[name] for name in TEXT if name in free and free[name] not in taken]
+    if not others:
+        return []
+    names = _list([repr(name) for name in others])
+    how = (
+        "name two with --text-column and --text-pair-column" if pair else f"--text-pair-column {others[0]!r} reads both"
     )
+    return [f"By its name, {names} holds texts too and is not read: {how}."]
 
 
-def _label_cells(
-    tables: Mapping[str, Table], label: str, separator: str | None
-) -> tuple[dict[str, list[tuple[str, ...]]], str, list[str]]:
-    """The label names of each row, the task, and a line on how they were found."""
-    raw = {
-        part: [_cell(cell, table, i) for i, cell in enumerate(table.columns[label])] for part, table in tables.items()
-    }
-    where = [(cell, table, i) for part, table in tables.items() for i, cell in enumerate(raw[part])]
-    _refuse_mixed(where, label)
-    full = [cell for cell, _, _ in where if cell not in (None, "")]
-    if any(isinstance(cell, list) for cell in full):
-        cells = {part: [tuple(map(str, cell or ())) for cell in found] for part, found in raw.items()}
-        return cells, "multi_label", ["Labels are lists: several a row."]
-    if separator is None:
-        separator = _find_separator({str(cell) for cell in full})
-    elif separator and not any(separator in str(cell) for cell in full):
-        raise DataError(f"The separator {separator!r} is in no cell of the column {label!r}, for example {full[0]!r}.")
-    if separator:
-        cells = {part: [_split_cell(cell, separator) for cell in found] for part, found in raw.items()}
-        return cells, "multi_label", [f"Several labels a row, separated by {separator!r}."]
-    one: dict[str, list[tuple[str, ...]]] = {
-        part: [() if cell in (None, "") else (str(cell),) for cell in found] for part, found in raw.items()
-    }
-    return one, "single_label", []
-
-
-def _cell(cell: Any, table: Table, row: int) -> Any:
-    """A label cell without what its format added: lists written as text, whole numbers as floats, spaces around."""
-    if isinstance(cell, float):
-        if cell != cell:
-            return None
-        if not cell.is_integer():
-            raise DataError(f"{table.name}, line {table.lines[row]}: the label {cell} is a fraction, expected a class.")
-        return int(cell)
-    if not isinstance(cell, str):
-        return cell
-    cell = cell.strip()
-    if not (cell.startswith("[") and cell.endswith("]")):
-        return cell
-    try:
-        return list(json.loads(cell))
-    except ValueError:
-        pass
-    try:
-        return list(ast.literal_eval(cell))
-    except (ValueError, SyntaxError, TypeError, RecursionError) as exc:
-        raise DataError(f"{table.name}, line {table.lines[row]}: {cell[:60]!r} is not a list of labels.") from exc
-
-
-def _refuse_mixed(where: Sequence[tuple[Any, Table, int]], label: str) -> None:
-    seen: dict[str, tuple[Any, Table, int]] = {}
-    for cell, table, row in where:
-        if cell in (None, ""):
+def _split_column(tables: Sequence[Table], taken: set[str | None]) -> str | None:
+    """The column that says a row's split, in a single table."""
+    if len(tables) > 1:
+        return None
+    by_fold = _by_fold(tables[0])
+    for name in SPLIT:
+        column = by_fold.get(name)
+        if column is None or column in taken:
             continue
-        kind = type(cell).__name__
-        if not all(isinstance(label, (str, int)) for label in (cell if isinstance(cell, list) else [cell])):
-            raise DataError(
-                f"{table.name}, line {table.lines[row]}: the label is {cell!r}, expected a name, a number or a list."
-            )
-        seen.setdefault(kind, (cell, table, row))
-    if len(seen) > 1:
-        examples = "; ".join(f"{t.name}, line {t.lines[i]}: {cell!r} ({kind})" for kind, (cell, t, i) in seen.items())
-        raise DataError(f"The label column {label!r} mixes types. {examples}.\nWrite all of them the same way.")
-
-
-def _find_separator(cells: set[str]) -> str | None:
-    """The separator by which the cells have no more different parts than there are cells.
-
-    Labels come back in other combinations; the parts of a name such as "Home, Garden" do not.
-    """
-    for separator in SEPARATORS:
-        parts = {part for cell in cells for part in _split_cell(cell, separator)}
-        if any(separator in cell for cell in cells) and len(parts) <= len(cells):
-            return separator
+        if name == SPLIT[0] or {fold(cell) for cell in tables[0].columns[column]} & set(SPLIT_NAMES):
+            return column
     return None
 
 
-def _split_cell(cell: Any, separator: str) -> tuple[str, ...]:
-    if cell is None:
-        return ()
-    return tuple(part.strip() for part in str(cell).split(separator) if part.strip())
+def _no_text(table: Table) -> str:
+    guess = _longest(table)
+    say = f"--text-column {guess!r}" if guess else "--text-column"
+    raise DataError(
+        f"{table.name} has no text column that Bantam knows. Columns: {_shown(table.columns)}.\n"
+        f"Expected one of {', '.join(TEXT[:6])} ...: name the text column with {say} and the label column with "
+        "--label-column, or add a header line if there is none."
+    )
 
 
-def _rows(
-    table: Table, text: str, label: str, cells: Sequence[tuple[str, ...]], task: str, said: list[str]
-) -> tuple[Rows, list[int]]:
-    """The rows with text, and their numbers in the table."""
-    texts: list[str] = []
-    labels: list[tuple[str, ...]] = []
-    kept: list[int] = []
-    bare: list[int] = []
-    for row, value in enumerate(table.columns[text]):
-        if value is not None and not isinstance(value, str):
-            raise DataError(
-                f"{table.name}, line {table.lines[row]}: the text is {type(value).__name__} ({value!r}), "
-                f"expected a string. Is {text!r} the text column?"
-            )
-        if value is None or not value.strip():
-            continue
-        if task == "single_label" and not cells[row]:
-            bare.append(table.lines[row])
-        texts.append(value)
-        labels.append(cells[row])
-        kept.append(row)
-    if bare:
-        shown = ", ".join(map(str, bare[:5])) + (" ..." if len(bare) > 5 else "")
-        raise DataError(f"{table.name}: {len(bare):,} rows have no {label!r}, in lines {shown}. Label or remove them.")
-    dropped = len(table.lines) - len(kept)
-    if dropped:
-        said.append(f"{dropped:,} of {len(table.lines):,} rows of {table.name} have no text; they were left out.")
-    return Rows(texts, labels), kept
+def _longest(table: Table) -> str | None:
+    """The column whose cells have most words."""
+    words = {
+        name: sum(len(re.findall(r"\w+", cell)) for cell in cells[:100] if isinstance(cell, str))
+        for name, cells in table.columns.items()
+    }
+    return max(words, key=words.__getitem__, default=None)
 
 
-def _by_split_column(table: Table, rows: Rows, kept: Sequence[int]) -> dict[str, Rows]:
-    found: dict[str, tuple[list[str], list[tuple[str, ...]]]] = {}
-    for text, labels, row in zip(rows.texts, rows.labels, kept, strict=True):
-        value = table.columns[SPLIT][row]
-        part = SPLIT_NAMES.get(str(value).strip().lower())
-        if part is None:
-            raise DataError(
-                f"{table.name}, line {table.lines[row]}: the {SPLIT} is {value!r}, expected train, dev or test."
-            )
-        texts, names = found.setdefault(part, ([], []))
-        texts.append(text)
-        names.append(labels)
-    return {part: Rows(*both) for part, both in found.items()}
+def _no_label(table: Table, rest: Sequence[str], flags: Sequence[str]) -> str:
+    if len(flags) >= 2:
+        say = f"--label-columns {','.join(flags[:SHOWN])} reads the columns of 0 and 1 as a label each"
+    else:
+        say = f"name the label column with --label-column, such as --label-column {rest[0]!r}"
+    return (
+        f"{table.name} has no label column that Bantam knows. Columns: {_shown(table.columns)}.\n"
+        f"Expected one of {', '.join(LABEL[:4])} ...: {say}; --label-column '' says that the texts have no labels."
+    )
 
 
-def _in_order(labels: set[str]) -> list[str]:
-    """By name; by value if all are numbers."""
-    try:
-        return sorted(labels, key=lambda label: (int(label), label))
-    except ValueError:
-        return sorted(labels)
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
+
+
+def _shown(names: Iterable[str]) -> str:
+    return _list([str(name)[:60] for name in names])

@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from bantam.artifact import Text
 from bantam.errors import DataError
+from optimizer.data.checks import odd
 
 SPLITS = ("train", "dev", "test")
 
@@ -45,21 +46,20 @@ class Split:
     groups: tuple[str, ...] = ()
     """What ``Columns.group`` says of each row; empty if it was not asked for."""
 
-    def draw(self, rows: int | None, seed: int) -> Split:
-        """A random part of the rows, in their order; all if there are no more."""
-        if rows is None or rows >= len(self.texts):
-            return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self.texts), rows, replace=False))
-        groups = tuple(self.groups[i] for i in chosen) if self.groups else ()
-        return Split(tuple(self.texts[i] for i in chosen), self.targets[chosen], groups)
-
     @property
     def single(self) -> tuple[str, ...]:
         """The texts, where they are no pairs. Raises :class:`DataError` for pairs."""
-        found = tuple(text for text in self.texts if isinstance(text, str))
-        if len(found) < len(self.texts):
-            raise DataError(f"Got pairs, such as {self.texts[0]!r}; expected single texts.")
-        return found
+        return singles(self.texts)
+
+
+def singles(texts: Sequence[Text]) -> tuple[str, ...]:
+    """Texts that are no pairs. Raises :class:`DataError` if there are pairs among them."""
+    found = tuple(text for text in texts if isinstance(text, str))
+    if len(found) < len(texts):
+        raise DataError(
+            f"Got pairs, such as {next(t for t in texts if not isinstance(t, str))!r}; expected single texts."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,20 @@ class Dataset:
         """
         if not self.labelled:
             rows = {part: len(split.texts) for part, split in self.splits.items()}
-            targets = {part: _no_targets(task, count, len(labels)) for part, count in rows.items()}
-        elif missing := [label for label in self.labels if label not in labels]:
-            raise DataError(f"{self.name}: the classifier has no label {', '.join(map(repr, missing))}.")
+            targets = {part: no_targets(task, count, len(labels)) for part, count in rows.items()}
         elif task != self.task:
-            raise DataError(f"{self.name} is {self.task}, and the classifier does {task}.")
+            raise DataError(
+                f"{self.name} is {self.task}, and the classifier does {task}. --task {task} reads the labels so, if "
+                "they can be."
+            )
+        elif task == "regression":
+            # One output and one column: whatever they are called.
+            targets = {part: split.targets for part, split in self.splits.items()}
+        elif missing := [label for label in self.labels if label not in labels]:
+            shown = ", ".join(map(repr, missing[:5])) + (" ..." if len(missing) > 5 else "")
+            raise DataError(
+                f"{self.name}: the classifier has no label {shown}. It has: {', '.join(map(repr, labels[:10]))}."
+            )
         else:
             columns = np.array([labels.index(label) for label in self.labels])
             targets = {part: _moved(split.targets, task, columns, len(labels)) for part, split in self.splits.items()}
@@ -112,7 +121,8 @@ class Dataset:
         return replace(self, task=task, labels=labels, splits=MappingProxyType(splits), digest=digest)
 
 
-def _no_targets(task: str, rows: int, labels: int) -> np.ndarray:
+def no_targets(task: str, rows: int, labels: int) -> np.ndarray:
+    """What stands for targets where nobody knows any, see :class:`Split`."""
     if task == "multi_label":
         return np.zeros((rows, labels), dtype=np.uint8)
     return np.full(rows, np.nan, np.float32) if task == "regression" else np.full(rows, -1, np.int64)
@@ -120,8 +130,6 @@ def _no_targets(task: str, rows: int, labels: int) -> np.ndarray:
 
 def _moved(targets: np.ndarray, task: str, columns: np.ndarray, labels: int) -> np.ndarray:
     """Targets whose label ``i`` is now label ``columns[i]`` of ``labels``."""
-    if task == "regression":
-        return targets
     if task == "single_label":
         return np.asarray(columns[targets])
     moved = np.zeros((len(targets), labels), dtype=targets.dtype)
@@ -133,8 +141,20 @@ def _moved(targets: np.ndarray, task: str, columns: np.ndarray, labels: int) -> 
 class Rows:
     """Texts with the names of their labels, before the labels are numbered."""
 
-    texts: Sequence[str]
+    texts: Sequence[Text]
     labels: Sequence[tuple[str, ...]]
+    """None of them where there are values."""
+    values: Sequence[float] = ()
+    """regression: a number a row."""
+    groups: Sequence[str] = ()
+
+    def at(self, indices: Sequence[int]) -> Rows:
+        """Some of the rows, in the order of ``indices``."""
+        return Rows(*(_taken(column, indices) for column in (self.texts, self.labels, self.values, self.groups)))
+
+
+def _taken(column: Sequence[Any], indices: Sequence[int]) -> Sequence[Any]:
+    return [column[i] for i in indices] if column else ()
 
 
 def build(
@@ -150,19 +170,27 @@ def build(
     language: str | None = None,
     about: str | None = None,
 ) -> Dataset:
-    """Number the labels, check the splits, and find the texts that are in more than one.
+    """Number the labels, check the splits, and find what is odd about them.
 
-    ``labels`` fixes their order; sorted by name if it is absent. Raises :class:`DataError` if there is one label only,
-    a split has no rows, or a label has no row in a split.
+    ``labels`` fixes their order; sorted by name if it is absent. Raises :class:`DataError` if there are fewer labels
+    than the task needs, or a split has no rows.
     """
     names = tuple(
         labels if labels is not None else sorted({x for part in rows.values() for r in part.labels for x in r})
     )
-    if len(names) < 2:
+    if task in ("single_label", "multi_label") and len(names) < 2:
         found = f"one label ({names[0]!r})" if names else "no labels"
-        raise DataError(f"{name}: {found}; a classifier needs at least two. Is the label column the right one?")
-    splits = {part: Split(tuple(rows[part].texts), _targets(rows[part], names, task)) for part in SPLITS}
-    _check_labels(name, names, task, splits)
+        raise DataError(
+            f"{name}: {found}; a classifier needs at least two. Is the label column the right one? --label-column "
+            "names another."
+        )
+    for part in SPLITS:
+        if not rows[part].texts:
+            raise DataError(f"{name}: the {part} split has no rows; {', '.join(SPLITS)} all need some.")
+    splits = {
+        part: Split(tuple(rows[part].texts), _targets(rows[part], names, task), tuple(rows[part].groups))
+        for part in SPLITS
+    }
     return Dataset(
         name=name,
         task=task,
@@ -171,14 +199,20 @@ def build(
         digest=_digest(task, names, splits),
         licence=licence,
         source=source,
-        notes=(*notes, *_duplicates(splits)),
+        notes=(*notes, *odd(task, names, splits)),
         hub_id=hub_id,
         language=language,
         about=about,
+        labelled=task != "unlabelled",
+        pair=not isinstance(splits["train"].texts[0], str),
     )
 
 
 def _targets(rows: Rows, names: Sequence[str], task: str) -> np.ndarray:
+    if task == "unlabelled":
+        return no_targets(task, len(rows.texts), 0)
+    if task == "regression":
+        return np.array(rows.values, dtype=np.float32)
     index = {label: i for i, label in enumerate(names)}
     if task == "single_label":
         return np.array([index[row[0]] for row in rows.labels], dtype=np.int64)
@@ -189,45 +223,12 @@ def _targets(rows: Rows, names: Sequence[str], task: str) -> np.ndarray:
     return targets
 
 
-def _check_labels(name: str, names: Sequence[str], task: str, splits: Mapping[str, Split]) -> None:
-    for part, split in splits.items():
-        if not split.texts:
-            raise DataError(f"{name}: the {part} split has no rows; {', '.join(SPLITS)} all need some.")
-        single = task == "single_label"
-        counts = np.bincount(split.targets, minlength=len(names)) if single else split.targets.sum(axis=0)
-        missing = [repr(label) for label, count in zip(names, counts, strict=True) if count == 0]
-        if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise DataError(
-                f"{name}: no row of the {part} split has the label {', '.join(missing[:5])}{more}.\n"
-                f"Each label needs rows in {', '.join(SPLITS)}: merge or leave out rare labels, or give the data "
-                "without splits to have each label spread evenly."
-            )
-
-
 def _digest(task: str, names: Sequence[str], splits: Mapping[str, Split]) -> str:
     digest = hashlib.sha256(json.dumps([task, names]).encode())
     for part in SPLITS:
-        # JSON, so that no text can look like the border between two.
-        digest.update(json.dumps([part, splits[part].texts], ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        digest.update(np.ascontiguousarray(splits[part].targets).tobytes())
+        split = splits[part]
+        # JSON, so that no text can look like the border between two; a pair is a list in it, as no text is.
+        columns = [part, split.texts, *([split.groups] if split.groups else [])]
+        digest.update(json.dumps(columns, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        digest.update(np.ascontiguousarray(split.targets).tobytes())
     return digest.hexdigest()
-
-
-def _parts(text: Text) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else text
-
-
-def _duplicates(splits: Mapping[str, Split]) -> list[str]:
-    """One line for each pair of splits that share texts; nothing is removed."""
-    notes = []
-    for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        known = set(splits[first].texts)
-        shared = [text for text in splits[second].texts if text in known]
-        if shared:
-            example = " / ".join(each if len(each) <= 60 else each[:57] + "..." for each in _parts(shared[0]))
-            notes.append(
-                f"{len(shared):,} of {len(splits[second].texts):,} texts of {second} are also in {first}, "
-                f"for example {example!r}; they were kept."
-            )
-    return notes

@@ -1,36 +1,42 @@
-"""A data set from the Hugging Face hub."""
+"""A data set from the Hugging Face hub, or one that ``datasets`` has saved in a folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bantam.errors import DataError
+from optimizer.data.arrow import from_arrow
+from optimizer.data.assemble import build_from_tables
 from optimizer.data.bundled import BUNDLED
-from optimizer.data.columns import SPLIT_NAMES, build_from_tables
 from optimizer.data.dataset import Columns, Dataset
+from optimizer.data.names import split_of
 from optimizer.data.table import Table
 from optimizer.hub import HubError, require_hub
 
+SHORT = {
+    "glue": "nyu-mll/glue",
+    "super_glue": "aps/super_glue",
+    "superglue": "aps/super_glue",
+    "xnli": "facebook/xnli",
+    "paws": "google-research-datasets/paws",
+    "snli": "stanfordnlp/snli",
+    "multi_nli": "nyu-mll/multi_nli",
+    "anli": "facebook/anli",
+}
+"""Names that the hub once had without an owner, as papers and scripts still write them."""
+
 
 def load_hub(name: str, *, columns: Columns, seed: int) -> Dataset:
-    """Load ``owner/name``, or ``owner/name:configuration``; see :func:`optimizer.data.load_dataset`.
+    """Load ``owner/name``, ``owner/name:configuration`` or ``glue/rte``; see :func:`optimizer.data.load_dataset`.
 
     Raises :class:`DataError` if the hub is out of reach or has no such data set.
     """
-    parts = _load(name)
+    hub_id, configuration = hub_name(name)
+    parts = _load(name, hub_id, configuration)
     first = next(iter(parts.values()))
-    tables, notes = {}, []
-    for split, part in parts.items():
-        known = SPLIT_NAMES.get(split.lower())
-        table = Table(f"{name} ({split})", _columns(part), range(1, part.num_rows + 1))
-        if known is None or known in tables:
-            notes.append(f"The split {split!r} was left out.")
-        elif known != "train" and _unlabelled(table, part):
-            notes.append(f"The split {split!r} has no labels; it was left out.")
-        else:
-            tables[known] = table
-    if "train" not in tables:
-        raise DataError(f"{name} has the splits {', '.join(parts)}, but no train split.")
+    tables, notes = _tables(name, parts)
     return build_from_tables(
         name.replace("/", "--").replace(":", "--"),
         tables,
@@ -39,19 +45,46 @@ def load_hub(name: str, *, columns: Columns, seed: int) -> Dataset:
         licence=str(first.info.license or "not stated"),
         source=f"hub: {name}",
         notes=notes,
-        hub_id=name.partition(":")[0],
+        hub_id=hub_id,
     )
 
 
-def _load(name: str) -> Any:
+def hub_name(name: str) -> tuple[str, str | None]:
+    """The hub's name of a data set, and its configuration: ``glue/rte`` is ``rte`` of ``nyu-mll/glue``."""
+    hub_id, _, configuration = name.partition(":")
+    short, _, rest = hub_id.partition("/")
+    if short in SHORT:
+        return SHORT[short], configuration or rest or None
+    return hub_id, configuration or None
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` of ``datasets`` has written the folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def saved_tables(folder: Path) -> tuple[Mapping[str, Sequence[Table]], list[str]]:
+    """The tables of a folder of ``save_to_disk``, by split. Raises :class:`DataError` if it is damaged."""
+    import datasets
+    import pyarrow as pa
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+        if isinstance(loaded, datasets.Dataset):
+            return _tables(str(folder), {"train": loaded})
+        return _tables(str(folder), loaded)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as exc:
+        raise DataError(f"{folder} cannot be read as a saved data set: {exc}") from exc
+
+
+def _load(name: str, hub_id: str, configuration: str | None) -> Any:
     import datasets
 
-    hub_id, _, configuration = name.partition(":")
     offline = bool(datasets.config.HF_HUB_OFFLINE)
     try:
         if not offline:
             require_hub()
-        return datasets.load_dataset(hub_id, configuration or None)
+        return datasets.load_dataset(hub_id, configuration)
     except datasets.exceptions.DatasetNotFoundError as exc:
         raise DataError(
             f"Unknown data {name!r}: no local file, and the hub has no data set of that name (or it is private).\n"
@@ -68,32 +101,36 @@ def _load(name: str) -> Any:
         raise DataError(f"The hub data set {name} cannot be loaded: {exc}") from exc
 
 
-def _columns(part: Any) -> dict[str, list[Any]]:
-    """The columns as lists, images and the like left out; numbers that stand for classes become the classes' names."""
+def _tables(name: str, parts: Mapping[str, Any]) -> tuple[dict[str, list[Table]], list[str]]:
+    tables: dict[str, list[Table]] = {}
+    notes = []
+    for split, part in parts.items():
+        known = split_of(split)
+        if known is None or known in tables:
+            notes.append(f"The split {split!r} was left out.")
+            continue
+        part, without = _decided(part)
+        if without:
+            notes.append(f"{without:,} rows of {split!r} have no label (-1); they were left out.")
+        tables[known] = [from_arrow(f"{name} ({split})", part.with_format("arrow")[:])]
+    if "train" not in tables:
+        raise DataError(f"{name} has the splits {', '.join(parts)}, but no train split.")
+    return tables, notes
+
+
+def _decided(part: Any) -> tuple[Any, int]:
+    """The columns that may be read, and of the rows those with a label, if some have none: raters did not agree."""
     import datasets
 
-    return {
-        column: _named(list(part[column]), feature)
+    kept = [
+        column
         for column, feature in part.features.items()
         if isinstance(getattr(feature, "feature", feature), (datasets.Value, datasets.ClassLabel))
-    }
-
-
-def _named(cells: list[Any], feature: Any) -> list[Any]:
-    import datasets
-
-    inner = getattr(feature, "feature", feature)
-    if not isinstance(inner, datasets.ClassLabel):
-        return cells
-    names = inner.names
-    if inner is feature:
-        # -1 is the hub's word for a label that is kept secret.
-        return [None if cell is None or cell < 0 else names[cell] for cell in cells]
-    return [[names[i] for i in cell] for cell in cells]
-
-
-def _unlabelled(table: Table, part: Any) -> bool:
-    import datasets
-
-    classes = [name for name, feature in part.features.items() if isinstance(feature, datasets.ClassLabel)]
-    return any(all(cell is None for cell in table.columns[name]) for name in classes)
+    ]
+    part = part.select_columns(kept)
+    classes = [column for column in kept if isinstance(part.features[column], datasets.ClassLabel)]
+    if len(classes) != 1:
+        return part, 0
+    known = [i for i, label in enumerate(part[classes[0]]) if label is not None and label >= 0]
+    some = 0 < len(known) < part.num_rows
+    return (part.select(known), part.num_rows - len(known)) if some else (part, 0)

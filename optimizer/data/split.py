@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from bantam.artifact import Text
 from optimizer.data.dataset import Rows
 
 FRACTIONS = {"train": 0.6, "test": 0.3, "dev": 0.1}
@@ -25,23 +26,21 @@ def fill_splits(given: Mapping[str, Rows], *, seed: int) -> tuple[dict[str, Rows
     made = _split(given["train"], {name: FRACTIONS[name] / total for name in parts}, seed)
     shares = ", ".join(f"{FRACTIONS[name] / total:.0%} {name}" for name in parts)
     which = "No splits were given" if len(missing) == 2 else f"No {missing[0]} split was given"
-    return {**given, **made}, [f"{which}: the rows of train were divided into {shares}; stratified, seed {seed}."]
+    how = "stratified, seed" if any(given["train"].labels) else "by chance, seed"
+    return {**given, **made}, [f"{which}: the rows of train were divided into {shares}; {how} {seed}."]
 
 
 def _split(rows: Rows, fractions: Mapping[str, float], seed: int) -> dict[str, Rows]:
-    first_seen: dict[str, int] = {}
+    first_seen: dict[Text, int] = {}
     group = [first_seen.setdefault(text, len(first_seen)) for text in rows.texts]
     labels: list[set[str]] = [set() for _ in first_seen]
-    for g, found in zip(group, rows.labels, strict=True):
+    for g, found in zip(group, rows.labels, strict=False):  # no labels: numbers are not spread
         labels[g].update(found)
     part_of = stratify([tuple(sorted(found)) for found in labels], tuple(fractions.values()), seed=seed)
     chosen: list[list[int]] = [[] for _ in fractions]
     for row, g in enumerate(group):
         chosen[part_of[g]].append(row)
-    return {
-        name: Rows([rows.texts[i] for i in indices], [rows.labels[i] for i in indices])
-        for name, indices in zip(fractions, chosen, strict=True)
-    }
+    return {name: rows.at(indices) for name, indices in zip(fractions, chosen, strict=True)}
 
 
 def stratify(labels: Sequence[tuple[str, ...]], fractions: Sequence[float], *, seed: int) -> list[int]:

@@ -22,7 +22,7 @@ from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.sparsity import sparsity_callbacks
 from optimizer.training.trainer import metrics, train, trained
 
-REVISION = 1
+REVISION = 2
 """Raised when the same config gives another student, here or in what all trainings share."""
 
 

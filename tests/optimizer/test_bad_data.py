@@ -42,24 +42,31 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "no text column": ("d.csv", b"words,label\nhi,a\n", r"no text column that Bantam knows\. Columns: words, label"),
     "not UTF-8": ("d.csv", b"text,label\nhi,a\ncaf\xe9,b\n", r"line 3: not UTF-8 \(byte 0xe9\)"),
     "one class": ("d.csv", b"text,label\n" + b"".join(b"t%d,a\n" % i for i in range(9)), r"one label \('a'\)"),
-    "no label in a row": ("d.csv", b"text,label\nhi,a\nho,\nhu,b\n", r"1 rows have no 'label', in lines 3"),
+    "no label in a row": (
+        "d.csv",
+        b"text,label\nhi,a\nho,\nhu,b\n",
+        r"1 rows have no 'label': .*d\.csv, line 3\. Label or",
+    ),
     "too many fields": ("d.csv", b"text,label\nhi, you,a\n", r"line 2: 3 fields, but the header has 2"),
     "open quote": ("d.csv", b'text,label\n"hi,a\n', r"line 2: .*Is a quote left open"),
     "same name twice": ("d.csv", b"text,text\nhi,a\n", r"two columns have the same name"),
-    "unknown suffix": ("d.xlsx", b"PK", r"cannot read '\.xlsx'\. Known: \.csv, \.tsv"),
+    "unknown suffix": ("d.xlsx", b"PK", r"cannot read '\.xlsx'\. Save the sheet as CSV \(UTF-8\)"),
     "not JSON": ("d.jsonl", b'{"text": "a", "label": 1}\n{oops\n', r"line 2: not JSON"),
-    "no object": ("d.jsonl", b"[1]\n", r"line 1: list, expected an object"),
+    "no object": ("d.jsonl", b"[1]\n[2]\n", r"line 1: list, expected an object"),
     "mixed labels": (
         "d.jsonl",
         b'{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n',
         r"mixes types.*line 2: 'x'",
     ),
     "number as text": ("d.jsonl", b'{"text": 7, "label": "x"}\n', r"line 1: the text is int \(7\)"),
-    "quantity": ("d.jsonl", b'{"text": "a", "label": 0.5}\n', r"line 1: the label 0\.5 is a fraction"),
     "object as label": ("d.jsonl", b'{"text": "a", "label": {"b": 1}}\n', r"line 1: the label is \{'b': 1\}"),
     "nothing as label": ("d.jsonl", b'{"text": "a", "labels": ["b", null]}\n', r"line 1: the label is \['b', None\]"),
     "no Parquet": ("d.parquet", b"PAR0", r"cannot be read as Parquet"),
-    "broken list": ("d.csv", b'text,label\na,"[x"\nb,"[y, ]]"\n', r"line 3: .* is not a list of labels"),
+    "some lists": (
+        "d.csv",
+        b'text,label\na,"[""x""]"\nb,"[y, ]"\n',
+        r"mixes types.*line 2.*list.*line 3: '\[y, \]' \(str\)",
+    ),
 }
 
 
@@ -69,14 +76,6 @@ def test_unusable_file(tmp_path: Path, case: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_dataset(str(tmp_path / name))
-
-
-def test_label_missing_from_a_split(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "train.jsonl", rows(30))
-    write_jsonl(tmp_path / "dev.jsonl", rows(9))
-    write_jsonl(tmp_path / "test.jsonl", [row for row in rows(30) if row["label"] == "ham"])
-    with pytest.raises(DataError, match=r"no row of the test split has the label 'spam'"):
-        load_dataset(str(tmp_path))
 
 
 def test_folder_without_train(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""A label cell without what its format added: lists written as text, numbers written in several ways, spaces around."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+from optimizer.data.rows import whole
+
+Cell = str | int | float | bool | tuple[Any, ...] | None
+"""None: nothing there. A tuple: a list of labels."""
+NUMBER = re.compile(r"-?(0|[1-9]\d*|(?=[.,]))([.,]\d+)?([eE][+-]?\d+)?")
+NUMPY_NUMBERS = re.compile(r"\[\s*-?\d+(\.\d*)?(\s+-?\d+(\.\d*)?)*\s*\]")
+NUMPY_STRINGS = re.compile(r"""\[\s*('[^']*'|"[^"]*")(\s+('[^']*'|"[^"]*"))+\s*\]""")
+
+
+class NotALabelError(Exception):
+    """A cell that can be no label, such as an object; whoever knows its line says so to the user."""
+
+
+def clean(cell: Any) -> Cell:
+    """The cell as a name, a number, a tuple for a list, or None. Raises :class:`NotALabelError` for anything else."""
+    if cell is None or cell != cell:
+        return None
+    if isinstance(cell, str):
+        stripped = cell.strip()
+        if stripped.startswith("[") and stripped.endswith("]"):
+            found = _list(stripped)
+            return stripped if found is None else clean(found)
+        return whole(stripped) if stripped else None
+    if isinstance(cell, (list, tuple)):
+        inner = tuple(clean(each) for each in cell)
+        if any(each is None or isinstance(each, tuple) for each in inner):
+            raise NotALabelError
+        return inner
+    if isinstance(cell, (bool, int, float)):
+        return cell
+    raise NotALabelError
+
+
+def _list(text: str) -> list[Any] | None:
+    """The list that a text is; None if it is a name in brackets, such as ``[SPAM]``."""
+    if NUMPY_NUMBERS.fullmatch(text):
+        return [float(part) if "." in part else int(part) for part in text[1:-1].split()]
+    if NUMPY_STRINGS.fullmatch(text):
+        # Python would join the strings of numpy's notation to one.
+        return [one or other for one, other in re.findall(r"""'([^']*)'|"([^"]*)\"""", text)]
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list):
+            return found
+    return None
+
+
+def number(cell: Cell) -> float | None:
+    """The number that a cell is, also with a decimal comma; None for a name, a code such as ``007``, or a list."""
+    if cell is None or isinstance(cell, (bool, tuple)):
+        return None
+    if isinstance(cell, str):
+        return float(cell.replace(",", ".")) if NUMBER.fullmatch(cell) else None
+    return float(cell)
+
+
+def name(cell: Cell) -> str:
+    """What a class is called: whole numbers without a point."""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell)

@@ -1,0 +1,79 @@
+"""What is odd about a data set's rows, said and not mended: one line for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bantam.artifact import Text
+
+if TYPE_CHECKING:
+    from optimizer.data.dataset import Split
+
+FEW = 5
+"""Fewer rows of a label in train than this teach nothing that can be relied upon."""
+SHOWN = 5
+
+
+def odd(task: str, names: Sequence[str], splits: Mapping[str, Split]) -> Iterator[str]:
+    """Lines for the user: labels with few or no rows, texts in two splits, texts with two labels."""
+    if task in ("single_label", "multi_label"):
+        yield from _rare(task, names, splits)
+    yield from _duplicates(splits)
+    if task != "unlabelled":
+        yield from _contradictions(splits)
+
+
+def _rare(task: str, names: Sequence[str], splits: Mapping[str, Split]) -> Iterator[str]:
+    counts = {part: _counts(task, len(names), split.targets) for part, split in splits.items()}
+    few = [(name, int(count)) for name, count in zip(names, counts["train"], strict=True) if count < FEW]
+    if few:
+        shown = [f"{name!r} ({count})" for name, count in few]
+        yield f"Labels with fewer than {FEW} rows in train, which can hardly be learned: {_some(shown)}."
+    for part in ("dev", "test"):
+        none = [repr(name) for name, count in zip(names, counts[part], strict=True) if count == 0]
+        if none:
+            yield f"No row of {part} has the label {_some(none)}: quality on {part} says nothing of it."
+
+
+def _counts(task: str, labels: int, targets: np.ndarray) -> np.ndarray:
+    return np.asarray(np.bincount(targets, minlength=labels) if task == "single_label" else targets.sum(axis=0))
+
+
+def _some(shown: Sequence[str]) -> str:
+    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN:,} more" if len(shown) > SHOWN else "")
+
+
+def _duplicates(splits: Mapping[str, Split]) -> Iterator[str]:
+    """One line for each pair of splits that share texts; nothing is removed."""
+    for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        known = set(splits[first].texts)
+        shared = [text for text in splits[second].texts if text in known]
+        if shared:
+            yield (
+                f"{len(shared):,} of {len(splits[second].texts):,} texts of {second} are also in {first}, "
+                f"for example {_short(shared[0])!r}; they were kept."
+            )
+
+
+def _contradictions(splits: Mapping[str, Split]) -> Iterator[str]:
+    """A line on texts that have one label here and another there."""
+    first: dict[Text, object] = {}
+    against: dict[Text, None] = {}
+    for split in splits.values():
+        rows = split.targets.tolist() if split.targets.ndim == 1 else [row.tobytes() for row in split.targets]
+        for text, target in zip(split.texts, rows, strict=True):
+            if first.setdefault(text, target) != target:
+                against[text] = None
+    if against:
+        yield (
+            f"{len(against):,} texts are there with different labels, for example {_short(next(iter(against)))!r}: no "
+            "model can be right on all of their rows; they were kept."
+        )
+
+
+def _short(text: Text) -> str:
+    parts = (text,) if isinstance(text, str) else text
+    return " / ".join(each if len(each) <= 60 else each[:57] + "..." for each in parts)

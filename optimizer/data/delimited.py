@@ -1,0 +1,150 @@
+"""CSV, TSV and their kin: which delimiter, and whether quotes are part of the texts."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bantam.errors import DataError
+from optimizer.data.table import Table
+from optimizer.data.text_file import text_of
+
+DELIMITERS = ",;\t|"
+NONE = "\x1f"
+"""Delimiter of a file of one column: ASCII's unit separator, which no text has."""
+
+
+def read_delimited(path: Path) -> Table:
+    """Read a table with a header. Raises :class:`DataError` for a row that does not fit the header."""
+    csv.field_size_limit(2**31 - 1)
+    with text_of(path) as file:
+        sample = list(itertools.islice(file, 200))
+    delimiter = _delimiter(sample)
+    # text/tab-separated-values knows no quotes: a text may begin with one.
+    plain = delimiter == "\t" and not _quoted_by_rule(path)
+    style: dict[str, Any] = {
+        "delimiter": delimiter,
+        "quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        "skipinitialspace": bool(sample) and sample[0].count(delimiter) == sample[0].count(delimiter + " ") > 0,
+        "strict": True,
+    }
+    with text_of(path) as file:
+        return _columns(path, csv.reader(file, **style), delimiter)
+
+
+def looks_delimited(path: Path) -> int:
+    """How many tabs each line of a file has, if it is the same number for all; else 0."""
+    with text_of(path) as file:
+        counts = {line.count("\t") for line in file if line.strip()}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def _delimiter(sample: Sequence[str]) -> str:
+    """The one by which most rows are as long as the header; spreadsheets of half of Europe write semicolons."""
+    best = max(DELIMITERS, key=lambda mark: _fit(sample, mark))
+    return best if _fit(sample, best)[0] > 0 else NONE
+
+
+def _fit(sample: Sequence[str], mark: str) -> tuple[float, int]:
+    quoting: Any = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
+    widths = [len(row) for row in csv.reader(sample, delimiter=mark, quoting=quoting) if row]
+    if not widths or widths[0] < 2:
+        return 0.0, 0
+    return widths.count(widths[0]) / len(widths), widths[0]
+
+
+def _columns(path: Path, reader: Any, delimiter: str) -> Table:
+    columns: list[list[str]] = []
+    lines = array("q")
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        columns = [[] for _ in header]
+        appends = [column.append for column in columns]
+        before = reader.line_num
+        for row in reader:
+            if len(row) != len(header):
+                row = _fitted(row, len(header), f"{path}, line {before + 1}", delimiter)
+            if row:
+                for append, cell in zip(appends, row, strict=True):
+                    append(cell)
+                lines.append(before + 1)
+            before = reader.line_num
+    except csv.Error as exc:
+        raise DataError(f"{path}, line {reader.line_num}: {exc}. Is a quote left open?") from exc
+    named = [name for name in header if name]
+    if len(set(named)) < len(named):
+        raise DataError(f"{path}: two columns have the same name. Columns: {', '.join(header)}.")
+    by_name = {name: column for name, column in zip(header, columns, strict=True) if name}
+    return Table(str(path), by_name, lines, tuple(_unnamed(path, header, columns)))
+
+
+def _fitted(row: list[str], width: int, where: str, delimiter: str) -> list[str]:
+    """The row as long as the header: cells that are missing are empty, empty ones beyond it are cut off."""
+    if any(cell.strip() for cell in row[width:]):
+        raise DataError(
+            f"{where}: {len(row)} fields, but the header has {width}. "
+            f"Quote a text that has {'a tab' if delimiter == chr(9) else repr(delimiter)} in it, or use JSONL."
+        )
+    return [*row[:width], *[""] * (width - len(row))] if row else []
+
+
+def _unnamed(path: Path, header: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A line on cells below an empty name; the first column may be without one, as pandas writes its index."""
+    bare = [column for name, column in list(zip(header, columns, strict=True))[1:] if not name]
+    filled = sum(any(cell.strip() for cell in cells) for cells in zip(*bare, strict=True))
+    if filled:
+        yield (
+            f"{path}: {filled:,} rows have something in a column without a name; it was left out. Is a text with a "
+            "delimiter in it not quoted?"
+        )
+
+
+def _quoted_by_rule(path: Path) -> bool:
+    """Whether the quotes of a tab-separated file are a CSV writer's, rather than the texts' own.
+
+    They are if every field that begins with a quote is well-formed, and something shows that a writer put them there:
+    quotes inside are doubled, a tab or line break is inside, all cells of a column are quoted, or all cells with a
+    comma and no others, as Excel does.
+    """
+    with text_of(path) as file:
+        if not any(line.startswith('"') or '\t"' in line for line in file):
+            return False
+    shown = False
+    with text_of(path) as file:
+        seen: list[str] = []
+        rows = csv.reader(_remembered(file, seen), delimiter="\t", strict=True)
+        whole: list[bool] | None = None
+        by_comma = True
+        try:
+            for row in rows:
+                raw = "".join(seen)
+                seen.clear()
+                quoted = [_quoted(cell) in raw for cell in row]
+                if any("\t" in cell and "\n" in cell for cell in row):
+                    return False  # two lines with a lone quote each
+                shown = shown or any(
+                    is_so and set(cell) & set('"\t\n') for is_so, cell in zip(quoted, row, strict=True)
+                )
+                by_comma = by_comma and all(
+                    is_so == bool(set(cell) & set(',"\t\n')) for is_so, cell in zip(quoted, row, strict=True)
+                )
+                # The header is quoted by some writers, and not by others.
+                before = [True] * len(row) if whole is None or rows.line_num == 1 else whole
+                whole = [a and b for a, b in zip(before, quoted, strict=False)] if rows.line_num > 1 else before
+        except csv.Error:
+            return False
+    return shown or by_comma or any(whole or ())
+
+
+def _remembered(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
+    for line in lines:
+        seen.append(line)
+        yield line
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'

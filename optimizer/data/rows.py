@@ -1,0 +1,213 @@
+"""The rows of tables, by split, with texts that are checked and labels still as they are in the file."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bantam.artifact import Text
+from bantam.errors import DataError
+from optimizer.data.columns import Roles
+from optimizer.data.names import LABEL, SPLIT_NAMES, fold
+from optimizer.data.table import Table
+
+NO_GROUP = "(none)"
+
+
+@dataclass
+class RawRows:
+    """Texts, label cells as they are in the file, and groups, of one split."""
+
+    texts: list[Text] = field(default_factory=list)
+    cells: list[Any] = field(default_factory=list)
+    """One a row; a tuple of one a label where each label has a column."""
+    groups: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    _table: array[int] = field(default_factory=lambda: array("H"))
+    _row: array[int] = field(default_factory=lambda: array("q"))
+
+    def origin(self, table: Table, row: int) -> None:
+        """Say where the next row is from."""
+        if not self.tables or self.tables[-1] is not table:
+            self.tables.append(table)
+        self._table.append(len(self.tables) - 1)
+        self._row.append(row)
+
+    def where(self, i: int) -> str:
+        """File and line of a row, for messages."""
+        return self.tables[self._table[i]].where(self._row[i])
+
+
+def gather(tables: Mapping[str, Sequence[Table]], roles: Roles) -> tuple[dict[str, RawRows], list[str]]:
+    """The rows by split, and notes on what was left out: rows without text, and headers in the middle of a file.
+
+    Raises :class:`DataError` for a text that is none, a split that is not known, or a table that lacks a column.
+    """
+    found: dict[str, RawRows] = {}
+    notes: list[str] = []
+    for part, several in tables.items():
+        for table in several:
+            _require(table, [name for name in (roles.text, roles.pair, roles.group) if name is not None])
+            notes += [*table.notes, *_gather(table, part, roles, found)]
+    return found, notes
+
+
+def _require(table: Table, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in table.columns:
+            shown = ", ".join(list(table.columns)[:12])
+            raise DataError(f"{table.name} has no column {name!r}, which the train split has. Columns: {shown}.")
+
+
+def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) -> list[str]:
+    text = [TextColumn(table, name) for name in (roles.text, roles.pair) if name is not None]
+    cells = _cells(table, roles)
+    groups = table.columns[roles.group] if roles.group is not None else ()
+    splits = table.columns[roles.split] if roles.split is not None else None
+    is_header = _header_test(table, roles)
+    bare = headers = 0
+    for row in range(len(table.lines)):
+        parts = [column(row) for column in text]
+        if not all(parts):
+            bare += 1
+            continue
+        if is_header(row):
+            headers += 1
+            continue
+        rows = found.setdefault(part if splits is None else _part(table, row, splits[row]), RawRows())
+        rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
+        rows.cells.append(cells(row))
+        if groups:
+            rows.groups.append(_group(groups[row]))
+        rows.origin(table, row)
+    total = f"of {len(table.lines):,} rows of {table.name}"
+    notes = [f"{bare:,} {total} have no text; they were left out."] if bare else []
+    if headers:
+        notes.append(f"{headers:,} {total} repeat the header, as joined files do; they were left out.")
+    broken = sum(column.broken for column in text)
+    if broken:
+        first = min(column.first_broken for column in text if column.broken)
+        notes.append(
+            f"{broken:,} texts of {table.name} have half a character (a lone surrogate), the first in line "
+            f"{table.lines[first]}; it was replaced by U+FFFD."
+        )
+    return notes
+
+
+class TextColumn:
+    """Reads a text column; counts what was mended."""
+
+    def __init__(self, table: Table, name: str) -> None:
+        """``name`` is a column of the table."""
+        self._table, self._name, self._cells = table, name, table.columns[name]
+        self.broken = 0
+        self.first_broken = -1
+
+    def __call__(self, row: int) -> str:
+        """The text, or an empty one if there is nothing but spaces."""
+        cell = self._cells[row]
+        if cell is None or cell != cell:
+            return ""
+        if not isinstance(cell, str):
+            raise DataError(
+                f"{self._table.where(row)}: the text is {type(cell).__name__} ({str(cell)[:60]}), "
+                f"expected a string. Is {self._name!r} the text column? --text-column names another."
+            )
+        if not cell or cell.isspace():
+            return ""
+        try:
+            cell.encode()
+        except UnicodeEncodeError:
+            self.first_broken = row if self.broken == 0 else self.first_broken
+            self.broken += 1
+            return whole(cell)
+        return cell
+
+
+def texts_of(table: Table, text: str, pair: str | None) -> list[Text]:
+    """The texts of a table without spaces around, no empty ones. Raises :class:`DataError` for one that is none."""
+    first = TextColumn(table, text)
+    second = None if pair is None else TextColumn(table, pair)
+    found: list[Text] = []
+    for row in range(len(table.lines)):
+        one, other = first(row).strip(), "" if second is None else second(row).strip()
+        if second is None and one:
+            found.append(one)
+        elif one and other:
+            found.append((one, other))
+    return found
+
+
+def whole(text: str) -> str:
+    """The text with pairs of surrogates put together, and lone ones replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _cells(table: Table, roles: Roles) -> Callable[[int], Any]:
+    """What the label columns have in a row; None where the table lacks them."""
+    columns = [table.columns.get(name) for name in roles.label_columns]
+    present = [column for column in columns if column is not None]
+    if len(present) < len(columns) or not columns:
+        return lambda row: None
+    if roles.label is not None:
+        only = present[0]
+        return lambda row: only[row]
+    return lambda row: tuple(column[row] for column in present)
+
+
+def _header_test(table: Table, roles: Roles) -> Callable[[int], bool]:
+    """Whether a row has names of columns where its text and label should be."""
+    texts = table.columns[roles.text]
+    name = fold(roles.text)
+    labels = [table.columns[column] for column in roles.label_columns if column in table.columns]
+    known = {fold(column) for column in roles.label_columns} | set(LABEL)
+
+    def is_header(row: int) -> bool:
+        text = texts[row]
+        if len(text) > len(roles.text) + 8 or fold(text) != name:
+            return False
+        return all(isinstance(column[row], str) and fold(column[row]) in known for column in labels)
+
+    return is_header if labels else lambda row: False
+
+
+def _part(table: Table, row: int, value: Any) -> str:
+    part = SPLIT_NAMES.get(fold(value))
+    if part is None:
+        raise DataError(f"{table.where(row)}: the split is {str(value)[:60]!r}, expected train, dev or test.")
+    return part
+
+
+def _group(cell: Any) -> str:
+    missing = cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+    return NO_GROUP if missing else whole(str(cell).strip())
+
+
+def without_hidden(parts: dict[str, RawRows]) -> tuple[dict[str, RawRows], list[str]]:
+    """Leave out dev or test if no row of it has a label, while train has some: they are kept secret."""
+    train = parts.get("train")
+    if train is None or _hidden(train, train):
+        return parts, []
+    secret = [part for part, rows in parts.items() if part != "train" and _hidden(rows, train)]
+    notes = [f"The split {part!r} has no labels; it was left out." for part in secret]
+    return {part: rows for part, rows in parts.items() if part not in secret}, notes
+
+
+def _hidden(rows: RawRows, train: RawRows) -> bool:
+    """Whether no cell is a label; -1 is one where train has it beside others."""
+    signs = {_sign(cell) for cell in rows.cells}
+    if signs <= {None}:
+        return True
+    return rows is not train and signs <= {None, "-1"} and "-1" not in {_sign(cell) for cell in train.cells}
+
+
+def _sign(cell: Any) -> str | None:
+    """None for nothing, "-1" for what stands for a secret, anything else as "label"."""
+    if isinstance(cell, tuple):
+        signs = {_sign(each) for each in cell}
+        return signs.pop() if len(signs) == 1 else "label"
+    if cell is None or cell != cell or (isinstance(cell, str) and not cell.strip()):
+        return None
+    return "-1" if str(cell).strip() in ("-1", "-1.0") else "label"

@@ -1,0 +1,93 @@
+"""A file's text, whatever it is encoded in or compressed with, as far as that is evident."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import lzma
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bantam.errors import DataError
+
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    # Before UTF-16, whose mark it begins with.
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SAMPLE = 1 << 16
+
+
+def kind(path: Path) -> str:
+    """The suffix that says the format, in lower case: ``.csv`` of ``data.CSV.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def stem(path: Path) -> str:
+    """The name without the suffixes that say format and compression."""
+    inner = path.stem if path.suffix.lower() in COMPRESSED else path.name
+    return Path(inner).stem
+
+
+@contextlib.contextmanager
+def text_of(path: Path) -> Iterator[IO[str]]:
+    """Open a file as text; line breaks stay as they are.
+
+    UTF-8, or UTF-16 and UTF-32 where a byte order mark or zero bytes show them. Raises :class:`DataError`, also while
+    it is read, if it is none of these, or damaged.
+    """
+    encoding = _encoding(path)
+    try:
+        with _open(path, "rt", encoding=encoding, newline="") as file:
+            yield file
+    except UnicodeError as exc:
+        raise DataError(_not_decoded(path, encoding)) from exc
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as exc:
+        raise DataError(f"{path} is damaged or cut off: {exc}.") from exc
+
+
+def _open(path: Path, mode: str, **how: Any) -> IO[Any]:
+    opened: IO[Any] = COMPRESSED.get(path.suffix.lower(), open)(path, mode, **how)
+    return opened
+
+
+def _encoding(path: Path) -> str:
+    try:
+        with _open(path, "rb") as file:
+            sample = file.read(SAMPLE)
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as exc:
+        raise DataError(f"{path} is damaged or cut off: {exc}.") from exc
+    for mark, encoding in MARKS.items():
+        if sample.startswith(mark):
+            return encoding
+    # No text has zero bytes in UTF-8; in UTF-16 every line break has one.
+    high, low = sample[0::2].count(0), sample[1::2].count(0)
+    if max(high, low) <= 10 * min(high, low):
+        if high:
+            raise DataError(f"{path} has zero bytes and is no text. Save it as UTF-8.")
+        return "utf-8"
+    return "utf-16-le" if low > high else "utf-16-be"
+
+
+def _not_decoded(path: Path, encoding: str) -> str:
+    if not encoding.startswith("utf-8"):
+        return f"{path}: not {encoding.upper()}, which its first bytes promise. Save the file as UTF-8."
+    with _open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as exc:
+                return (
+                    f"{path}, line {number}: not UTF-8 (byte 0x{line[exc.start]:02x}). Save the file as UTF-8, "
+                    f"for example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
+                )
+    return f"{path} is not UTF-8. Save the file as UTF-8."
