@@ -7,7 +7,9 @@ model's type, its own code is taken; where not, that is an error.
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from transformers import logging as transformers_logging
 
 from bantam.errors import ModelError, UserError
 from optimizer.load import guard
-from optimizer.load.folder import read_config
+from optimizer.load.folder import CONFIG, read_config
 from optimizer.load.head import fit, label_names, read_head
 from optimizer.load.weights import WRAPPERS, shapes, wrapper
 
@@ -84,8 +86,10 @@ def load_config(folder: Path) -> PreTrainedConfig:
         raw |= _named(label_names(raw))
         raw.pop("num_labels", None)
     raw.pop("auto_map", None)
-    with reading(folder, "a classifier"):
-        config: PreTrainedConfig = AutoConfig.for_model(**raw)
+    with reading(folder, "a classifier"), tempfile.TemporaryDirectory() as mended:
+        path = Path(mended) / CONFIG
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     return config
 
 
