@@ -11,8 +11,18 @@ ALL =
 NAME =
 PORT =
 ARGS =
-PYTHON ?= python3.11
 TORCH_INDEX ?=
+
+# $(call find-python,NAMES,NEWEST): the first that runs and is Python 3.11 to 3.NEWEST.
+find-python = $(shell for name in $(1); do "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(2)))' \
+  2>/dev/null && echo "$$name" && break; done)
+ifndef PYTHON
+PYTHON := $(call find-python,python3.11 python3.12 python3.13 python3,13)
+endif
+ifndef SERVING_PYTHON
+# What runs inside Triton needs numpy below 2, which has no build for 3.13.
+SERVING_PYTHON := $(call find-python,$(PYTHON) python3.12 python3.11,12)
+endif
 
 VENV := .venv
 SERVING := .venv-serving
@@ -46,7 +56,8 @@ help: ## List the targets and the variables
 	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
 	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
 	  'ARGS=$(ARGS)' 'more for the command: make load-test ARGS="--help", make test ARGS="-k data"' \
-	  'PYTHON=$(PYTHON)' 'the Python 3.11 that the environments are made from' \
+	  'PYTHON=$(PYTHON)' 'the Python, 3.11 to 3.13, that the environments are made from' \
+	  'SERVING_PYTHON=$(SERVING_PYTHON)' 'the Python, 3.11 or 3.12, of what runs inside Triton' \
 	  'TORCH_INDEX=$(TORCH_INDEX)' 'package index to take PyTorch from, if the usual one has no build for TARGET'
 
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
@@ -105,14 +116,15 @@ PINFILES = pyproject.toml constraints.txt constraints-serving.txt $(if $(filter 
 HINT = { echo "Set-up stopped: pip could not install the packages above. Expected: a package index within reach (or a\
  mirror named in pip's configuration) and 4 GB of disk. Mend that and run make again; it goes on by itself." >&2; exit 1; }
 
-# $(call begin,ENVIRONMENT): leaves an environment with pip, marked unfinished.
+# $(call begin,ENVIRONMENT,VARIABLE,PYTHON,NEWEST): leaves an environment of PYTHON with pip, marked unfinished.
 define begin
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	  echo "Bantam is set up on Python 3.11; found: $$("$(PYTHON)" --version 2>&1 || echo none)." >&2; \
-	  echo "Install it (Debian 12, Ubuntu: apt install python3.11 python3.11-venv) or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(3)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(4)))' 2>/dev/null || { \
+	  echo "$(1) is made from Python 3.11 to 3.$(4); found: $$("$(or $(3),python3)" --version 2>&1 || echo none)." >&2; \
+	  echo "Install one (Debian 12: apt install python3.11 python3.11-venv; Ubuntu 24.04: apt install python3.12 python3.12-venv)\
+ or say where it is: make $(2)=/path/to/python3.12" >&2; exit 1; }
 	@if [ ! -x $(1)/bin/pip ] || [ -e $(1)/.unfinished ] || [ -n "$(filter-out %/.ready-$(TARGET),$(wildcard $(1)/.ready-*))" ]; then \
-	  echo "set-up: $(1) on $$("$(PYTHON)" --version 2>&1)"; \
-	  rm -rf $(1) && mkdir $(1) && touch $(1)/.unfinished && "$(PYTHON)" -m venv $(1) || exit 1; fi
+	  echo "set-up: $(1) on $$("$(3)" --version 2>&1)"; \
+	  rm -rf $(1) && mkdir $(1) && touch $(1)/.unfinished && "$(3)" -m venv $(1) || exit 1; fi
 	@touch $(1)/.unfinished
 endef
 # $(call end,ENVIRONMENT)
@@ -122,7 +134,7 @@ endef
 
 $(VENV)/.ready-$(TARGET): $(PINFILES)
 	@case '$(TARGET)' in cpu|gpu) ;; *) echo "TARGET is '$(TARGET)'; expected cpu or gpu." >&2; exit 1;; esac
-	$(call begin,$(VENV))
+	$(call begin,$(VENV),PYTHON,$(PYTHON),13)
 	@echo "set-up: PyTorch for $(TARGET)"
 	@$(INSTALL_TORCH) || $(HINT)
 	@echo "set-up: optimizer, client and tools"
@@ -143,10 +155,10 @@ endif
 
 # The serving environment's pins are all that is in it. onnxruntime and onnxruntime-gpu are one module: never both.
 $(SERVING)/.ready-$(TARGET): $(PINFILES)
-	$(call begin,$(SERVING))
+	$(call begin,$(SERVING),SERVING_PYTHON,$(SERVING_PYTHON),12)
 	@echo "set-up: Triton and the inference engines"
 	@$(INSTALL_SERVING) || $(HINT)
-	@"$(PYTHON)" -m serving.inline.build $(SERVING)
+	@"$(SERVING_PYTHON)" -m serving.inline.build $(SERVING)
 	$(call end,$(SERVING))
 
 PIP_SERVING = $(SERVING)/bin/pip install $(PIP_FLAGS)

@@ -100,3 +100,11 @@ class UnavailableError(ClientError):
 
 class TimeoutExceeded(ClientError):
     """The server did not answer within the time allowed."""
+
+
+def reason(exc: BaseException, most: int = 200) -> str:
+    """What another library's exception says, in one line of at most ``most`` characters: its first cause's words."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    lines = str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {lines[0]}"[:most] if lines else type(exc).__name__

@@ -40,11 +40,23 @@ class StageConfig(Config):
         return fields | {"parent": digests[self.parent] if self.parent else None}
 
 
-class TrainingConfig(StageConfig):
-    """How a model is trained: AdamW, warm-up and linear decay, batches of like lengths, early stopping on dev."""
+class CheckpointConfig(StageConfig):
+    """What stages share that may start from a checkpoint."""
 
     model: str | None = None
     """Start from this checkpoint (a short name, hub id or folder) instead of the run's."""
+    max_length: int = Field(512, ge=8)
+
+
+class AdoptConfig(CheckpointConfig):
+    """A checkpoint's trained classifier as it is: its head, labels and task; nothing is trained."""
+
+    stage: Literal["adopt"] = "adopt"
+
+
+class TrainingConfig(CheckpointConfig):
+    """How a model is trained: AdamW, warm-up and linear decay, batches of like lengths, early stopping on dev."""
+
     rows: int | None = Field(None, ge=1)
     """A random part of the train split, this many rows; all if absent."""
     epochs: float = Field(2.0, gt=0)
@@ -52,7 +64,6 @@ class TrainingConfig(StageConfig):
     learning_rate: float = Field(1e-4, gt=0)
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
-    max_length: int = Field(512, ge=8)
     dropout: float | None = Field(None, ge=0, lt=1)
     """Of the encoder; the checkpoint's own if absent. 0 suits one pass over the data, and is faster on a CPU."""
     freeze_embeddings: bool = True
@@ -61,7 +72,8 @@ class TrainingConfig(StageConfig):
     """auto: bf16 autocast where the CPU or GPU computes it natively."""
     evaluations_per_epoch: int = Field(2, ge=1)
     patience: int = Field(2, ge=1)
-    """Stop after this many evaluations on dev without a better macro-F1."""
+    """Stop after this many evaluations on dev without a better macro-F1 (regression: Spearman's correlation; a student
+    of data without labels: agreement with its teacher)."""
     dev_rows: int | None = Field(None, ge=1)
     """Rows of dev used while training; all if absent."""
     seed: int = 0
@@ -77,9 +89,9 @@ class LossWeights(Config):
     """How much each loss of a distillation counts; 0 leaves it out. See optimizer/distill/losses.py."""
 
     hard: float = Field(0.0, ge=0)
-    """The data set's own labels."""
+    """The data set's own labels; left out where there are none."""
     soft: float = Field(1.0, ge=0)
-    """The teacher's probabilities at ``temperature``."""
+    """The teacher's probabilities at ``temperature``; of a regression its numbers."""
     hidden: float = Field(0.0, ge=0)
     """Hidden states after each mapped layer, through a learned projection if the widths differ (TinyBERT)."""
     cosine: float = Field(0.0, ge=0)
@@ -186,9 +198,8 @@ class CalibratedPruneConfig(PruneConfig):
     """What methods share that look at training texts."""
 
     calibration_rows: int = Field(1024, ge=1)
-    """Training texts that importance is computed from."""
+    """Training texts that importance is computed from, drawn by ``seed``."""
     seed: int = 0
-    """Of the draw of these texts."""
 
 
 class WidthConfig(CalibratedPruneConfig):
@@ -222,8 +233,7 @@ class VocabularyConfig(PruneConfig):
     corpora: tuple[str, ...] = ()
     """Files with more texts whose tokens stay, beside train and dev."""
     tolerance: float | None = Field(None, gt=0, lt=1)
-    """Keep so many unseen tokens, frequent ones first, that at most this share of dev texts would change a class if dev
-    had not been seen; absent: keep none."""
+    """Keep so many unseen tokens that at most this share of dev texts would change a class if unseen; absent: none."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -256,10 +266,7 @@ class ExportConfig(StageConfig):
     @model_validator(mode="after")
     def _precision_of_the_format(self) -> ExportConfig:
         if self.format == "onnx" and self.precision != "fp32":
-            raise ValueError(
-                f"asks for ONNX in {self.precision}, whose CPU kernels compute in fp32: "
-                'leave precision out, or use format = "openvino"'
-            )
+            raise ValueError(f'asks for ONNX in {self.precision}, whose kernels compute in fp32: take "openvino"')
         return self
 
 
@@ -288,4 +295,4 @@ PRUNING: dict[str, type[PruneConfig]] = {
 }
 """Method of pruning -> its config."""
 
-AnyStage = FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig
+AnyStage = AdoptConfig | FinetuneConfig | DistillConfig | PruneConfig | ExportConfig | QuantizeConfig

@@ -1,8 +1,9 @@
-"""Quality of a classifier from its scores: thresholds, F1, accuracy, slices, and the drop against a baseline.
+"""Quality of a classifier from its scores: thresholds, F1, accuracy, correlation, and the drop against a baseline.
 
 All functions are pure and take probabilities ``scores`` float ``[rows, labels]`` and ``targets``: uint8
-``[rows, labels]`` for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones. Decisions are bool
-``[rows, labels]``. F1 values are fractions from 0 to 1, drops are points (hundredths).
+``[rows, labels]`` for ``multi_label`` tasks, int64 ``[rows]`` for ``single_label`` ones, float ``[rows]`` for
+``regression``, whose scores are the numbers themselves, ``[rows, 1]``. Decisions are bool ``[rows, labels]``. F1 values
+are fractions from 0 to 1, drops are points (hundredths).
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bantam.artifact import Text
-from optimizer.metric import RESAMPLES, Array, Measure, f1_from_counts
+from optimizer.metric import RESAMPLES, Array, Measure, Metric, f1_from_counts, present
 
 
 def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
@@ -35,6 +35,17 @@ def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
         best = int(np.argmax(f1))
         thresholds.append(float((sorted_scores[best] + after[best]) / 2) if hits.any() else 1.0)
     return tuple(thresholds)
+
+
+UNTUNED = 0.5
+"""Threshold of each label where there are no labels to tune one with."""
+
+
+def said_as_targets(logits: Array, task: str) -> Array:
+    """What a model decides as targets, from its logits ``[rows, labels]``: for data that have none of their own."""
+    if task == "multi_label":
+        return np.asarray(logits >= np.log(UNTUNED / (1 - UNTUNED)), dtype=np.uint8)
+    return np.asarray(logits[:, 0] if task == "regression" else logits.argmax(axis=1))
 
 
 def predict(scores: Array, thresholds: Sequence[float] | None) -> Array:
@@ -86,11 +97,14 @@ def quality(scores: Array, targets: Array, thresholds: Sequence[float] | None) -
 
 
 def quality_of(scores: Array, predicted: Array, actual: Array) -> dict[str, float]:
-    """Macro and micro F1, accuracy (multi-label: all of a row's labels right), top1 (the best-scored label is true)."""
+    """Macro and micro F1, accuracy (multi-label: all of a row's labels right), top1 (the best-scored label is true).
+
+    Macro-F1 is the mean over the labels that have a row.
+    """
     hits = predicted & actual
     rows = np.arange(len(scores))
     return {
-        "macro_f1": float(f1_from_counts(hits.sum(0), predicted.sum(0), actual.sum(0)).mean()),
+        "macro_f1": float(f1_from_counts(hits.sum(0), predicted.sum(0), actual.sum(0))[present(actual)].mean()),
         "micro_f1": float(f1_from_counts(*(np.array([a.sum()]) for a in (hits, predicted, actual)))[0]),
         "accuracy": float((predicted == actual).all(axis=1).mean()),
         "top1": float(actual[rows, scores.argmax(axis=1)].mean()),
@@ -98,9 +112,36 @@ def quality_of(scores: Array, predicted: Array, actual: Array) -> dict[str, floa
 
 
 def per_label(predicted: Array, actual: Array, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Support (rows) and F1 of each label."""
-    f1 = f1_from_counts((predicted & actual).sum(0), predicted.sum(0), actual.sum(0))
-    return [{"label": label, "support": int(actual[:, i].sum()), "f1": float(f1[i])} for i, label in enumerate(labels)]
+    """Support (rows) and F1 of each label; None for one without rows."""
+    f1, support = f1_from_counts((predicted & actual).sum(0), predicted.sum(0), actual.sum(0)), actual.sum(0)
+    return [
+        {"label": label, "support": int(rows), "f1": float(value) if rows else None}
+        for label, rows, value in zip(labels, support, f1, strict=True)
+    ]
+
+
+def correlation_of(scores: Array, actual: Array) -> dict[str, float]:
+    """Spearman's and Pearson's correlation, and the mean absolute error, of numbers ``[rows, 1]``."""
+    whole = np.ones((1, len(scores)), dtype=np.float32)
+    return {
+        "spearman": float(Metric("spearman").on(scores, scores, actual, ())(whole)[0]),
+        "pearson": float(Metric("pearson").on(scores, scores, actual, ())(whole)[0]),
+        "mean_absolute_error": float(np.abs(scores.astype(np.float64) - actual).mean()),
+    }
+
+
+def total_variation(scores: Array, others: Array, *, exclusive: bool) -> float:
+    """How far two models' probabilities ``[rows, labels]`` are apart, from 0 to 1: the mean over rows.
+
+    With labels that are ``exclusive`` half of the L1 distance; else each label is a distribution of its own over yes
+    and no, whose distance is ``|p - q|``, and labels are averaged.
+    """
+    apart = np.abs(scores.astype(np.float64) - others)
+    return float((apart.sum(axis=1) / 2 if exclusive else apart.mean(axis=1)).mean())
+
+
+CELLS = 2_000_000
+"""Most row weights that a bootstrap holds at a time."""
 
 
 class Drop(NamedTuple):
@@ -123,7 +164,8 @@ def bootstrap_drop(
     def drops(weights: Array) -> Array:
         return 100.0 * (baseline(weights) - variant(weights))
 
-    rng, chunk = np.random.default_rng(seed), 250
+    # As many at a time as keep memory flat; how many makes no difference to what is drawn.
+    rng, chunk = np.random.default_rng(seed), max(1, min(250, CELLS // rows))
     samples = []
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
@@ -143,33 +185,3 @@ def rows_to_prove(drop: Drop, rows: int, budget: float) -> int | None:
     if drop.points >= budget:
         return None
     return max(rows, math.ceil(rows * ((drop.high - drop.points) / (budget - drop.points)) ** 2))
-
-
-LENGTH_SLICES = ((1, 5), (6, 10), (11, 20), (21, 40), (41, None))
-"""Lengths in words, both ends included."""
-
-
-def slice_quality(texts: Sequence[Text], baseline: Array, variant: Array, actual: Array) -> dict[str, dict[str, float]]:
-    """Rows, macro-F1, accuracy and drop in points for each slice of text length that has rows.
-
-    Within a slice, macro-F1 averages the labels that occur in it; the others have no F1 there.
-    """
-    words = np.array([len((text if isinstance(text, str) else " ".join(text)).split()) for text in texts])
-    slices = {}
-    for low, high in LENGTH_SLICES:
-        inside = (words >= low) & (words <= (high or words.max(initial=0)))
-        present = actual[inside].any(axis=0)
-        if not present.any():
-            continue
-        macro = [
-            f1_from_counts((p & a).sum(0), p.sum(0), a.sum(0)).mean()
-            for a in [actual[inside][:, present]]
-            for p in (baseline[inside][:, present], variant[inside][:, present])
-        ]
-        slices[f"{low} to {high} words" if high else f"{low} words and more"] = {
-            "rows": int(inside.sum()),
-            "macro_f1": float(macro[1]),
-            "accuracy": float((variant[inside] == actual[inside]).all(axis=1).mean()),
-            "drop_points": float(100 * (macro[0] - macro[1])),
-        }
-    return slices

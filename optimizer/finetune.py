@@ -8,12 +8,13 @@ from transformers.trainer_utils import set_seed
 
 from bantam.artifact import Artifact
 from optimizer.config import FinetuneConfig
+from optimizer.data.sample import draw
 from optimizer.stage import RunContext
-from optimizer.training.classifier import draw, encode, load_checkpoint, set_up, write
+from optimizer.training.classifier import encode, load_checkpoint, set_up, write
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.trainer import RepeatableTrainer, metrics, train, trained
 
-REVISION = 1
+REVISION = 2
 """Raised when the same config gives another model; what was trained by an older one is then trained again."""
 
 
@@ -28,7 +29,7 @@ def run(parent: Artifact | None, config: FinetuneConfig, context: RunContext) ->
 
     def attempt_training(attempt: Attempt) -> RepeatableTrainer:
         set_seed(config.seed)
-        tokenizer, model = load_checkpoint(context.checkpoint, context.data)
+        tokenizer, model = load_checkpoint(context.checkpoint, context.data, log=context.log)
         set_up(model, config)
         rows, dev = (
             encode(tokenizer, model, draw(context.data.splits[part], count, config.seed), config.max_length)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bantam.artifact import LAYOUTS
 from optimizer.config import (
     PRUNING,
+    AdoptConfig,
     AnyStage,
     DistillConfig,
     ExportConfig,
@@ -23,6 +24,7 @@ from optimizer.quantize import METHODS
 def config_classes() -> dict[str, dict[str, type[StageConfig]]]:
     """Stage -> method -> the class that says what its table may hold; stages of one kind have the method ``""``."""
     return {
+        "adopt": {"": AdoptConfig},
         "finetune": {"": FinetuneConfig},
         "distill": {"": DistillConfig},
         "prune": {**PRUNING},

@@ -83,7 +83,7 @@ def encode(folder: Path, signature: Signature, texts: Sequence[Text]) -> list[Ba
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(signature.max_length)
+    tokenizer.enable_truncation(signature.max_length, direction=signature.truncation_side)
     attributes = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
     return [
         {name: np.array([getattr(encoding, attributes[name])], dtype=np.int64) for name in signature.inputs}

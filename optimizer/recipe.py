@@ -26,14 +26,22 @@ may have ``defaults``, ``stages`` and ``matrix`` of its own, which are added.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from bantam.errors import RecipeError
-from optimizer.config import AnyStage, Config, ExportConfig, FinetuneConfig, TrainingConfig
+from optimizer.config import (
+    AdoptConfig,
+    AnyStage,
+    CheckpointConfig,
+    Config,
+    ExportConfig,
+    FinetuneConfig,
+    TrainingConfig,
+)
 from optimizer.kinds import check_fit, config_classes, read_stage
 from optimizer.metric import Metric, MetricField
 
@@ -50,6 +58,10 @@ class MeasureConfig(Config):
 
     texts: int = Field(200, ge=10)
     """Texts of the dev split in one round, drawn with a fixed seed."""
+    dev_rows: int = Field(20_000, ge=10)
+    """Most rows of dev that variants are scored on; of more, a random part with a fixed seed."""
+    test_rows: int = Field(20_000, ge=10)
+    """The same of test."""
     rounds: int = Field(5, ge=1)
     """Rounds, interleaved over the variants: A B C A B C ..."""
     rate_seconds: float = Field(5.0, gt=0)
@@ -100,7 +112,10 @@ class Recipe(Config):
     description: str
     max_drop_points: float = Field(1.0, gt=0)
     """The budget: points of ``metric`` that the chosen variant may lose against the baseline."""
-    metric: MetricField = Metric()
+    max_disagreement_points: float = Field(2.0, gt=0)
+    """The budget where ``metric`` is agreement: points of the texts that may be decided otherwise."""
+    metric: MetricField | None = None
+    """If absent: macro-f1; spearman for regression; agreement for classifiers of data without labels."""
     stages: tuple[Annotated[SerializeAsAny[AnyStage], BeforeValidator(read_stage)], ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     serving: ServingConfig = ServingConfig()
@@ -113,7 +128,7 @@ class Recipe(Config):
                 raise ValueError(f"two stages are named {stage.name!r}")
             if stage.name in TAKEN or stage.name.startswith("scores-"):
                 raise ValueError(f"no stage can be named {stage.name!r}, which a run uses itself: choose another name")
-            if isinstance(stage, FinetuneConfig) == bool(stage.parent):
+            if isinstance(stage, AdoptConfig | FinetuneConfig) == bool(stage.parent):
                 wanted = "none: it starts from a checkpoint" if stage.parent else "the name of a stage before it"
                 raise ValueError(
                     f"stage {stage.name!r} ({stage.stage}) has parent = {stage.parent!r}, expected {wanted}"
@@ -125,10 +140,14 @@ class Recipe(Config):
             seen[stage.name] = stage
         return self
 
+    def points_of(self, metric: Metric) -> float:
+        """The budget in points of this metric."""
+        return self.max_disagreement_points if metric.kind == "agreement" else self.max_drop_points
+
     @property
     def models(self) -> tuple[str, ...]:
         """Checkpoints that stages name beside the run's own."""
-        named = (stage.model for stage in self.stages if isinstance(stage, TrainingConfig))
+        named = (stage.model for stage in self.stages if isinstance(stage, CheckpointConfig))
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def export_of(self, parent: str) -> str | None:
@@ -145,6 +164,16 @@ class Recipe(Config):
         name = next(name for name in names if name not in taken)
         export = ExportConfig(name=name, parent=parent, format="onnx", measure=False)
         return self.model_copy(update={"stages": (*self.stages, export)})
+
+    def adopting(self, names: Collection[str]) -> Recipe:
+        """This recipe with the checkpoints of these fine-tuning stages as they are, instead of trained."""
+        stages = tuple(
+            AdoptConfig(name=stage.name, model=stage.model, measure=stage.measure, max_length=stage.max_length)
+            if isinstance(stage, FinetuneConfig) and stage.name in names
+            else stage
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
 
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""

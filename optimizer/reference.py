@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Signature, Text
-from optimizer.load.model import load_model, load_tokenizer
+from optimizer.load.model import load_model
+from optimizer.load.tokenizer import columns, load_tokenizer
+
+ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "multi_label": torch.sigmoid,
+    "single_label": lambda logits: logits.softmax(-1),
+    "regression": lambda logits: logits,
+}
+"""Task -> from logits ``[rows, labels]`` to scores."""
 
 
 class Reference:
@@ -29,9 +37,12 @@ class Reference:
         return cls(load_model(folder), load_tokenizer(folder), Artifact.load(folder).manifest.signature)
 
     def probabilities(self, texts: Sequence[Text], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """Probabilities float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths."""
+        """Scores float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths.
+
+        Probabilities, or the raw logit of a regression.
+        """
         result = np.empty((len(texts), len(self.signature.labels)), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        order = sorted(range(len(texts)), key=lambda i: sum(map(len, texts[i])))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             result[rows] = self._batch([texts[i] for i in rows])
@@ -40,12 +51,11 @@ class Reference:
     @torch.inference_mode()
     def _batch(self, texts: list[Text]) -> NDArray[Any]:
         batch = self.tokenizer(
-            texts,
+            *columns(texts),
             return_tensors="pt",
             padding=len(texts) > 1,
             truncation=True,
             max_length=self.signature.max_length,
         )
         logits = self.model(**{name: batch[name] for name in self.signature.inputs}).logits
-        probabilities = logits.sigmoid() if self.signature.task == "multi_label" else logits.softmax(-1)
-        return np.asarray(probabilities.float().numpy())
+        return np.asarray(ACTIVATIONS[self.signature.task](logits).float().numpy())

@@ -71,29 +71,20 @@ def stage(
     micro_batch: int = 8,
     threads: int | None = None,
     identity: Identity | None = None,
+    evidence: str = "",
     link: bool = False,
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
-    ``thresholds``: one per label (multi_label), kept for the clients. ``link``: hard-link the files instead of copying
-    them, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name, option
+    ``thresholds``: one per label (multi_label), kept for the clients. ``evidence``: a JSON document of what it was
+    measured to answer. ``link``: hard-link the files instead of copying them, for a throw-away repository on the same
+    file system. Raises :class:`RepositoryError` for a wrong name, option
     or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
-    try:
-        config = TritonConfig(
-            name=name,
-            version=1,
-            task=artifact.manifest.signature.task,
-            labels=artifact.manifest.signature.labels,
-            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
-            max_batch_size=max_batch_size,
-            micro_batch=micro_batch,
-            threads=threads,
-        )
-    except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
-        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
+    config = _config(
+        artifact, name, thresholds, max_batch_size=max_batch_size, micro_batch=micro_batch, threads=threads
+    )
     with writing(root, RepositoryError, ADVICE):
         (root / name).mkdir(parents=True, exist_ok=True)
     with _locked(root, name):
@@ -108,7 +99,7 @@ def stage(
             details = {"content": content, **({"identity": asdict(identity)} if identity else {})}
             with replacing(folder / str(number)) as staging:
                 config = config.model_copy(update={"version": number})
-                version_folder.write(artifact, staging, config, details, link=link)
+                version_folder.write(artifact, staging, config, details, evidence, link=link)
             version_folder.sync(folder)
         return Version(name, number, folder / str(number), changed=not found)
 
@@ -222,6 +213,23 @@ def _check(artifact: Artifact, name: str) -> None:
             f"{artifact.folder}: got a {artifact.manifest.kind} model, expected {' or '.join(servable)}. "
             "Export it first."
         )
+
+
+def _config(artifact: Artifact, name: str, thresholds: Sequence[float] | None, **options: int | None) -> TritonConfig:
+    signature = artifact.manifest.signature
+    try:
+        return TritonConfig(
+            name=name,
+            version=1,
+            task=signature.task,
+            labels=signature.labels,
+            pair=signature.pair,
+            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
+            **options,
+        )
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
+        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
 
 
 def _served(root: Path, name: str) -> ServedVersion | None:

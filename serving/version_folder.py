@@ -13,6 +13,8 @@ from bantam.artifact import Artifact, cache_key, seal, sha256
 from bantam.errors import ArtifactError
 from serving.triton_config import CONFIG, LABELS_FILE, TritonConfig
 
+EVIDENCE = "evidence.json"
+"""What the version was measured to answer, for who measures it again: see bantam/run/evidence.py."""
 BACKEND = Path(__file__).with_name("backend")
 BACKEND_FILES = {
     path.name if path.name == "model.py" else f"backend/{path.name}": path for path in sorted(BACKEND.glob("*.py"))
@@ -35,10 +37,13 @@ def content_of(folder: Path) -> str | None:
         return None
 
 
-def write(artifact: Artifact, folder: Path, config: TritonConfig, details: Mapping[str, Any], *, link: bool) -> None:
+def write(
+    artifact: Artifact, folder: Path, config: TritonConfig, details: Mapping[str, Any], evidence: str, *, link: bool
+) -> None:
     """Fill an empty folder: what ships, the backend, the labels, the config, and a manifest with ``details``.
 
-    ``link``: hard-link what ships instead of copying it. All of it is on the disk when this returns.
+    ``evidence``: a JSON document that goes along, if it is not empty. ``link``: hard-link what ships instead of copying
+    it. All of it is on the disk when this returns.
     """
     for file in artifact.manifest.deployable:
         target = folder / file
@@ -50,13 +55,21 @@ def write(artifact: Artifact, folder: Path, config: TritonConfig, details: Mappi
     (folder / "backend").mkdir()
     for file, source in BACKEND_FILES.items():
         shutil.copyfile(source, folder / file)
-    (folder / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
+    lines = [label_line(label) + "\n" for label in artifact.manifest.signature.labels]
+    (folder / LABELS_FILE).write_text("".join(lines), encoding="utf-8", newline="")
     (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
+    if evidence:
+        (folder / EVIDENCE).write_text(evidence, encoding="utf-8")
     # Without the metrics: seconds and the like would make equal models differ.
     seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
+
+
+def label_line(label: str) -> str:
+    """A label on one line, as Triton's classification extension reads it: a line break is written as JSON does."""
+    return label.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def numbers(model: Path) -> list[int]:

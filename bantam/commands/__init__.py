@@ -19,7 +19,19 @@ from bantam.errors import BantamError
 if TYPE_CHECKING:
     from typer import Typer
 
-COMMANDS = ("optimize", "serve", "rollback", "load_test", "demo", "report", "card", "compare", "gc", "doctor")
+COMMANDS = (
+    "optimize",
+    "serve",
+    "rollback",
+    "measure",
+    "load_test",
+    "demo",
+    "report",
+    "card",
+    "compare",
+    "gc",
+    "doctor",
+)
 """Modules of this package, in the order in which ``bantam --help`` lists them."""
 
 

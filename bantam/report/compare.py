@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from bantam.report.schema import BASELINE, Report, Variant
-from bantam.report.text import COLUMNS, Column, Values, metric, milliseconds, served_name, share, times
+from bantam.report.text import FIGURES, Column, Values, columns, metric, milliseconds, served_name, share, times
 
 Figures = Literal["quality", "times", "memory", "sizes"]
 GROUPS: Mapping[str, Figures] = {"Quality": "quality", "In process, ms": "times", "Served, ms": "times"}
@@ -41,18 +41,17 @@ class Line:
 
     @property
     def change(self) -> float | None:
-        """``b - a`` in points for quality, ``b / a`` for all else; None if either is missing, or for an interval."""
+        """``b - a`` in points, or ``b / a``; None if either is missing, for an interval, and for times nothing."""
         if not self.comparable or self.a is None or self.b is None or len(self.a) > 1:
             return None
-        if self.column.group != "Quality":
-            return self.b[0] / self.a[0]
-        scale = 100 if self.column.title == "Macro-F1" else 1
-        return scale * (self.b[0] - self.a[0])
+        if self.column.points is None:
+            return self.b[0] / self.a[0] if self.a[0] else None
+        return self.column.points * (self.b[0] - self.a[0])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the exact figures; an interval is a list."""
         a, b = (found if found is None or len(found) > 1 else found[0] for found in (self.a, self.b))
-        unit = "points" if self.column.group == "Quality" else "ratio"
+        unit = "ratio" if self.column.points is None else "points"
         name = {"group": self.column.group, "figure": self.column.title}
         return {**name, "a": a, "b": b, "change": self.change, "change_is": unit, "comparable": self.comparable}
 
@@ -104,7 +103,7 @@ def compare(a: Report, b: Report) -> RunComparison:
     def lines(first: Variant, second: Variant) -> tuple[Line, ...]:
         return tuple(
             Line(column, column.values(a, first), column.values(b, second), figures_of(column) not in doubtful)
-            for column in COLUMNS
+            for column in dict.fromkeys((*columns(a), *columns(b)))
         )
 
     return RunComparison(
@@ -161,9 +160,10 @@ def _notes(a: Report, b: Report, doubtful: set[Figures]) -> Iterator[str]:
     """What a reader has to know of figures that can be compared."""
     first, second = a.variant(BASELINE), b.variant(BASELINE)
     if "quality" not in doubtful and first.on_dev and second.on_dev:
-        old, new = first.on_dev.macro_f1, second.on_dev.macro_f1
+        old, new = first.on_dev.figure, second.on_dev.figure
         if old is not None and new is not None and old != new:
-            yield f"Each drop is against its own run's baseline: macro-F1 {share(old)} in A, {share(new)} in B."
+            figures = f"{FIGURES[a.judged_by][1]} {share(old)} in A, {share(new)} in B"
+            yield f"Each drop is against its own run's baseline: {figures}."
         yield "Each interval is against its own baseline; of a difference between A and B, reports know no interval."
     timed = first.in_process and second.in_process and first.parameters == second.parameters
     if "times" not in doubtful and timed and first.in_process and second.in_process:

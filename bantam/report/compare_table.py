@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bantam.report.compare import Line, RunComparison
 from bantam.report.schema import Report
-from bantam.report.text import DASH, kind, points, times
+from bantam.report.text import DASH, QUALITY, kind, points, times
 
 NOT_COMPARABLE = "not comparable"
 SHORT_DIGEST = 12
@@ -70,7 +70,8 @@ def _variants(found: RunComparison, names: Sequence[str]) -> Table:
 
 
 def _is_key(line: Line) -> bool:
-    return (line.column.group, line.column.title) in {("Quality", "Macro-F1"), ("In process, ms", "p50")}
+    keys = {("Quality", found[0].title) for found in QUALITY.values()} | {("In process, ms", "p50")}
+    return (line.column.group, line.column.title) in keys
 
 
 def _cells(line: Line, *, short: bool = False) -> tuple[str, str, str]:
@@ -79,7 +80,7 @@ def _cells(line: Line, *, short: bool = False) -> tuple[str, str, str]:
     if line.change is None:
         missing = line.comparable or line.a is None or line.b is None
         return a, b, DASH if missing or short else NOT_COMPARABLE
-    if line.column.group == "Quality":
+    if line.column.points is not None:
         change = points(line.change)
         return a, b, f"{'' if change.startswith('-') else '+'}{change}{'' if short else ' points'}"
     return a, b, times(line.change)

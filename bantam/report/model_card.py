@@ -15,20 +15,25 @@ from typing import Any
 from markupsafe import Markup
 
 from bantam.report.file import write_files
-from bantam.report.page import labels, seconds, slices
+from bantam.report.page import QualityRow, labels, seconds, slices
 from bantam.report.provenance import DataSource, ModelSource, StageStep
 from bantam.report.schema import BASELINE, Report, Variant
 from bantam.report.templates import markdown
 from bantam.report.text import (
-    COLUMNS,
     FORMATS,
     RANDOM_WEIGHTS,
     client_code,
+    columns,
+    cut,
     headline,
+    interval,
     kind,
+    lost,
+    metric,
     points,
     serve_command,
     share,
+    thresholds,
 )
 
 CARD = Path("card", "README.md")
@@ -50,6 +55,8 @@ METRICS = (
     ("macro_f1", "f1", "Macro-F1", {"average": "macro"}),
     ("micro_f1", "f1", "Micro-F1", {"average": "micro"}),
     ("accuracy", "accuracy", "Accuracy", None),
+    ("spearman", "spearmanr", "Spearman", None),
+    ("pearson", "pearsonr", "Pearson", None),
 )
 """Field of :class:`~bantam.report.schema.Quality`, the hub's metric, its name and its arguments."""
 HIDDEN = ("name", "stage", "parent", "measure")
@@ -114,11 +121,11 @@ def title(report: Report) -> str:
 
 
 def _results(report: Report, chosen: Variant) -> list[Any]:
-    """The test metrics as the hub's ``model-index`` has them; none for random weights."""
+    """The test metrics as the hub's ``model-index`` has them; none for random weights, and none without labels."""
     from huggingface_hub import EvalResult
 
     quality, data = chosen.quality, report.data_source
-    if quality is None or report.random_weights:
+    if quality is None or report.random_weights or report.judged_by == "baseline":
         return []
     return [
         EvalResult(
@@ -143,6 +150,7 @@ def _text(report: Report) -> str:
         seconds=seconds,
         share=share,
         points=points,
+        interval=interval,
         kind=kind,
         settings=settings,
         public=public,
@@ -158,13 +166,25 @@ def _text(report: Report) -> str:
         model=report.model_source or ModelSource(),
         headline=headline(report),
         random_weights=RANDOM_WEIGHTS if report.random_weights else None,
-        columns=[column for column in COLUMNS if column.values(report, chosen)],
+        columns=[column for column in columns(report) if column.values(report, chosen)],
         labels=labels(baseline.quality, chosen.quality),
+        weakest=_weakest(labels(baseline.quality, chosen.quality)),
+        groups=[part for part in parts if part.kind == "group"],
         worst=parts[0] if parts else None,
+        lost=lost(report),
+        metric=metric(report),
+        thresholds=thresholds(report),
+        cut=cut(report),
         serve=_one_line(serve_command(report)),
         client=Markup(client_code(report)),  # noqa: S704 - names in it are written as JSON: one line each
         command=_one_line(_command(report.command)) if report.command else None,
     )
+
+
+def _weakest(found: Sequence[QualityRow]) -> QualityRow | None:
+    """The label with the lowest F1, of those that have one."""
+    known = [row for row in found if row.chosen is not None]
+    return min(known, key=lambda row: row.chosen or 0.0, default=None)
 
 
 def settings(step: StageStep) -> str:

@@ -12,23 +12,29 @@ from jinja2 import Environment
 
 from bantam.report import plots
 from bantam.report.provenance import StageStep
+from bantam.report.quality import Quality, Slice
 from bantam.report.ranking import on_front
-from bantam.report.schema import BASELINE, Quality, Report, Slice, Variant
+from bantam.report.schema import BASELINE, Report, Variant
 from bantam.report.templates import html
 from bantam.report.text import (
-    COLUMNS,
     DASH,
+    FIGURES,
     RANDOM_WEIGHTS,
     client_code,
+    columns,
+    cut,
     dropped,
     headline,
+    interval,
     kind,
+    lost,
     megabytes,
     metric,
     milliseconds,
     points,
     serve_command,
     share,
+    thresholds,
     times,
 )
 
@@ -52,6 +58,9 @@ class QualityRow:
     chosen: float | None
     accuracy: float | None
     drop_points: float | None
+    drop_ci95: tuple[float, float] | None = None
+    kind: str | None = None
+    """Of a slice: what its rows have in common."""
 
 
 def seconds(value: float) -> str:
@@ -64,6 +73,7 @@ def seconds(value: float) -> str:
 
 FILTERS: dict[str, Callable[[Any], str]] = {
     "count": "{:,}".format,
+    "interval": interval,
     "megabytes": megabytes,
     "milliseconds": milliseconds,
     "points": points,
@@ -86,8 +96,13 @@ def render(report: Report) -> str:
             baseline=baseline,
             headline=headline(report),
             cards=cards(report),
-            columns=COLUMNS,
-            groups=[(name, len(list(found))) for name, found in groupby(COLUMNS, key=lambda column: column.group)],
+            columns=columns(report),
+            groups=[(name, len(list(same))) for name, same in groupby(columns(report), key=lambda each: each.group)],
+            lost=lost(report),
+            metric=metric(report),
+            figure=FIGURES[report.judged_by][1],
+            cut=cut(report),
+            thresholds=thresholds(report),
             dropped=dropped(report),
             dash=DASH,
             random_weights=RANDOM_WEIGHTS if report.random_weights else None,
@@ -123,7 +138,8 @@ def cards(report: Report) -> list[Card]:
         found.append(Card("Size reduction", times(report.size_ratio), detail))
     quality = chosen.quality
     if quality and quality.drop_points is not None and not report.random_weights:
-        detail = f"points lost, budget {report.budget.max_drop_points:g}"
+        verb = "decided otherwise" if report.budget.metric == "agreement" else "lost"
+        detail = f"points {verb}, budget {report.budget.max_drop_points:g}"
         found.append(Card(f"{metric(report)} drop", points(quality.drop_points), detail))
     if chosen.served:
         served = chosen.served
@@ -142,7 +158,7 @@ def labels(baseline: Quality | None, chosen: Quality | None) -> list[QualityRow]
             before.get(entry.label),
             entry.f1,
             None,
-            None if entry.label not in before else 100 * (before[entry.label] - entry.f1),
+            None if (was := before.get(entry.label)) is None or entry.f1 is None else 100 * (was - entry.f1),
         )
         for entry in (chosen and chosen.per_label) or ()
     ]
@@ -150,11 +166,18 @@ def labels(baseline: Quality | None, chosen: Quality | None) -> list[QualityRow]
 
 
 def slices(baseline: Quality | None, chosen: Quality | None) -> list[QualityRow]:
-    """Quality on each slice, the worst one first: the largest drop, then the lowest macro-F1."""
+    """Quality on each slice, the worst one first: the largest drop, then the lowest figure."""
     before = (baseline and baseline.slices) or {}
     found = [
         QualityRow(
-            name, part.rows, before.get(name, Slice(rows=0)).macro_f1, part.macro_f1, part.accuracy, part.drop_points
+            name,
+            part.rows,
+            before.get(name, Slice(rows=0)).value,
+            part.value,
+            part.accuracy,
+            part.drop_points,
+            part.drop_ci95,
+            part.kind,
         )
         for name, part in ((chosen and chosen.slices) or {}).items()
     ]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from bantam.report.ranking import leading, model_of, on_front, pareto_front, trade_off
 from bantam.report.schema import BASELINE, Latency, Report, Variant
 from bantam.report.svg import DASHES, MARKERS, STAND_INS, latency_axis, legend, new_figure, svg, unique
-from bantam.report.text import kind
+from bantam.report.text import FIGURES, kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,28 +63,29 @@ def groups(report: Report) -> list[Series]:
 
 
 def tradeoff(report: Report) -> Markup | None:
-    """Macro-F1 against in-process p50, with the Pareto front, the drop's intervals and the budget; SVG.
+    """Quality against in-process p50, with the Pareto front, the drop's intervals and the budget; SVG.
 
-    None if fewer than two variants have both figures. An interval bar is the baseline's macro-F1 minus the ends of the
+    None if fewer than two variants have both figures. An interval bar is the baseline's quality minus the ends of the
     interval of the drop.
     """
     many = len(report.variants) > MOST_SERIES
     drawn = [(s, *point) for s in (groups(report) if many else series(report)) if (point := trade_off(s.variant))]
     if len(drawn) < 2 or report.random_weights:
         return None
+    metric, quality = FIGURES[report.judged_by]
     with new_figure(3.4) as figure:
         axes = figure.subplots()
         _front(axes, [(latency, f1) for _, latency, f1 in drawn])
         baseline = report.variant(BASELINE).on_dev
         # Drops in points of another metric have no place on this axis.
-        base_f1 = baseline.macro_f1 if baseline and report.budget.is_macro_f1 else None
+        base_f1 = baseline.figure if baseline and (report.budget.metric or "macro-f1") == metric else None
         if base_f1 is not None:
             _budget(axes, base_f1, report.budget.max_drop_points)
         for item, latency, f1 in drawn:
             _interval(axes, item, latency, base_f1, faint=many and not item.chosen)
             _point(axes, item, latency, f1, many=many)
         latency_axis(axes, "in-process p50, ms (less is better)")
-        axes.set_ylabel("macro-F1 (more is better)")
+        axes.set_ylabel(f"{quality} (more is better)")
         axes.locator_params(axis="y", nbins=6)
         axes.yaxis.set_major_formatter("{x:.3f}")
         axes.margins(x=0.12, y=0.15)
@@ -93,14 +94,15 @@ def tradeoff(report: Report) -> Markup | None:
             _name_the_best(axes, report)
             handles, labels = _keys(handles, labels, [item for item, _, _ in drawn])
         legend(figure, handles, labels)
-        return svg(figure, "tradeoff", "Macro-F1 against in-process latency", _in_words(report, drawn))
+        title = f"{quality[0].upper()}{quality[1:]} against in-process latency"
+        return svg(figure, "tradeoff", title, _in_words(report, drawn))
 
 
 def _in_words(report: Report, drawn: Sequence[tuple[Series, float, float]]) -> str:
     """The plot's text alternative: every point, and which of them are on the front."""
     front = on_front(report.variants)
     return "; ".join(
-        f"{item.variant.name}: {latency:g} ms, macro-F1 {f1:.3f}"
+        f"{item.variant.name}: {latency:g} ms, {FIGURES[report.judged_by][1]} {f1:.3f}"
         + (", on the Pareto front" if item.variant.name in front else "")
         for item, latency, f1 in drawn
     )

@@ -29,6 +29,11 @@ class Machine(Record):
     memory_gib: Positive | None = None
     os: str | None = None
 
+    @property
+    def title(self) -> str:
+        """Processor and cores, for a line of text."""
+        return f"{self.cpu or 'unknown processor'}, {self.cores or 'unknown'} cores"
+
 
 class StageStep(Record):
     """One step of a variant's lineage, by the run's name for it."""
@@ -48,7 +53,11 @@ class DataSource(Record):
     digest: str | None = None
     hub_id: str | None = None
     """The data set on the Hugging Face hub; absent for a user's own file."""
-    task: Literal["multi_label", "single_label"] | None = None
+    task: Literal["multi_label", "single_label", "regression"] | None = None
+    labelled: bool | None = None
+    """False: nobody knows what is right, and all quality is against the baseline. Absent: labelled."""
+    pair: bool | None = None
+    """Whether each text is a pair."""
     language: str | None = None
     """ISO 639-1 code."""
     about: str | None = None
@@ -66,3 +75,40 @@ class ModelSource(Record):
     digest: str | None = None
     hub_id: str | None = None
     """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
+
+
+class Texts(Record):
+    """How the baseline's tokenizer cuts the texts."""
+
+    max_length: int | None = Field(None, ge=1)
+    """Tokens that the model reads; what is longer is cut."""
+    cut: dict[str, Share] | None = None
+    """Share of the texts that are cut, by split."""
+    tokens_per_word: Positive | None = None
+    """Tokens that a word is split into, as the mean over the texts of dev."""
+
+
+class Thresholds(Record):
+    """What decides a multi-label task: a label is given where its score is at least its threshold."""
+
+    source: Literal["dev", "given", "default"]
+    """Tuned on dev, given by the user, or one for all where there are no labels to tune with."""
+    values: dict[str, Share]
+    """Label to threshold, of the chosen variant."""
+
+
+class Noise(Record):
+    """A fixed piece of work, done again and again between the timed passes: what it took says how quiet it was."""
+
+    kernel_ms: Positive
+    """The median."""
+    spread: float = Field(ge=1)
+    """The 90th percentile divided by the median."""
+    waited: Share
+    """Share of the time in which the work was not computing, but waiting for a core."""
+    rounds: tuple[Positive, ...] = ()
+    """Median of each round divided by that of all."""
+    limits: dict[str, Positive] | None = None
+    """Beyond which of ``spread`` and ``waited`` a machine counts as busy."""
+    doubtful: tuple[str, ...] = ()
+    """Variants that were timed while it was busy: their ratios cannot be trusted."""

@@ -38,14 +38,14 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def trade_off(variant: Variant) -> tuple[float, float] | None:
-    """In-process p50 in milliseconds and macro-F1 where all variants have it; None if either was not measured."""
-    if variant.in_process is None or variant.on_dev is None or variant.on_dev.macro_f1 is None:
+    """In-process p50 in milliseconds and quality where all variants have it; None if either was not measured."""
+    if variant.in_process is None or variant.on_dev is None or variant.on_dev.figure is None:
         return None
-    return variant.in_process.p50_ms, variant.on_dev.macro_f1
+    return variant.in_process.p50_ms, variant.on_dev.figure
 
 
 def on_front(variants: Sequence[Variant]) -> set[str]:
-    """Names of the variants that no other one beats both in in-process p50 and in macro-F1."""
+    """Names of the variants that no other one beats both in in-process p50 and in quality."""
     found = {variant.name: point for variant in variants if (point := trade_off(variant))}
     front = set(pareto_front(found.values()))
     return {name for name, point in found.items() if point in front}

@@ -1,7 +1,8 @@
 """``report.json``, schema 1: what was measured in one run. docs/report-schema.md explains each field.
 
 What was not measured is None here and absent in the file, never zero. MB is 10^6 bytes; latencies are milliseconds;
-``macro_f1``, ``micro_f1``, ``accuracy`` and ``top1`` are shares from 0 to 1; a point is 0.01 of such a share.
+``macro_f1``, ``micro_f1``, ``accuracy``, ``top1`` and ``agreement`` are shares from 0 to 1; a point is 0.01 of such a
+share, or of a correlation.
 """
 
 from __future__ import annotations
@@ -11,56 +12,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bantam.report.provenance import Count, DataSource, Machine, ModelSource, Positive, Record, Share, StageStep
+from bantam.report.provenance import (
+    Count,
+    DataSource,
+    Machine,
+    ModelSource,
+    Noise,
+    Positive,
+    Record,
+    Share,
+    StageStep,
+    Texts,
+    Thresholds,
+)
+from bantam.report.quality import Correlation, Quality
 
 SCHEMA = 1
 BASELINE = "baseline"
 """Name of the variant that all others are compared with."""
-
-
-class Slice(Record):
-    """Quality on a part of the test rows."""
-
-    rows: Count
-    macro_f1: Share | None = None
-    accuracy: Share | None = None
-    drop_points: float | None = None
-    """Macro-F1 points lost against the baseline on the same rows."""
-
-
-class LabelQuality(Record):
-    """Quality on one label."""
-
-    label: str
-    support: Count
-    """Test rows that have this label."""
-    f1: Share
-
-
-class Quality(Record):
-    """Quality in process. Test is decided by thresholds tuned on dev; dev by those of its other half."""
-
-    split: str
-    rows: int = Field(ge=1)
-    macro_f1: Share | None = None
-    micro_f1: Share | None = None
-    accuracy: Share | None = None
-    """Multi-label: share of rows with exactly the right set of labels."""
-    top1: Share | None = None
-    """Share of rows whose highest score belongs to one of their labels."""
-    metric_value: Share | None = None
-    """The budget's metric."""
-    drop_points: float | None = None
-    """Points of the budget's metric lost against the baseline; negative is a gain. Absent for the baseline itself."""
-    drop_ci95: tuple[float, float] | None = None
-    """Paired bootstrap interval of ``drop_points``."""
-    slices: dict[str, Slice] | None = None
-    per_label: tuple[LabelQuality, ...] | None = None
-
-    @property
-    def value(self) -> float | None:
-        """The budget's metric: macro-F1 where no other is named."""
-        return self.macro_f1 if self.metric_value is None else self.metric_value
 
 
 class Latency(Record):
@@ -102,6 +71,10 @@ class Served(Latency):
     accuracy: Share | None = None
     """From the running server's answers, as is ``macro_f1``."""
     macro_f1: Share | None = None
+    agreement: Share | None = None
+    """Likewise, of data without labels."""
+    spearman: Correlation | None = None
+    """Likewise, of a regression."""
     max_score_difference: float | None = Field(None, ge=0)
     """Largest difference between a served and an in-process score of the same text."""
     peak_rss_mb: Positive | None = None
@@ -143,6 +116,13 @@ class Dropped(Record):
     reason: str
 
 
+class Failed(Record):
+    """A variant that could not be made, and why."""
+
+    name: str
+    reason: str
+
+
 class Budget(Record):
     """What the chosen variant may lose."""
 
@@ -155,6 +135,10 @@ class Budget(Record):
     """The compressed variant that came nearest, if none kept the budget."""
     rows_needed: int | None = Field(None, ge=1)
     """Rows of dev that would prove a drop like that one within the budget; absent if no number would."""
+    slice_column: str | None = None
+    """The column whose values have slices of their own."""
+    max_slice_drop_points: Positive | None = None
+    """What may be lost on any one of them; absent if there is no such limit."""
 
     @property
     def is_macro_f1(self) -> bool:
@@ -184,6 +168,8 @@ class Conditions(Record):
     threads: int | None = Field(None, ge=1)
     tokens_p50: Positive | None = None
     """Median length of the texts in tokens."""
+    noise: Noise | None = None
+    """What else the machine did meanwhile."""
 
 
 class Report(Record):
@@ -208,6 +194,8 @@ class Report(Record):
     random_weights: bool | None = None
     """True if the weights are random: sizes and times mean something, predictions do not."""
     dropped: tuple[Dropped, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    """Variants that could not be made; they are not among ``variants``."""
     notes: tuple[str, ...] = ()
     """Lines for the reader."""
     created: str | None = None
@@ -219,6 +207,8 @@ class Report(Record):
     optimize: Optimize | None = None
     data_source: DataSource | None = None
     model_source: ModelSource | None = None
+    texts: Texts | None = None
+    thresholds: Thresholds | None = None
     serving_versions: dict[str, str] | None = None
     """Libraries of the serving environment, where those of ``versions`` do not run."""
 
@@ -231,6 +221,14 @@ class Report(Record):
             if name not in names:
                 raise ValueError(f"no variant is named {name!r}; there are {', '.join(names)}")
         return self
+
+    @property
+    def judged_by(self) -> Literal["labels", "baseline", "numbers"]:
+        """What the variants' quality is of: labels, the baseline's decisions where there are none, or numbers."""
+        data = self.data_source or DataSource()
+        if data.task == "regression":
+            return "numbers"
+        return "baseline" if data.labelled is False else "labels"
 
     def variant(self, name: str) -> Variant:
         """The variant of this name; KeyError if there is none."""

@@ -15,16 +15,17 @@ from rich.text import Text
 from bantam.report.ranking import leading
 from bantam.report.schema import Report, Variant
 from bantam.report.text import (
-    COLUMNS,
     LATENCY_GROUPS,
     RANDOM_WEIGHTS,
     Column,
     client_code,
+    columns,
     dropped,
     headline,
     kind,
-    metric,
+    lost,
     serve_command,
+    worst_group,
 )
 
 MARK = "»"
@@ -64,12 +65,13 @@ def show(report: Report, console: Console, *, html: Path | None = None, whole: b
 
 def _tables(report: Report, shown: Sequence[Variant], console: Console) -> list[Table]:
     """One table if the console is wide enough, otherwise one of quality and cost and one of latency."""
-    whole = table(report, shown, COLUMNS)
+    every = columns(report)
+    whole = table(report, shown, every)
     unbounded = console.options.update(width=10_000)
     if Measurement.get(console, unbounded, whole).maximum <= console.width:
         return [whole]
-    latency = tuple(column for column in COLUMNS if column.group in LATENCY_GROUPS)
-    others = tuple(column for column in COLUMNS if column not in latency)
+    latency = tuple(column for column in every if column.group in LATENCY_GROUPS)
+    others = tuple(column for column in every if column not in latency)
     return [table(report, shown, others), table(report, shown, latency)]
 
 
@@ -94,6 +96,8 @@ def table(report: Report, shown: Sequence[Variant], columns: Sequence[Column]) -
         style = "bold green" if is_chosen else "dim" if variant.name in leavers else ""
         cells = [Text(column.text(report, variant)) for column in columns]
         result.add_row(Text(f"{MARK if is_chosen else ' '} {variant.name}"), *cells, style=style)
+    for failed in report.failed:
+        result.add_row(Text(f"  {failed.name}"), Text("failed"), style="dim")
     return result
 
 
@@ -102,9 +106,11 @@ def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
     machine = report.machine
     where = [machine.cpu, f"{machine.cores} cores" if machine.cores else None, machine.gpu, report.created]
     chosen = report.variant(report.chosen)
-    lost = "macro-F1 points lost" if report.budget.is_macro_f1 else f"points of {metric(report)} lost"
     rows = f"on {chosen.on_dev.split}, " if chosen.on_dev and chosen.quality_dev else ""
-    lines = [f"{MARK} chosen ({kind(chosen)}). Drop: {lost} {rows}same rows as the baseline."]
+    lines = [f"{MARK} chosen ({kind(chosen)}). Drop: {lost(report)} {rows}same rows as the baseline."]
+    if worst := worst_group(chosen):
+        lines.append(worst)
+    lines += [f"Failed {failed.name}: {failed.reason}" for failed in report.failed]
     names = {variant.name for variant in shown}
     lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]
     lines += [f"Note: {note}" for note in report.notes]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bantam.report.schema import BASELINE, Quality, Report, Variant, speedup
+from bantam.report.quality import Quality
+from bantam.report.schema import BASELINE, Report, Variant, speedup
 
 DASH = "\N{EN DASH}"
 """Stands for what was not measured."""
@@ -42,6 +43,8 @@ class Column:
     show: Callable[[Values], str]
     head: str
     """Head in the terminal: two short lines."""
+    points: float | None = None
+    """By what a difference of two such figures is multiplied to be in points; None if their ratio says more."""
 
     def text(self, report: Report, variant: Variant) -> str:
         """The cell as a reader sees it."""
@@ -60,7 +63,7 @@ def share(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """Points of macro-F1, without a negative zero."""
+    """Points of a metric, without a negative zero."""
     return f"{round(value, 2) + 0.0:.2f}"
 
 
@@ -103,10 +106,28 @@ def _one(show: Callable[[float], str]) -> Callable[[Values], str]:
     return lambda values: show(values[0])
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("Quality", "Macro-F1", _path("on_dev.macro_f1"), _one(share), "Macro\nF1"),
-    Column("Quality", "Drop, points", _path("on_dev.drop_points"), _one(points), "Drop\npoints"),
-    Column("Quality", "95% interval", _path("on_dev.drop_ci95"), interval, "95%\ninterval"),
+_DROP = (
+    Column("Quality", "Drop, points", _path("on_dev.drop_points"), _one(points), "Drop\npoints", 1),
+    Column("Quality", "95% interval", _path("on_dev.drop_ci95"), interval, "95%\ninterval", 1),
+)
+_MACRO_F1 = Column("Quality", "Macro-F1", _path("on_dev.macro_f1"), _one(share), "Macro\nF1", 100)
+QUALITY: dict[str, tuple[Column, ...]] = {
+    "labels": (_MACRO_F1, *_DROP),
+    "baseline": (
+        Column("Quality", "Agreement", _path("on_dev.agreement"), _one(share), "Agree-\nment", 100),
+        _MACRO_F1,
+        Column("Quality", "Distance", _path("on_dev.total_variation"), _one(share), "\nDistance", 100),
+        *_DROP,
+    ),
+    "numbers": (
+        Column("Quality", "Spearman", _path("on_dev.spearman"), _one(share), "\nSpearman", 100),
+        Column("Quality", "Pearson", _path("on_dev.pearson"), _one(share), "\nPearson", 100),
+        Column("Quality", "Mean error", _path("on_dev.mean_absolute_error"), _one("{:.3g}".format), "Mean\nerror"),
+        *_DROP,
+    ),
+}
+"""Columns of quality by what it is judged by; see :attr:`Report.judged_by`."""
+COSTS: tuple[Column, ...] = (
     Column("In process, ms", "p50", _path("in_process.p50_ms"), _one(milliseconds), "Process\np50 ms"),
     Column("In process, ms", "p95", _path("in_process.p95_ms"), _one(milliseconds), "\np95 ms"),
     Column("In process, ms", "p99", _path("in_process.p99_ms"), _one(milliseconds), "\np99 ms"),
@@ -117,7 +138,18 @@ COLUMNS: tuple[Column, ...] = (
     Column("Gain and cost", "Size, MB", _path("size_mb"), _one(megabytes), "Size\nMB"),
     Column("Gain and cost", "Memory, MB", _path("peak_rss_mb"), _one(lambda value: f"{value:,.0f}"), "Memory\nMB"),
 )
+FIGURES = {
+    "labels": ("macro-f1", "macro-F1"),
+    "baseline": ("agreement", "agreement"),
+    "numbers": ("spearman", "Spearman's correlation"),
+}
+"""The metric that stands for the quality in plots, likewise, and the words for it."""
 LATENCY_GROUPS = ("In process, ms", "Served, ms")
+
+
+def columns(report: Report) -> tuple[Column, ...]:
+    """The columns of the table of variants."""
+    return (*QUALITY[report.judged_by], *COSTS)
 
 
 def kind(variant: Variant) -> str:
@@ -138,9 +170,58 @@ def headline(report: Report) -> tuple[str, str, str]:
     return f"{verb}{reason}.", _gains(report, chosen), _cost(report, chosen.quality, chosen.on_dev)
 
 
+WORDS = {
+    None: "Macro-F1",
+    "macro-f1": "Macro-F1",
+    "agreement": "Agreement",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+}
+"""Metrics by the words for them; others are called as they are typed."""
+
+
 def metric(report: Report) -> str:
     """What drops are in points of."""
-    return "Macro-F1" if report.budget.is_macro_f1 else f"{report.budget.metric}"
+    return WORDS.get(report.budget.metric, f"{report.budget.metric}")
+
+
+def lost(report: Report) -> str:
+    """What a drop is: the subject of a sentence or the head of a list."""
+    if report.budget.metric == "agreement":
+        return "points of the texts that are decided otherwise than by the baseline"
+    name = metric(report)
+    return f"{'macro-F1' if report.budget.is_macro_f1 else name} points lost"
+
+
+def cut(report: Report) -> str | None:
+    """Which share of the texts is longer than the model reads; None if it was not counted."""
+    if report.texts is None or not report.texts.cut:
+        return None
+    shares = ", ".join(f"{part:.1%} of {split}" for split, part in report.texts.cut.items())
+    return f"{shares} (longer than {report.texts.max_length:,} tokens)" if report.texts.max_length else shares
+
+
+def thresholds(report: Report) -> str | None:
+    """Where the thresholds come from; None for tasks without."""
+    if report.thresholds is None:
+        return None
+    values = [*dict.fromkeys(report.thresholds.values.values())]
+    same = f": {values[0]:g} for all labels" if len(values) == 1 else ""
+    return {"dev": "tuned on dev", "given": "as given", "default": "not tuned, as there are no labels"}[
+        report.thresholds.source
+    ] + same
+
+
+def worst_group(chosen: Variant) -> str | None:
+    """The value of the slice column on which most is lost; None if there is none, or nothing to compare with."""
+    slices = (chosen.quality and chosen.quality.slices) or {}
+    groups = {name: part for name, part in slices.items() if part.kind == "group" and part.drop_points is not None}
+    if not groups or chosen.quality is None:
+        return None
+    name, part = max(groups.items(), key=lambda item: item[1].drop_points or 0)
+    ci = f" (95% interval {interval(part.drop_ci95)})" if part.drop_ci95 else ""
+    lost = points(part.drop_points or 0)
+    return f"Most is lost on {name}: {lost} points{ci} on {part.rows:,} rows of {chosen.quality.split}."
 
 
 def _gains(report: Report, chosen: Variant) -> str:
@@ -154,7 +235,11 @@ def _gains(report: Report, chosen: Variant) -> str:
     if report.size_ratio is not None and chosen.size_mb and baseline.size_mb:
         sizes = f"{megabytes(chosen.size_mb)} MB, was {megabytes(baseline.size_mb)} MB"
         parts.append(f"{_ratio(report.size_ratio, 'smaller', 'larger')} ({sizes})")
-    return " and ".join(parts) + " than the baseline." if parts else "Its speed and size were not measured."
+    if not parts:
+        return "Its speed and size were not measured."
+    noise = report.conditions.noise if report.conditions else None
+    doubt = " The machine was busy meanwhile: do not trust the times." if noise and noise.doubtful else ""
+    return " and ".join(parts) + f" than the baseline.{doubt}"
 
 
 def _ratio(ratio: float, better: str, worse: str) -> str:
@@ -180,6 +265,8 @@ def _cost(report: Report, quality: Quality | None, on_dev: Quality | None) -> st
     side = "below" if quality.drop_points >= 0 else "above"
     ci = f" (drop with 95% interval {interval(quality.drop_ci95)})" if quality.drop_ci95 else ""
     amount = points(abs(quality.drop_points))
+    if report.budget.metric == "agreement":
+        return f"{figure}: {amount} points of the texts are decided otherwise than by the baseline{ci}; {end}."
     return f"{figure}, {amount} points {side} the baseline{ci}; {end}."
 
 

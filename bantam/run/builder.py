@@ -22,20 +22,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bantam.artifact import Artifact, cache_key, sha256
-from bantam.errors import StageError
+from bantam.errors import BantamError, DiskFullError, ModelError, StageError
 from bantam.files import sweep, writing
+from bantam.report.schema import BASELINE
 from bantam.run import closure
 from bantam.run.store import Store
 from optimizer import distributed
 from optimizer.catalog import Checkpoint
-from optimizer.config import AnyStage, TrainingConfig
+from optimizer.config import AnyStage, CheckpointConfig, TrainingConfig
 from optimizer.data import Dataset
 from optimizer.recipe import Recipe
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
 
 # Named, not imported: a run in which every stage is kept needs no torch.
-STAGES = {name: f"optimizer.{name}" for name in ("finetune", "distill", "prune", "export", "quantize")}
+STAGES = {name: f"optimizer.{name}" for name in ("adopt", "finetune", "distill", "prune", "export", "quantize")}
 WORK = ".work"
 """Folder of a run for what unfinished stages go on from, and what several stages use; gone when all are there."""
 
@@ -55,9 +56,16 @@ class Builder:
     log: Log = print
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """What was built, by stage name."""
+    failed: dict[str, BantamError] = field(default_factory=dict)
+    """Why the others could not be built, by stage name."""
 
     def build(self, stage: AnyStage) -> Artifact:
-        """The stage's artifact, as the run's folder shows it; raises what making it raises."""
+        """The stage's artifact, as the run's folder shows it; raises what making it raises.
+
+        :class:`StageError` if one of its sources has failed.
+        """
+        if lost := [name for name in stage.sources if name in self.failed]:
+            raise StageError(f"{lost[0]}, which it is made from, failed.")
         context = RunContext(
             folder=self.folder,
             scratch=self.folder,
@@ -84,7 +92,7 @@ class Builder:
         return self.artifacts[stage.name]
 
     def _checkpoint(self, stage: AnyStage) -> Checkpoint:
-        return self.checkpoints[stage.model if isinstance(stage, TrainingConfig) else None]
+        return self.checkpoints[stage.model if isinstance(stage, CheckpointConfig) else None]
 
     def _key(self, stage: AnyStage) -> str:
         """What identifies the stage's result."""
@@ -109,16 +117,30 @@ def run(
     *,
     device: str = "cpu",
     log: Log = print,
-) -> dict[str, Artifact]:
-    """Build every stage of ``recipe`` in order; returns the artifacts by stage name.
+) -> Builder:
+    """Build every stage of ``recipe`` in order; returns the builder with what was built and what failed.
 
-    The caller holds :func:`locked` on ``folder``. Raises what the stages raise, :class:`DiskFullError` among them.
+    The caller holds :func:`locked` on ``folder``. A variant that cannot be made does not end the run: what starts from
+    it fails too, and the others are made. Raises what the stages raise if it is one that nothing can be chosen without:
+    the baseline and its export; or if nothing is left that can be served; and :class:`DiskFullError`.
     """
     builder = Builder(folder, data, checkpoints, device, log)
+    needed = {BASELINE, recipe.export_of(BASELINE)}
     for stage in recipe.stages:
-        builder.build(stage)
+        try:
+            builder.build(stage)
+        except DiskFullError:
+            raise
+        except (StageError, ModelError) as exc:
+            # Several processes train together: one of them cannot go on without the others.
+            if stage.name in needed or distributed.count() > 1:
+                raise
+            builder.failed[stage.name] = exc
+            log(f"{stage.name:<24} failed: {exc}")
+    if builder.failed and not any(artifact.servable for artifact in builder.artifacts.values()):
+        raise next(iter(builder.failed.values()))
     shutil.rmtree(folder / WORK, ignore_errors=True)
-    return builder.artifacts
+    return builder
 
 
 def kept_or_made(name: str, context: RunContext, make: Make) -> Artifact:

@@ -5,7 +5,7 @@ Nothing is chosen that was not proved on dev: the whole interval of a drop has t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bantam.run.timing import Compared, Timing, equal
@@ -20,13 +20,26 @@ class Budget:
     metric: str
     rows: int
     """Of dev, on which the drops were measured."""
+    group_points: float | None = None
+    """What may be lost on any one value of ``column``; None if there is no such limit."""
+    column: str | None = None
 
     def holds(self, drop: Drop) -> bool:
         """Whether the upper end of the drop's interval is within the budget."""
         return drop.high <= self.points
 
+    def broken(self, drop: Drop) -> bool:
+        """Whether a drop on one value of the column is beyond its limit.
+
+        It is if the drop itself is, and is none that chance explains: the lower end of its interval is above 0. The
+        rule of the whole, that the upper end be within, could be kept by no value with few rows, whatever is lost; and
+        without the second condition, one of many values would be beyond the limit by chance.
+        """
+        return self.group_points is not None and drop.points > self.group_points and drop.low > 0
+
     def __str__(self) -> str:
-        return f"{self.points:g} point{'' if self.points == 1 else 's'}"
+        points = f"{self.points:g} point{'' if self.points == 1 else 's'}"
+        return points if self.group_points is None else f"{points} ({self.group_points:g} on each {self.column})"
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,8 @@ class Candidate:
     timing: Timing
     drop: Drop | None
     """On dev; None if it cannot be known, as with random weights."""
+    groups: Mapping[str, Drop] = field(default_factory=dict)
+    """The same on each value of the slice column; empty if the budget has no limit for them."""
     source: str | None = None
     """The variant that this one was made from."""
     compressed: bool = True
@@ -107,6 +122,12 @@ def _why_not(c: Candidate, source: Candidate | None, baseline: Timing, budget: B
         if c.drop.points > budget.points:
             return f"loses {c.drop.points:.2f} points, the budget is {budget.points:g}"
         return f"may lose {c.drop.high:.2f} points (upper end of the interval), the budget is {budget.points:g}"
+    for name, drop in c.groups.items():
+        if budget.broken(drop):
+            return (
+                f"loses {drop.points:.2f} points on {name} (95% interval {drop.low:.2f} to {drop.high:.2f}), the "
+                f"budget for each {budget.column} is {budget.group_points:g}"
+            )
     if source is not None and (figures := _slower(c.timing, source.timing)):
         return f"not faster than {source.name}, which it was made from: {figures}"
     if figures := _slower(c.timing, baseline):

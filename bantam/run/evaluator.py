@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+from bantam.artifact import TOKENIZER_FILES
 from bantam.files import writing
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
 from bantam.run.endpoint import Endpoint, paused
 from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
+from bantam.run.noise import sample
 from bantam.run.score import score, with_test
 from bantam.run.state import Log, Run
 from bantam.run.worker import Requester
+from optimizer.slices import tokens_of
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
 from serving.repository import publish
@@ -22,13 +26,24 @@ from serving.repository import publish
 def score_dev(run: Run, names: Iterable[str], log: Log) -> None:
     """Score variants on dev, or keep the scores that are there."""
     for name in names:
-        run.scored[name] = score(run.artifacts[name], run.data, _context(run, log), run.recipe.serving)
+        found = score(run.artifacts[name], run.data, context(run, log), run.recipe.serving, run.thresholds)
+        run.scored[name] = found
+    _tokenize(run, "dev")
 
 
 def score_test(run: Run, names: Iterable[str], log: Log) -> None:
     """Score variants on test too."""
     for name in names:
-        run.scored[name] = with_test(run.scored[name], run.data, _context(run, log), run.recipe.serving)
+        run.scored[name] = with_test(run.scored[name], run.data, context(run, log), run.recipe.serving)
+    _tokenize(run, "test")
+
+
+def _tokenize(run: Run, split: str) -> None:
+    """See how the baseline's tokenizer cuts the texts of a split."""
+    baseline = run.artifacts[BASELINE]
+    if split not in run.tokens:
+        longest, texts = baseline.manifest.signature.max_length, run.data.splits[split].texts
+        run.tokens[split] = tokens_of(baseline.folder / TOKENIZER_FILES[0], longest, texts)
 
 
 def measure_variants(run: Run, names: Iterable[str], memory: MemoryWatch, log: Log) -> None:
@@ -58,6 +73,7 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
             endpoint=lambda name: paused(candidates, name, requester),
             served=lambda name, endpoint: _score_served(run, name, endpoint, log),
             quiet=memory.paused,
+            noise=partial(sample, usable_cores()),
             log=log,
         )
         run.measured |= measure(variants, anchors, texts, run.recipe.measure, bench)
@@ -70,7 +86,8 @@ def _score_served(run: Run, name: str, endpoint: Endpoint, log: Log) -> None:
     log(f"{name:<24} dev scored through the server, largest difference {run.difference(name, 'dev'):.1e}")
 
 
-def _context(run: Run, log: Log) -> RunContext:
+def context(run: Run, log: Log) -> RunContext:
+    """What a stage of this run gets, for what is kept like an artifact."""
     return RunContext(
         folder=run.folder,
         scratch=run.folder,

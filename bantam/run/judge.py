@@ -10,7 +10,8 @@ from bantam.report.schema import BASELINE
 from bantam.run.choose import Candidate
 from bantam.run.state import SCORE_TOLERANCE, Run
 from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, one_hot, predict
-from optimizer.metric import Array, Measure
+from optimizer.metric import RESAMPLES_OF_ORDER, Array, Measure, Metric
+from optimizer.slices import Part, by_group, by_length, by_pieces
 from serving.repository import published
 
 
@@ -18,22 +19,37 @@ def decided(run: Run, name: str, split: str, answers: Array | None = None) -> Ar
     """The labels that a variant gives, bool ``[rows, labels]``; ``answers``: those of a server instead of its own.
 
     On dev no row is decided by thresholds that were tuned on it; on test by those of all of dev, which are published.
+    Thresholds that were given decide both. What a regression says are the numbers themselves, ``[rows, 1]``.
     """
     scored = run.scored[name]
-    if split == "dev":
+    answers = scored.on(split) if answers is None else answers
+    if run.data.task == "regression":
+        return answers
+    if split == "dev" and run.thresholds is None:
         return cross_fitted(scored.dev, run.data.splits["dev"].targets, answers)
-    return predict(scored.on(split) if answers is None else answers, scored.thresholds)
+    return predict(answers, scored.thresholds)
 
 
 def actual(run: Run, split: str) -> Array:
-    """The labels that the texts of a split have, bool ``[rows, labels]``."""
-    return one_hot(run.data.splits[split].targets, len(run.data.labels))
+    """The labels that the texts of a split have, bool ``[rows, labels]``; of a regression the numbers, ``[rows, 1]``.
+
+    Without labels nobody knows what is right: then it is what the baseline says.
+    """
+    targets = run.data.splits[split].targets
+    if not run.data.labelled:
+        return decided(run, BASELINE, split)
+    return targets[:, None] if run.data.task == "regression" else one_hot(targets, len(run.data.labels))
 
 
-def measure(run: Run, name: str, split: str) -> Measure:
-    """The budget's metric of a variant on a split, as a function of row weights."""
-    scores = run.scored[name].on(split)
-    return run.recipe.metric.on(scores, decided(run, name, split), actual(run, split), run.data.labels)
+def measure(run: Run, name: str, split: str, metric: Metric | None = None, rows: Array | None = None) -> Measure:
+    """A metric of a variant, by default the budget's, on a split or some ``rows`` of it, as a function of row weights.
+
+    Agreement is with the baseline's decisions, whatever is right.
+    """
+    metric, chosen = metric or run.metric, slice(None) if rows is None else rows
+    right = decided(run, BASELINE, split) if metric.kind == "agreement" else actual(run, split)
+    scores, said = run.scored[name].on(split), decided(run, name, split)
+    return metric.on(scores[chosen], said[chosen], right[chosen], run.data.labels)
 
 
 def drop(run: Run, name: str, split: str) -> Drop | None:
@@ -41,10 +57,36 @@ def drop(run: Run, name: str, split: str) -> Drop | None:
     if name == BASELINE or run.checkpoint.random_weights:
         return None
     if (name, split) not in run.drops:
-        rows, resamples = len(run.data.splits[split].texts), run.recipe.metric.resamples
+        rows, resamples = len(run.data.splits[split].texts), run.metric.resamples
         both = (measure(run, BASELINE, split), measure(run, name, split))
         run.drops[name, split] = bootstrap_drop(*both, rows, resamples=resamples)
     return run.drops[name, split]
+
+
+def drop_on(run: Run, name: str, split: str, part: Part) -> Drop | None:
+    """The same on a part of a split's rows."""
+    if name == BASELINE or run.checkpoint.random_weights:
+        return None
+    if (name, split, part.name) not in run.part_drops:
+        both = (measure(run, BASELINE, split, rows=part.rows), measure(run, name, split, rows=part.rows))
+        found = bootstrap_drop(*both, int(part.rows.sum()), resamples=RESAMPLES_OF_ORDER)
+        run.part_drops[name, split, part.name] = found
+    return run.part_drops[name, split, part.name]
+
+
+def parts(run: Run, split: str) -> list[Part]:
+    """The parts of a split whose quality is told apart; none on which the metric would mean nothing."""
+    rows, right = run.data.splits[split], actual(run, split)
+    found = [*by_group(rows.groups, run.request.slice_column or "group"), *by_length(rows.texts)]
+    if split in run.tokens:
+        found += by_pieces(run.tokens[split])
+    if run.data.task == "regression":
+        return [part for part in found if part.rows.sum() >= FEWEST_NUMBERS]
+    return [part for part in found if right[part.rows].any()]
+
+
+FEWEST_NUMBERS = 3
+"""Any two numbers are perfectly correlated."""
 
 
 def candidates(run: Run) -> list[Candidate]:
@@ -58,8 +100,9 @@ def candidates(run: Run) -> list[Candidate]:
             name=name,
             timing=timing,
             drop=drop(run, name, "dev"),
+            groups=_group_drops(run, name),
             source=parents[name],
-            compressed=not _as_it_was(run, name),
+            compressed=not as_it_was(run, name),
             published=_is_published(run, run.scored[name].artifact),
             problem=problem(run, name),
         )
@@ -75,6 +118,14 @@ def candidates(run: Run) -> list[Candidate]:
     return found
 
 
+def _group_drops(run: Run, name: str) -> dict[str, Drop]:
+    """What a variant loses on dev on each value of the slice column, if the budget has a limit for these."""
+    if run.budget.group_points is None:
+        return {}
+    groups = [part for part in parts(run, "dev") if part.kind == "group"]
+    return {part.name: found for part in groups if (found := drop_on(run, name, "dev", part))}
+
+
 def problem(run: Run, name: str) -> str | None:
     """Why a variant cannot be published, however fast and good it is; None if there is no reason."""
     if not (difference := run.difference(name, "dev")) <= SCORE_TOLERANCE:
@@ -84,7 +135,7 @@ def problem(run: Run, name: str) -> str | None:
     return None
 
 
-def _as_it_was(run: Run, name: str) -> bool:
+def as_it_was(run: Run, name: str) -> bool:
     """Whether it computes the baseline's model in the baseline's numbers, only in another format."""
     steps = run.lineage(name)
     if BASELINE not in steps:

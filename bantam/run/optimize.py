@@ -7,16 +7,17 @@ from pathlib import Path
 
 import tomli_w
 
-from bantam.errors import GateError, UnfaithfulError
+from bantam.errors import GateError, ParityError, UnfaithfulError
 from bantam.files import write_text
 from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, write_report
 from bantam.report.schema import BASELINE, Report
 from bantam.run import builder as pipeline
-from bantam.run import evaluator, judge, record
+from bantam.run import evaluator, judge, record, text_parity
 from bantam.run.choose import Choice, choose, contradicts
 from bantam.run.prepare import prepare
 from bantam.run.publish import publish_chosen
+from bantam.run.rehearse import rehearse
 from bantam.run.request import OptimizeRequest
 from bantam.run.score import score_name
 from bantam.run.state import Log, Run
@@ -35,6 +36,7 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     with distributed.main_first(request.device):
         run = prepare(request, log)
     with pipeline.locked(run.folder), MemoryWatch() as memory:
+        rehearse(run, log)
         make(run, log)
         evaluator.measure_variants(run, run.scored, memory, log)
         choice = _choose(run, memory, log)
@@ -58,12 +60,33 @@ def make(run: Run, log: Log) -> None:
     """Make every variant and score it on dev, or keep what is there. The caller holds the folder's lock."""
     # As it was resolved, profile and defaults applied: --recipe with this file runs it again.
     write_text(run.folder / "recipe.toml", tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))
-    run.artifacts = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
-    evaluator.score_dev(run, [stage.name for stage in run.recipe.stages if stage.measure], log)
+    built = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
+    run.artifacts = built.artifacts
+    run.failed = {name: str(exc) for name, exc in built.failed.items()}
+    _check_texts(run, log)
+    measured = [stage.name for stage in run.recipe.stages if stage.measure]
+    evaluator.score_dev(run, [name for name in measured if name in run.artifacts], log)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
     stages = [stage.name for stage in run.recipe.stages]
-    scores = [score_name(stage, split) for stage in stages for split in run.data.splits]
+    scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, text_parity.SPLIT)]
     Store(run.folder.parent, log).show_only([*stages, *scores], run.folder)
+
+
+def _check_texts(run: Run, log: Log) -> None:
+    """What computes the baseline as it is must treat texts as the baseline does, before anything is measured."""
+    for name, artifact in list(run.artifacts.items()):
+        if not artifact.servable or not judge.as_it_was(run, name):
+            continue
+        try:
+            difference = text_parity.check(run.artifacts[BASELINE], artifact, evaluator.context(run, log))
+        except ParityError as exc:
+            if name == run.safe:
+                raise
+            run.failed[name] = str(exc)
+            del run.artifacts[name]
+            log(f"{name:<24} failed: {exc}")
+        else:
+            log(f"{name:<24} treats texts as the model's own tokenizer does, largest difference {difference:.1e}")
 
 
 def take_part(request: OptimizeRequest) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from bantam.artifact import cache_key
 from bantam.errors import RecipeError, RepositoryError
 from bantam.report.schema import BASELINE
+from bantam.run.adoption import as_they_are
+from bantam.run.measures import check_metric, given_thresholds
 from bantam.run.request import OptimizeRequest
 from bantam.run.state import Log, Run
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.data import BUNDLED, Dataset, load_dataset
+from optimizer.data.sample import bounded
 from optimizer.load import resolve
-from optimizer.metric import Metric, parse
+from optimizer.metric import parse
 from optimizer.recipe import Recipe, known_recipes, load_recipe
 from serving.repository import NAME, Identity, baseline_of, identity
 
@@ -31,13 +34,16 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     _check_recipe(recipe)
     _check_name(name)
     data = load_dataset(request.data, columns=request.columns)
-    _check_label(recipe.metric, data)
+    data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
     checkpoint = resolve(request.model, random_init=request.random_init, log=log)
     stands_for = _identity(request, data, checkpoint)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
     checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
-    recipe = recipe.suited_to(checkpoint.training)
+    checkpoints[None] = checkpoint
+    recipe, data = as_they_are(recipe.suited_to(checkpoint.training), data, checkpoints, request.finetune, log)
+    check_metric(recipe.metric, data)
+    thresholds = given_thresholds(request.thresholds, data)
     if not checkpoint.random_weights:
         recipe = recipe.exporting(BASELINE)  # the safe choice
     for note in data.notes:
@@ -45,7 +51,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     if checkpoint.random_weights:
         log("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
     folder = request.build / run_name(request)
-    return Run(request, recipe, data, checkpoint, {**checkpoints, None: checkpoint}, folder, name, stands_for)
+    return Run(request, recipe, data, checkpoint, checkpoints, folder, name, stands_for, thresholds)
 
 
 def run_name(request: OptimizeRequest) -> str:
@@ -93,7 +99,9 @@ def _asked(recipe: Recipe, request: OptimizeRequest) -> Recipe:
     """The recipe with what the user asked for instead."""
     update: dict[str, object] = {}
     if request.max_drop is not None:
-        update["max_drop_points"] = request.max_drop
+        update["max_drop_points"] = update["max_disagreement_points"] = request.max_drop
+    if request.max_slice_drop is not None and request.slice_column is None:
+        raise RecipeError("Got --max-slice-drop without --slice-column: of which column's values? Name it.")
     if request.metric is not None:
         try:
             update["metric"] = parse(request.metric)
@@ -113,14 +121,6 @@ def _check_recipe(recipe: Recipe) -> None:
         raise RecipeError(
             f"Recipe {recipe.name!r} makes nothing that can be served; expected a measured stage that exports or "
             "quantizes. Add one, or leave its measure = false out."
-        )
-
-
-def _check_label(metric: Metric, data: Dataset) -> None:
-    if metric.label is not None and metric.label not in data.labels:
-        raise RecipeError(
-            f"Got metric {str(metric)!r}, but {data.name} has no label {metric.label!r}. Expected f1: and one of: "
-            f"{', '.join(data.labels)}."
         )
 
 

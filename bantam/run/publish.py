@@ -10,6 +10,7 @@ import numpy as np
 from bantam.client.classifier import Classifier
 from bantam.errors import RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
+from bantam.run.evidence import evidence
 from bantam.run.score import Scored
 from bantam.run.state import SCORE_TOLERANCE, Log, Run
 from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
@@ -50,7 +51,10 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
     """Stage a variant and ask it dev and test; ``chosen``'s answers are kept for the report."""
     root = run.request.repository
     options = run.recipe.serving.model_dump()
-    staged = stage(scored.artifact, root, name, thresholds=scored.thresholds, identity=run.identity, **options)
+    known = "" if chosen is None else evidence(run, chosen)
+    staged = stage(
+        scored.artifact, root, name, thresholds=scored.thresholds, identity=run.identity, evidence=known, **options
+    )
     if chosen is None and not staged.changed and _served_already(staged):
         return staged
     try:

@@ -10,16 +10,17 @@ import numpy as np
 from bantam import checkout
 from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
-from bantam.report.provenance import DataSource, ModelSource, StageStep
+from bantam.report.provenance import DataSource, ModelSource, StageStep, Texts, Thresholds
+from bantam.report.provenance import Noise as NoiseRecord
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
     Budget,
     Conditions,
     Dropped,
+    Failed,
     InProcess,
     Optimize,
-    Quality,
     Report,
     Variant,
     gain,
@@ -30,9 +31,10 @@ from bantam.report.schema import Published as PublishedRecord
 from bantam.report.schema import Served as ServedRecord
 from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
+from bantam.run.noise import MOST_SPREAD, MOST_WAITED, warning
+from bantam.run.quality import figures, notes, quality
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
-from optimizer.evaluate import per_label, quality_of, slice_quality
 from serving.backend.cores import usable_cores
 
 
@@ -56,7 +58,8 @@ def report(run: Run, choice: Choice) -> Report:
         size_ratio=gain(baseline.size_mb, best.size_mb),
         budget=_budget(run, choice),
         dropped=tuple(Dropped(name=name, reason=reason) for name, reason in choice.dropped.items()),
-        notes=(*run.data.notes, *sparsity_notes(run, records), *serving_notes(run)),
+        failed=tuple(Failed(name=name, reason=why) for name, why in run.failed.items()),
+        notes=(*run.data.notes, *notes(run), *sparsity_notes(run, records), *serving_notes(run), *noise_notes(run)),
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
@@ -65,7 +68,11 @@ def report(run: Run, choice: Choice) -> Report:
             texts=min(run.recipe.measure.texts, len(run.data.splits["dev"].texts)),
             rounds=run.recipe.measure.rounds,
             threads=run.recipe.serving.threads or usable_cores(),
+            noise=_noise(run),
+            tokens_p50=float(np.median(run.tokens["dev"].counts)) or None if "dev" in run.tokens else None,
         ),
+        texts=_texts(run),
+        thresholds=_thresholds(run, choice.chosen),
         optimize=Optimize(peak_rss_mb=round(run.peak_rss_mb, 1), seconds=round(run.seconds, 1)),
         data_source=DataSource(
             source=run.data.source,
@@ -73,6 +80,8 @@ def report(run: Run, choice: Choice) -> Report:
             digest=run.data.digest,
             hub_id=run.data.hub_id,
             task=run.data.task,
+            labelled=None if run.data.labelled else False,
+            pair=run.data.pair or None,
             language=run.data.language,
             about=run.data.about,
             rows={name: len(split.texts) for name, split in run.data.splits.items()},
@@ -93,6 +102,50 @@ def _serving_versions() -> dict[str, str] | None:
     return versions(serving) if serving else None
 
 
+def _noise(run: Run) -> NoiseRecord | None:
+    heard = run.measured[BASELINE].noise
+    if heard is None:
+        return None
+    return NoiseRecord(
+        kernel_ms=round(heard.kernel_ms, 3),
+        spread=round(heard.spread, 3),
+        waited=round(heard.waited, 4),
+        rounds=tuple(round(ratio, 3) for ratio in heard.by_round),
+        limits={"spread": MOST_SPREAD, "waited": MOST_WAITED},
+        doubtful=tuple(_doubtful(run)),
+    )
+
+
+def _doubtful(run: Run) -> list[str]:
+    """The variants that were timed while the machine was busy."""
+    return [name for name, timing in run.measured.items() if timing.noise and timing.noise.busy]
+
+
+def noise_notes(run: Run) -> list[str]:
+    """Which times cannot be trusted, if any."""
+    names = _doubtful(run)
+    heard = run.measured[names[0]].noise if names else None
+    return [warning(heard, ["every variant"] if len(names) == len(run.measured) else names)] if heard else []
+
+
+def _texts(run: Run) -> Texts | None:
+    if not run.tokens:
+        return None
+    return Texts(
+        max_length=next(iter(run.tokens.values())).max_length,
+        cut={split: found.cut for split, found in run.tokens.items()},
+        tokens_per_word=run.tokens["dev"].pieces if "dev" in run.tokens else None,
+    )
+
+
+def _thresholds(run: Run, chosen: str) -> Thresholds | None:
+    values = run.scored[chosen].thresholds
+    if values is None:
+        return None
+    source = "dev" if run.thresholds is None else "given" if run.request.thresholds is not None else "default"
+    return Thresholds(source=source, values=dict(zip(run.data.labels, values, strict=True)))
+
+
 def _budget(run: Run, choice: Choice) -> Budget:
     met = None
     if (drop := judge.drop(run, choice.chosen, "dev")) is not None:
@@ -100,11 +153,13 @@ def _budget(run: Run, choice: Choice) -> Budget:
         met = run.budget.holds(drop) and not (test and contradicts(test, run.budget))
     nearest = choice.nearest
     return Budget(
-        max_drop_points=run.recipe.max_drop_points,
-        metric=str(run.recipe.metric),
+        max_drop_points=run.budget.points,
+        metric=run.budget.metric,
         met=met,
         nearest=nearest.name if nearest else None,
         rows_needed=nearest.rows_needed if nearest else None,
+        slice_column=run.budget.column,
+        max_slice_drop_points=run.budget.group_points,
     )
 
 
@@ -121,8 +176,8 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
         parameters=run.behind(name, "details", "parameters")[-1],
         peak_rss_mb=round(measured.peak_rss_mb, 1) or None,
         train_s=round(sum(run.behind(name, "metrics", "train_s")), 1),
-        quality=_quality(run, name, "test" if on_test else "dev"),
-        quality_dev=_quality(run, name, "dev") if on_test else None,
+        quality=quality(run, name, "test" if on_test else "dev"),
+        quality_dev=quality(run, name, "dev") if on_test else None,
         in_process=_in_process(measured.in_process) if measured.in_process else None,
         served=_served(run, name, measured, name == chosen),
     )
@@ -152,37 +207,13 @@ def _latency(timed: Compared) -> dict[str, Any]:
     return percentile_fields(timed.latencies_ms.tolist()) | {"p50_ci95": (round(low, 4), round(high, 4))}
 
 
-def _quality(run: Run, name: str, split: str) -> Quality | None:
-    if run.checkpoint.random_weights:
-        return None
-    rows, actual = run.data.splits[split], judge.actual(run, split)
-    before, after = judge.decided(run, BASELINE, split), judge.decided(run, name, split)
-    slices = slice_quality(rows.texts, before, after, actual)
-    drop = judge.drop(run, name, split)
-    if drop is None:
-        for values in slices.values():
-            del values["drop_points"]
-    whole = np.ones((1, len(rows.texts)), dtype=np.float32)
-    return Quality(
-        split=split,
-        rows=len(rows.texts),
-        **quality_of(run.scored[name].on(split), after, actual),
-        metric_value=float(judge.measure(run, name, split)(whole)[0]),
-        drop_points=drop.points if drop else None,
-        drop_ci95=(drop.low, drop.high) if drop else None,
-        slices=slices,
-        per_label=per_label(after, actual, run.data.labels),
-    )
-
-
 def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord | None:
     """What the server answered on the split that the variant's quality is of, and how fast."""
     if timing.served is None or (name, "dev") not in run.answers:  # its server may have ended before it had answered
         return None
     split = "test" if (name, "test") in run.answers else "dev"
     answers = run.answers[name, split]
-    decided = judge.decided(run, name, split, answers)
-    answered = {} if run.checkpoint.random_weights else quality_of(answers, decided, judge.actual(run, split))
+    answered = {} if run.checkpoint.random_weights else figures(run, name, split, answers)
     memory = run.server_peak_rss_mb if chosen else None
     difference = float(np.max([run.difference(name, each) for each in ("dev", split)]))
     return ServedRecord(
@@ -193,6 +224,8 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
         errors=timing.failed,
         accuracy=answered.get("accuracy"),
         macro_f1=answered.get("macro_f1"),
+        agreement=answered.get("agreement"),
+        spearman=answered.get("spearman"),
         max_score_difference=difference if np.isfinite(difference) else None,
         peak_rss_mb=round(timing.server_peak_rss_mb, 1) if timing.server_peak_rss_mb else None,
         server_peak_rss_mb=round(memory, 1) if memory else None,

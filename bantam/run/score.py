@@ -22,12 +22,12 @@ from optimizer.stage import RunContext
 
 @dataclass(frozen=True)
 class Scored:
-    """A variant with what it answers in process: probabilities ``[rows, labels]`` of a split."""
+    """A variant with what it answers in process: probabilities ``[rows, labels]`` of a split; or numbers."""
 
     artifact: Artifact
     dev: NDArray[np.float32]
     thresholds: tuple[float, ...] | None
-    """Per label, tuned on all of dev; None for single-label tasks, where the best label wins."""
+    """Per label, as given or tuned on all of dev; None for other tasks than multi-label, which have none."""
     test: NDArray[np.float32] | None = None
     """None as long as nobody has looked: test is for the baseline and for what is to be published."""
 
@@ -63,10 +63,20 @@ def score_name(variant: str, split: str) -> str:
     return f"scores-{variant}-{split}"
 
 
-def score(variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
-    """Score ``variant`` on dev, or keep the scores that are there for the same variant and data."""
+def score(
+    variant: Artifact,
+    data: Dataset,
+    context: RunContext,
+    serving: ServingConfig,
+    thresholds: tuple[float, ...] | None = None,
+) -> Scored:
+    """Score ``variant`` on dev, or keep the scores that are there for the same variant and data.
+
+    ``thresholds``: those that were given; else they are tuned, where the task has any.
+    """
     dev = _scores("dev", variant, data, context, serving)
-    thresholds = tune_thresholds(dev, data.splits["dev"].targets) if data.task == "multi_label" else None
+    if thresholds is None and data.task == "multi_label":
+        thresholds = tune_thresholds(dev, data.splits["dev"].targets)
     return Scored(variant, dev, thresholds)
 
 

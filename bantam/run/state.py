@@ -19,7 +19,9 @@ from bantam.run.timing import Timing
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset
 from optimizer.evaluate import Drop
+from optimizer.metric import Metric, default
 from optimizer.recipe import Recipe
+from optimizer.slices import Tokens
 from serving.repository import Identity, Version
 
 Log = Callable[[str], None]
@@ -42,13 +44,21 @@ class Run:
     """What the chosen variant is published as."""
     identity: Identity
     """What that name stands for."""
+    thresholds: tuple[float, ...] | None = None
+    """Per label, as given; None where they are tuned on dev, and for tasks that have none."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    """Of all stages, measured or not, by name."""
+    """Of all stages that could be made, measured or not, by name."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why the others could not, by name."""
     scored: dict[str, Scored] = field(default_factory=dict)
     answers: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
     """What servers answered, probabilities ``[rows, labels]``, by variant and split."""
     drops: dict[tuple[str, str], Drop] = field(default_factory=dict)
     """Against the baseline, by variant and split."""
+    part_drops: dict[tuple[str, str, str], Drop] = field(default_factory=dict)
+    """The same by variant, split and part of it."""
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    """How the baseline's tokenizer cuts the texts, by split."""
     measured: dict[str, Timing] = field(default_factory=dict)
     published: Version | None = None
     server_peak_rss_mb: float | None = None
@@ -64,9 +74,20 @@ class Run:
         return None if self.checkpoint.random_weights else self.recipe.export_of(BASELINE)
 
     @property
+    def metric(self) -> Metric:
+        """What the budget is in points of."""
+        return self.recipe.metric or default(self.data.task, labelled=self.data.labelled)
+
+    @property
     def budget(self) -> Budget:
         """What the chosen variant may lose."""
-        return Budget(self.recipe.max_drop_points, str(self.recipe.metric), len(self.data.splits["dev"].texts))
+        return Budget(
+            self.recipe.points_of(self.metric),
+            str(self.metric),
+            len(self.data.splits["dev"].texts),
+            self.request.max_slice_drop,
+            self.request.slice_column,
+        )
 
     def difference(self, name: str, split: str) -> float:
         """The largest difference between a served and an in-process score of a variant; 0 if it was not served."""

@@ -13,8 +13,9 @@ from bantam.errors import StageError
 from optimizer.config import Augmentation, DistillConfig
 from optimizer.data import Split
 from optimizer.data.files import read_texts
+from optimizer.data.sample import draw
 from optimizer.stage import RunContext
-from optimizer.training.classifier import draw, encode
+from optimizer.training.classifier import encode
 
 Row = dict[str, Any]
 LABELLED = "labelled"

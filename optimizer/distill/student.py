@@ -22,7 +22,7 @@ def make_student(parent: Artifact, config: DistillConfig, context: RunContext) -
     Raises :class:`StageError` for layers or sizes that the parent does not have.
     """
     if config.model is not None:
-        return load_checkpoint(context.checkpoint, context.data), ()
+        return load_checkpoint(context.checkpoint, context.data, log=context.log), ()
     tokenizer, model = load_artifact(parent.folder)
     kept = chosen_layers(model, tokenizer, config, context)
     if len(kept) < len(blocks(model)):

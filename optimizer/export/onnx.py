@@ -16,7 +16,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
 from bantam.artifact import Artifact, Signature
-from bantam.errors import StageError
+from bantam.errors import StageError, reason
 from optimizer.config import ExportConfig
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
@@ -62,21 +62,16 @@ def _export(module: torch.nn.Module, signature: Signature) -> ir.Model:
                 output_names=["logits"],
                 verbose=False,
             )
-        except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as exc:
+        except OSError:
+            raise
+        except Exception as exc:  # tracing runs the model's own code, which raises anything
             raise StageError(
-                f"torch cannot export {type(module).__name__} to ONNX: {_first_line(exc)}. "
+                f"torch cannot export {type(module).__name__} to ONNX: {reason(exc)}. "
                 "Expected a model made of operators that ONNX has. Choose another model."
             ) from exc
     if program is None:
         raise StageError(f"torch gave no ONNX program for {type(module).__name__}. Choose another model.")
     return program.model
-
-
-def _first_line(exc: BaseException) -> str:
-    cause = exc
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause).strip().splitlines()[0][:200] if str(cause).strip() else type(cause).__name__
 
 
 @contextlib.contextmanager

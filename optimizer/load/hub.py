@@ -7,14 +7,17 @@ from pathlib import Path
 
 from bantam.errors import ModelError
 from optimizer.hub import TIMEOUT_S, HubError, hub_answers, require_hub
-from optimizer.load.folder import FILES, WEIGHTS, has_weights, known_models
+from optimizer.load.folder import CONFIG, FILES, known_models
+from optimizer.load.pickled import PICKLED, pickled
+from optimizer.load.weights import SINGLE, has_weights
 
 
 def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, log: Callable[[str], None] = print) -> Path:
     """The folder of ``hub_id`` at ``revision`` in the hub's cache; downloaded if it is not whole there.
 
-    Never downloads pickle files or code. Raises :class:`HubError` if the hub is out of reach and the files are not in
-    the cache, :class:`ModelError` if the hub has no such model, revision, or permission.
+    Never downloads code, and pickle files only where ``files`` names them. Raises :class:`HubError` if the hub is out
+    of reach and the files are not in the cache, :class:`ModelError` if the hub has no such model, revision, or
+    permission.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -58,5 +61,6 @@ def _cached(hub_id: str, revision: str, patterns: list[str]) -> Path | None:
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         return None
     # A cache that an older library filled has no list of its files, and may lack some.
-    whole = (folder / "config.json").is_file() and (has_weights(folder) or WEIGHTS[0] not in patterns)
+    wanted = {SINGLE, *PICKLED} & {*patterns}
+    whole = (folder / CONFIG).is_file() and (not wanted or has_weights(folder) or pickled(folder))
     return folder if whole else None

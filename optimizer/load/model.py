@@ -1,22 +1,29 @@
-"""Checkpoints as PyTorch models and tokenizers: the one place that asks transformers for either.
+"""Checkpoints as PyTorch models: the one place that asks transformers for one.
 
-Weights come from safetensors. Code that a checkpoint brings never runs and nobody is asked about it: where transformers
-knows the model's type, its own code is taken; where not, that is an error.
+Weights come from safetensors, and all that the model has come from there: only a classification head may be new, where
+it is asked for. Code that a checkpoint brings never runs and nobody is asked about it: where transformers knows the
+model's type, its own code is taken; where not, that is an error.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from bantam.errors import ModelError
+from bantam.errors import ModelError, UserError
+from optimizer.load import guard
+from optimizer.load.folder import read_config
+from optimizer.load.head import fit, label_names, read_head
+from optimizer.load.weights import WRAPPERS, shapes, wrapper
+
+_ADVICE = "Expected a Hugging Face folder that transformers reads as a text classifier, as save_pretrained writes it."
 
 
 def load_model(
@@ -27,55 +34,123 @@ def load_model(
     attention: Literal["eager", "sdpa"] | None = None,
     labels: tuple[str, ...] | None = None,
     task: str | None = None,
+    new_head: bool = True,
+    log: Callable[[str], None] = print,
 ) -> PreTrainedModel:
     """The classifier in a Hugging Face folder, for inference (``eval``), on ``device`` in ``dtype``.
 
     ``attention``: how attention is computed, by default as transformers prefers. ``labels`` with ``task``: what the
-    classifier is to be trained for; a head that does not fit them is replaced by a new one with random weights.
-    Without them the head is that of the folder. Raises :class:`ModelError` if it cannot be loaded as a classifier.
+    outputs are to be, in this order; a head that has the same labels is kept, its rows moved to their places, and any
+    other is replaced by a new one with random weights, if ``new_head``. Without them the head is that of the folder.
+    Raises :class:`ModelError` if it cannot be loaded as a classifier, or weights are missing or do not fit.
     """
-    head: dict[str, Any] = {}
-    if labels is not None:
-        head = {
-            "num_labels": len(labels),
-            "problem_type": f"{task}_classification",
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: i for i, label in enumerate(labels)},
-            "ignore_mismatched_sizes": True,
-        }
-    with _reading(folder):
-        model: torch.nn.Module = AutoModelForSequenceClassification.from_pretrained(
+    config = load_config(folder)
+    rows = None
+    if labels is not None and task is not None:
+        rows = _rows(folder, labels, task, new_head=new_head)
+        config.update(_named(labels) | {"problem_type": task if task == "regression" else f"{task}_classification"})
+    prefix = _wrapped(folder, config, log)
+    with reading(folder, "a classifier"):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
+            config=config,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
-            **head,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the guard refuses what does not fit, by name
+            key_mapping={f"^{prefix.replace('.', '[.]')}": ""} if prefix else None,
         )
+    model._weight_conversions = None if prefix else model._weight_conversions  # saved without the wrapper's names
+    new = labels is not None and rows is None
+    guard.check(
+        model, info, {name.removeprefix(prefix): shape for name, shape in shapes(folder).items()}, folder, new=new
+    )
+    if new and read_head(folder):
+        guard.renew_head(model)
+    if rows is not None:
+        with reading(
+            folder, "a classifier with its outputs in the order of the data's labels", "FINETUNE=always trains it."
+        ):
+            guard.reorder(model, rows, folder)
     return cast(PreTrainedModel, model.to(device).eval())
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a Hugging Face folder. Raises :class:`ModelError` if there is none that transformers reads."""
-    with _reading(folder):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return tokenizer
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The config of a Hugging Face folder, its labels in whatever form it has them; of transformers' own classes."""
+    raw = read_config(folder)
+    if "id2label" in raw or "label2id" in raw:
+        raw |= _named(label_names(raw))
+        raw.pop("num_labels", None)
+    raw.pop("auto_map", None)
+    with reading(folder, "a classifier"):
+        config: PreTrainedConfig = AutoConfig.for_model(**raw)
+    return config
+
+
+def _named(labels: tuple[str, ...]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+
+
+def _rows(folder: Path, labels: tuple[str, ...], task: str, *, new_head: bool) -> tuple[int, ...] | None:
+    """Which outputs of the folder's head are ``labels``; None if it has none, or other ones, and may be replaced."""
+    head = read_head(folder)
+    if head is None:
+        if not new_head:
+            raise ModelError(f"{folder} has no trained classification head. Train one: FINETUNE=auto or always.")
+        return None
+    try:
+        rows = fit(head, labels, task).rows(labels)
+        if rows is None and not new_head:
+            raise ModelError(f"Its head has {len(head.labels)} labels; expected these {len(labels)} alone.")
+    except ModelError as exc:
+        if not new_head:
+            raise ModelError(f"{folder} cannot be taken as it is. {exc} Train it: FINETUNE=auto or always.") from exc
+        return None
+    return rows
+
+
+def _wrapped(folder: Path, config: PreTrainedConfig, log: Callable[[str], None]) -> str:
+    """What a training tool has put before each tensor's name; said. Empty if the names are the model's own."""
+    found = shapes(folder)
+    prefix = wrapper(found)
+    if not prefix:
+        return ""
+    with reading(folder, "a classifier"), torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    known = guard.known_names(model)
+    if len(known & {*found}) >= len(known & {name.removeprefix(prefix) for name in found}):
+        return ""
+    tools = [tool for part, tool in WRAPPERS.items() if part in prefix]
+    log(f"{folder.name}: its weights are named {prefix}..., as {' and '.join(tools)} does; {prefix} is left out")
+    return prefix
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    """Without progress bars and the warning that a head is new, which is expected; errors as :class:`ModelError`."""
+def reading(folder: Path, what: str, advice: str = _ADVICE) -> Iterator[None]:
+    """Without progress bars and the report of what was not loaded, which we check; errors as :class:`ModelError`."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logger = logging.getLogger("transformers.modeling_utils")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
-    except (OSError, ValueError, KeyError) as exc:
-        raise ModelError(
-            f"{folder} cannot be loaded as a classifier: {exc}\n"
-            "Expected a Hugging Face folder that AutoModelForSequenceClassification and AutoTokenizer read."
-        ) from exc
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as exc:  # transformers, safetensors and tokenizers raise whatever comes, bare Exception included
+        raise ModelError(_told(exc, folder, what, advice)) from exc
     finally:
         logger.setLevel(level)
+
+
+def _told(exc: Exception, folder: Path, what: str, advice: str) -> str:
+    """What cannot be read and what to do about it, in at most three lines."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    reason = " ".join(lines)[:300] or type(exc).__name__
+    if isinstance(exc, KeyError):
+        reason = f"it lacks {reason}, or does not know it"
+    if isinstance(exc, ImportError):
+        advice = "Install the library that it names (sentencepiece, protobuf or tiktoken for a tokenizer) into .venv."
+    return f"{folder} cannot be loaded as {what}: {reason}\n{advice}"

@@ -9,10 +9,11 @@ from bantam.artifact import Artifact
 from bantam.errors import StageError
 from optimizer.architecture import blocks
 from optimizer.config import LayersConfig
+from optimizer.data.sample import draw
 from optimizer.stage import RunContext
 from optimizer.surgery import keep_layers
 from optimizer.surgery.importance import of_blocks
-from optimizer.training.classifier import draw, load_artifact, write
+from optimizer.training.classifier import load_artifact, write
 
 
 def run(parent: Artifact, config: LayersConfig, context: RunContext) -> Artifact:

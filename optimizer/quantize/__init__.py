@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from bantam.artifact import LAYOUTS, TOKENIZER_FILES, Artifact, Manifest, deployable_files, seal
-from bantam.errors import StageError
+from bantam.errors import BantamError, StageError, reason
 from optimizer import logits
 from optimizer.config import CalibratedQuantizeConfig, QuantizeConfig
 from optimizer.quantize import onnx_4bit, onnx_dynamic, openvino_static
@@ -34,8 +34,8 @@ COMPARED = 200
 def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifact:
     """Quantize ``parent`` by ``config.method``, and record how far its logits are from the parent's on training texts.
 
-    Raises :class:`StageError` if the parent does not suit the method, or the result gives NaN or the same logits for
-    every text.
+    Raises :class:`StageError` if the parent does not suit the method, the method fails on it, or the result gives NaN
+    or the same logits for every text.
     """
     started = time.monotonic()
     method, origin = METHODS[config.method], parent.manifest
@@ -43,7 +43,14 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
     for name in TOKENIZER_FILES:
         shutil.copyfile(parent.folder / name, context.folder / name)
     batches = _drawn(parent, config, context)
-    quantized = method.write(parent, config, context, batches)
+    try:
+        quantized = method.write(parent, config, context, batches)
+    except (BantamError, OSError, MemoryError):
+        raise
+    except Exception as exc:  # the libraries behind the methods raise anything on a model that they were not made for
+        raise StageError(
+            f"{config.method} cannot quantize {parent.name!r}: {reason(exc)}. Use another quantization method for it."
+        ) from exc
     seconds = round(time.monotonic() - started, 1)
     manifest = Manifest(
         stage=config.stage,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,22 +15,23 @@ from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset, Split
-from optimizer.load.model import load_model, load_tokenizer
+from optimizer.load.model import load_model
+from optimizer.load.tokenizer import columns, fit_to, load_tokenizer
 from optimizer.stage import RunContext
 
 
-def load_checkpoint(checkpoint: Checkpoint, data: Dataset) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """A checkpoint's tokenizer and model, fp32, with a head for the labels of ``data``, new if it has none that fits.
+def load_checkpoint(
+    checkpoint: Checkpoint, data: Dataset, *, new_head: bool = True, log: Callable[[str], None] = print
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """A checkpoint's tokenizer and model, fp32, with a head for the labels of ``data``, in their order.
 
-    Raises :class:`ModelError` if it cannot be loaded as a classifier.
+    A head that does not fit is replaced by a new one with random weights, if ``new_head``. Raises :class:`ModelError`
+    if not, or if it cannot be loaded as a classifier.
     """
     tokenizer = load_tokenizer(checkpoint.folder)
-    model = load_model(checkpoint.folder, labels=data.labels, task=data.task)
-    # Decoders classify from the last token that is no padding: they need a padding token, and it to the right.
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    model.config.pad_token_id = tokenizer.pad_token_id
+    model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head, log=log)
+    embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
     return tokenizer, model
 
 
@@ -47,19 +49,12 @@ def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
     model.get_input_embeddings().requires_grad_(not config.freeze_embeddings)
 
 
-def draw(split: Split, rows: int | None, seed: int) -> Split:
-    """A random part of a split, in the split's order."""
-    if rows is None or rows >= len(split.texts):
-        return split
-    chosen = np.sort(np.random.default_rng(seed).choice(len(split.texts), rows, replace=False))
-    return Split(tuple(split.texts[i] for i in chosen), split.targets[chosen])
-
-
 def encode(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, split: Split, longest: int
 ) -> list[dict[str, Any]]:
     """One row a text: the model's inputs at the text's real length, and ``labels``."""
-    encoded = tokenizer(list(split.texts), truncation=True, max_length=max_length(tokenizer, model, longest))
+    length = max_length(tokenizer, model, longest)
+    encoded = tokenizer(*columns(split.texts), truncation=True, max_length=length)
     targets = split.targets.astype(np.float32) if split.targets.ndim == 2 else split.targets
     inputs = [name for name in encoded if name in forward_inputs(model)]
     return [
@@ -68,9 +63,17 @@ def encode(
 
 
 def max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, wanted: int) -> int:
-    """The recipe's longest input, or the longest that the model and (RoBERTa: two fewer) its tokenizer know."""
-    positions = getattr(model.config, "max_position_embeddings", None) or wanted
-    return int(min(wanted, positions, tokenizer.model_max_length))
+    """The recipe's longest input, or the longest that the model and its tokenizer know, in tokens.
+
+    Where positions are counted from the padding's id on (RoBERTa), the table has as many rows that no token gets.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    limit = positions if isinstance(positions, int) and positions > 0 else wanted  # XLNet says -1: none
+    tables = [
+        part for name, part in model.named_modules() if "position" in name and isinstance(part, torch.nn.Embedding)
+    ]
+    limits = [part.num_embeddings - part.padding_idx - 1 for part in tables if part.padding_idx is not None]
+    return int(min(wanted, limit, tokenizer.model_max_length, *limits))
 
 
 def forward_inputs(model: PreTrainedModel) -> set[str]:
@@ -109,6 +112,8 @@ def write(
             inputs=inputs,
             max_length=length,
             pad_token_id=fast.pad_token_id or 0,
+            pair=context.data.pair,
+            truncation_side=fast.truncation_side,
         ),
         # Without an attention mask (FNet), padding changes what a model computes.
         compute=Compute(batch_invariant="attention_mask" in inputs),

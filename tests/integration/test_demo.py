@@ -236,7 +236,7 @@ def test_quality_is_that_of_the_report(visited: Visit, toy: Toy) -> None:
         assert part.drop_points is not None
         assert [slices[name][3], slices[name][5]] == [share(part.macro_f1), points(part.drop_points)]
     labels = {row[0]: row[3] for row in visited.rows("#quality table >> nth=0")}
-    assert labels == {entry.label: share(entry.f1) for entry in chosen.quality.per_label or ()}
+    assert labels == {entry.label: share(entry.f1 or 0) for entry in chosen.quality.per_label or ()}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

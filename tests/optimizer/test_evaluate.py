@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from optimizer import evaluate
@@ -83,19 +84,6 @@ def test_the_bootstrap_is_paired_and_repeatable() -> None:
     assert again[0] == again[1]
 
 
-def test_slices_split_the_rows_by_length_and_average_the_labels_that_occur() -> None:
-    texts = ["word " * (1 + i % 50) for i in range(400)]
-    actual = TARGETS > 0
-    predicted = actual.copy()
-    predicted[::7] ^= True
-    slices = evaluate.slice_quality(texts, actual, predicted, actual)
-    assert sum(s["rows"] for s in slices.values()) == 400
-    rows = np.array([1 <= 1 + i % 50 <= 5 for i in range(400)])
-    expected = f1_score(actual[rows], predicted[rows], average="macro")
-    assert slices["1 to 5 words"]["macro_f1"] == pytest.approx(expected)
-    assert slices["1 to 5 words"]["drop_points"] == pytest.approx(100 * (1 - expected))
-
-
 def test_the_drop_of_an_order_is_that_of_its_metric() -> None:
     worse = np.clip(SCORES + RNG.normal(0, 0.2, SCORES.shape), 0, 1).astype(np.float32)
     before, after = (parse("average-precision").on(each, TARGETS > 0, TARGETS > 0, LABELS) for each in (SCORES, worse))
@@ -161,3 +149,40 @@ def test_four_times_the_rows_halve_an_interval() -> None:
         drop = evaluate.bootstrap_drop(first, second, rows, resamples=1000)
         widths.append(drop.high - drop.low)
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.25)
+
+
+def test_labels_without_a_row_are_left_out_of_macro_f1_and_have_no_f1() -> None:
+    actual, predicted = TARGETS > 0, SCORES >= 0.5
+    wider = np.pad(actual, ((0, 0), (0, 2)))
+    said = np.pad(predicted, ((0, 0), (0, 2)))
+    said[:3, 5] = True
+    scores = np.pad(SCORES, ((0, 0), (0, 2)))
+    found, narrow = (
+        evaluate.quality_of(*each)["macro_f1"] for each in ((scores, said, wider), (SCORES, predicted, actual))
+    )
+    assert found == pytest.approx(narrow)
+    assert [entry["f1"] for entry in evaluate.per_label(said, wider, [*LABELS, "f", "g"])[5:]] == [None, None]
+
+
+def test_numbers_are_judged_by_scipys_correlations_and_their_error() -> None:
+    actual = RNG.normal(3, 1, (200, 1)).astype(np.float32)
+    scores = actual + RNG.normal(0, 1, (200, 1)).astype(np.float32)
+    found = evaluate.correlation_of(scores, actual)
+    assert found["spearman"] == pytest.approx(spearmanr(scores[:, 0], actual[:, 0]).statistic)
+    assert found["pearson"] == pytest.approx(pearsonr(scores[:, 0], actual[:, 0]).statistic)
+    assert found["mean_absolute_error"] == pytest.approx(np.abs(scores - actual).mean(), rel=1e-5)
+
+
+def test_the_distance_of_probabilities_is_half_of_l1_or_the_mean_over_labels() -> None:
+    one, other = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0]]), np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
+    assert evaluate.total_variation(one, other, exclusive=True) == pytest.approx((0.2 + 1.0) / 2)
+    assert evaluate.total_variation(one, other, exclusive=False) == pytest.approx((0.4 / 3 + 2 / 3) / 2)
+    assert evaluate.total_variation(one, one, exclusive=True) == 0.0
+
+
+def test_how_many_resamples_are_drawn_at_a_time_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    actual = TARGETS > 0
+    before, after = (macro_f1(actual ^ (RNG.random(actual.shape) < share)) for share in (0.1, 0.15))
+    whole = evaluate.bootstrap_drop(before, after, 400, resamples=600)
+    monkeypatch.setattr(evaluate, "CELLS", 7 * 400)
+    assert evaluate.bootstrap_drop(before, after, 400, resamples=600) == whole

@@ -166,7 +166,7 @@ def test_a_parent_of_the_wrong_format_is_refused(bert_onnx: Artifact, tmp_path: 
 
 
 def test_onnx_in_bf16_is_no_config() -> None:
-    with pytest.raises(ValidationError, match="asks for ONNX in bf16, whose CPU kernels compute in fp32"):
+    with pytest.raises(ValidationError, match="asks for ONNX in bf16, whose kernels compute in fp32"):
         ExportConfig(name="onnx-bf16", stage="export", format="onnx", precision="bf16")
 
 

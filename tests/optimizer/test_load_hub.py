@@ -13,10 +13,13 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from bantam.errors import ModelError
 from optimizer.catalog import Entry
 from optimizer.load import resolve
+from optimizer.load.weights import shapes
 
 REVISION = "a" * 40
 pytestmark = pytest.mark.usefixtures("cache")
@@ -126,7 +129,13 @@ def test_a_known_model_without_a_commit_is_said_to_be_not_verified(
     assert [line[: len("toy: not verified.")] for line in lines if line.startswith("toy")] == said
 
 
-def test_hub_model_with_pickle_only(hub: type[Hub]) -> None:
-    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"owner/tiny has .*expected model\.safetensors"):
-        resolve("owner/tiny", log=quiet)
+def test_hub_model_with_pickle_only_is_converted(hub: type[Hub]) -> None:
+    weights = hub.folder / "model.safetensors"
+    expected = load_file(weights)
+    torch.save(expected, hub.folder / "pytorch_model.bin")
+    weights.unlink()
+    first = resolve("owner/tiny", log=quiet)
+    assert shapes(first.folder) == {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+        assert resolve("owner/tiny", log=quiet) == first

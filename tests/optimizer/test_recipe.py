@@ -89,7 +89,7 @@ CUT = '[[stages]]\nstage = "prune"\nname = "cut"\nparent = "baseline"\nmethod = 
         (RECIPE.replace("epochs", "epoch"), r"stage 'baseline': finetune has no key 'epoch'. Known: .*epochs"),
         (
             RECIPE.replace('"export"', '"exprot"'),
-            r"stage 'onnx': stage = 'exprot', expected one of finetune, distill, prune, export, quantize",
+            r"stage 'onnx': stage = 'exprot', expected one of adopt, finetune, distill, prune, export, quantize",
         ),
         (
             RECIPE.replace('parent = "baseline"', 'parent = "nobody"'),
@@ -140,7 +140,7 @@ CUT = '[[stages]]\nstage = "prune"\nname = "cut"\nparent = "baseline"\nmethod = 
         ),
         (
             RECIPE + "[defaults.distil]\nepochs = 1",
-            r"\[defaults.distil\] is of no stage or method. Known: finetune, dis",
+            r"\[defaults.distil\] is of no stage or method. Known: adopt, finetune, dis",
         ),
         (RECIPE + '[[matrix]]\nmodels = ["baseline"]', r"methods: Field required"),
     ],

@@ -13,7 +13,7 @@ from bantam.errors import UserError
 from bantam.report.file import read_report
 from bantam.report.model_card import CARD, licence, public, render, write_card
 from bantam.report.schema import Report
-from bantam.report.text import COLUMNS, client_code
+from bantam.report.text import client_code, columns
 from tests.plugins.reports import EXAMPLE, changed
 
 
@@ -86,18 +86,18 @@ def test_every_figure_of_the_table_is_the_reports(report: Report) -> None:
     measured, by_label = tables(render(report))
     assert measured[0] == ["", "PyTorch fp32, the baseline", "ONNX int8, this model"]
     baseline, chosen = report.variant("baseline"), report.variant(report.chosen)
-    assert len(measured) == 1 + len(COLUMNS)
-    for row, column in zip(measured[1:], COLUMNS, strict=True):
+    assert len(measured) == 1 + len(columns(report))
+    for row, column in zip(measured[1:], columns(report), strict=True):
         assert row == [f"{column.group}: {column.title}", column.text(report, baseline), column.text(report, chosen)]
     assert chosen.quality is not None
     assert baseline.quality is not None
-    before = {entry.label: entry.f1 for entry in baseline.quality.per_label or ()}
+    before = {entry.label: entry.f1 or 0 for entry in baseline.quality.per_label or ()}
     expected = {
         entry.label: [
             f"{entry.support:,}",
             f"{before[entry.label]:.3f}",
             f"{entry.f1:.3f}",
-            f"{100 * (before[entry.label] - entry.f1):.2f}",
+            f"{100 * (before[entry.label] - (entry.f1 or 0)):.2f}",
         ]
         for entry in chosen.quality.per_label or ()
     }

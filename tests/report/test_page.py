@@ -110,8 +110,8 @@ def test_labels_and_slices_are_the_reports_with_the_worst_first(report: Report, 
     before = report.variant("baseline").quality
     assert quality is not None
     assert before is not None
-    expected = {entry.label: (entry.support, entry.f1) for entry in quality.per_label or ()}
-    old = {entry.label: entry.f1 for entry in before.per_label or ()}
+    expected = {entry.label: (entry.support, entry.f1 or 0) for entry in quality.per_label or ()}
+    old = {entry.label: entry.f1 or 0 for entry in before.per_label or ()}
     assert len(labels) == 1 + len(expected)
     for row in labels[1:]:
         support, f1 = expected[row[0][0]]

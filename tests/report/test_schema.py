@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from bantam.errors import ArtifactError, DiskFullError, UserError
-from bantam.report import schema as schema
+from bantam.report import quality, schema
 from bantam.report.file import read_report, to_json, write_report
 from bantam.report.provenance import Record
 from bantam.report.schema import Report, percentile_fields, speedup
@@ -202,7 +202,11 @@ def test_no_file(tmp_path: Path) -> None:
 def test_every_field_is_documented() -> None:
     page = (EXAMPLE.parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
     named = {word for code in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", code)}
-    models = [model for model in vars(schema).values() if isinstance(model, type) and issubclass(model, Record)]
+    models = [
+        model
+        for model in [*vars(schema).values(), *vars(quality).values()]
+        if isinstance(model, type) and issubclass(model, Record)
+    ]
     fields = {field.alias or name for model in models for name, field in model.model_fields.items()}
     assert len(fields) > 50
     assert fields - named == set(), "docs/report-schema.md does not speak of these"

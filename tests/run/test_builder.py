@@ -35,7 +35,7 @@ def run(folder: Path, moods: Dataset, untrained: Checkpoint, recipe: Recipe = RE
     """The artifacts, and what was said of each stage."""
     said: list[str] = []
     with pipeline.locked(folder):
-        artifacts = pipeline.run(recipe, moods, {None: untrained}, folder, log=said.append)
+        artifacts = pipeline.run(recipe, moods, {None: untrained}, folder, log=said.append).artifacts
     names = {stage.name for stage in recipe.stages}
     return artifacts, [line for line in said if line.split(maxsplit=1)[0] in names]
 

@@ -66,7 +66,7 @@ def test_a_method_from_outside_is_quantized_exported_and_scored(
     path.write_text(path.read_text(encoding="utf-8") + RECIPE, encoding="utf-8")
     stages = tuple(stage for stage in load_recipe(str(path)).stages if stage.name in ("baseline", *NAMES))
     recipe = load_recipe(str(path)).model_copy(update={"stages": stages})
-    made = builder.run(recipe, moods, {None: untrained}, tmp_path / "run", log=lambda _: None)
+    made = builder.run(recipe, moods, {None: untrained}, tmp_path / "run", log=lambda _: None).artifacts
     rounded, exported = (made[name].manifest for name in NAMES)
     assert rounded.details == {"levels": 127}
     assert 0 < rounded.metrics["logits"]["mean_difference"] < 0.1 * rounded.metrics["logits"]["reference_std"]

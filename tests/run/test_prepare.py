@@ -30,6 +30,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     """Prepares a request in a folder of its own, with a file of moods and models that are found without a hub."""
     tiny.write_data(tmp_path / "moods.csv", rows=300)
     (tmp_path / "mine.toml").write_text(RECIPE.format(metric="macro-f1"))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')  # no classifier
 
     def found(model: str, *, random_init: bool = False, log: object = None) -> Checkpoint:
         folder = Path(model).is_dir()

@@ -1,0 +1,77 @@
+"""What a published version was measured to do, which travels with it: enough to measure it again where it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bantam.artifact import Text
+from bantam.errors import RepositoryError
+from bantam.machine import describe_machine
+from bantam.run import judge
+from bantam.run.state import Run
+from serving.version_folder import EVIDENCE
+
+ROWS = 500
+"""Of the test split: what a version carries with it of the user's texts."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Texts of the test split with what the version answered, and the figures of the report."""
+
+    texts: tuple[Text, ...]
+    scores: tuple[tuple[float, ...], ...]
+    """``[rows, labels]``, in process, where it was made."""
+    actual: tuple[tuple[float, ...], ...]
+    """``[rows, labels]``: what is right, as 0 and 1, or the numbers of a regression."""
+    metric: str
+    max_drop_points: float
+    """The run's budget, in points of ``metric``."""
+    in_process_ms: float
+    served_ms: float | None
+    """Medians, one text at a time."""
+    machine: str
+
+
+def evidence(run: Run, name: str) -> str:
+    """The evidence of a measured variant that was scored on test, as JSON."""
+    split, timing = run.data.splits["test"], run.measured[name]
+    rows = np.sort(np.random.default_rng(0).permutation(len(split.texts))[:ROWS])
+    in_process, served = timing.in_process, timing.served
+    found = Evidence(
+        texts=tuple(split.texts[row] for row in rows),
+        scores=_rows(run.scored[name].on("test")[rows]),
+        actual=_rows(judge.actual(run, "test")[rows]),
+        metric=str(run.metric),
+        max_drop_points=run.budget.points,
+        in_process_ms=in_process.p50_ms.value if in_process else float("nan"),
+        served_ms=served.p50_ms.value if served else None,
+        machine=describe_machine().title,
+    )
+    return json.dumps(asdict(found), ensure_ascii=False)
+
+
+def read(folder: Path) -> Evidence:
+    """The evidence in a version folder. Raises :class:`RepositoryError` if it has none that can be read."""
+    path = folder / EVIDENCE
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        texts = tuple(text if isinstance(text, str) else (text[0], text[1]) for text in raw.pop("texts"))
+        return Evidence(texts=texts, scores=_tuples(raw.pop("scores")), actual=_tuples(raw.pop("actual")), **raw)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
+        raise RepositoryError(
+            f"{path} cannot be read ({type(exc).__name__}: {exc}). Expected what `bantam optimize` publishes with a "
+            "version; publish the model again."
+        ) from exc
+
+
+def _rows(array: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return _tuples(np.asarray(array, dtype=np.float64).tolist())
+
+
+def _tuples(rows: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in rows)

@@ -1,0 +1,89 @@
+"""Before hours of training: does what follows it work at all? Tried on a small untrained model of the architecture."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from types import MappingProxyType
+
+from bantam.report.schema import BASELINE
+from bantam.run import builder as pipeline
+from bantam.run import evaluator, text_parity
+from bantam.run.state import Log, Run
+from optimizer.config import (
+    AdoptConfig,
+    AnyStage,
+    CheckpointConfig,
+    DistillConfig,
+    LayersConfig,
+    TrainingConfig,
+)
+from optimizer.data import Dataset
+from optimizer.data.sample import draw
+from optimizer.load.small import small
+from optimizer.recipe import Recipe
+
+ROWS = 64
+"""Of each split, for what is calibrated."""
+
+
+def rehearse(run: Run, log: Log) -> dict[str, str]:
+    """Export, quantize and prune a small untrained model as the recipe says; returns why stages failed, by name.
+
+    A run without training needs no rehearsal. What passed once is in the store, so that a run that goes on does not
+    wait. What fails here is said, and tried all the same when its turn comes: random weights are not the user's.
+    Raises :class:`StageError` or :class:`ModelError` if nothing would be left that can be served, or served texts
+    would be handled otherwise than by the model's own tokenizer.
+    """
+    if not any(isinstance(stage, TrainingConfig) for stage in run.recipe.stages):
+        return {}
+    log("rehearsal: what follows the training, on a small untrained model")
+    data = _few_rows(run.data)
+    checkpoints = {name: small(checkpoint, data) for name, checkpoint in run.checkpoints.items()}
+    trial = replace(
+        run,
+        recipe=rehearsed(run.recipe),
+        data=data,
+        checkpoint=checkpoints[None],
+        checkpoints=checkpoints,
+        folder=run.folder.with_name(f"{run.folder.name}.rehearsal"),
+    )
+    try:
+        with pipeline.locked(trial.folder):
+            built = pipeline.run(trial.recipe, data, checkpoints, trial.folder, device=run.request.device, log=_silent)
+            if export := trial.recipe.export_of(BASELINE):
+                context = evaluator.context(trial, _silent)
+                text_parity.check(built.artifacts[BASELINE], built.artifacts[export], context)
+    finally:
+        shutil.rmtree(trial.folder, ignore_errors=True)
+    failed = {name: str(exc) for name, exc in built.failed.items()}
+    for name, why in failed.items():
+        log(f"{name} will probably fail: {why}")
+    return failed
+
+
+def rehearsed(recipe: Recipe) -> Recipe:
+    """The recipe without its trainings: each checkpoint as it is, and what is made from it.
+
+    A student, and a model with fewer layers, are passed over for what they are made from.
+    """
+    stands_for: dict[str, str] = {}
+    stages: list[AnyStage] = []
+    for stage in recipe.stages:
+        if isinstance(stage, CheckpointConfig) and (stage.parent is None or stage.model):
+            stages.append(AdoptConfig(name=stage.name, model=stage.model, max_length=stage.max_length))
+        elif isinstance(stage, DistillConfig | LayersConfig):
+            stands_for[stage.name] = stands_for.get(stage.parent, stage.parent)
+        else:
+            parent = stands_for.get(str(stage.parent), stage.parent)
+            stages.append(stage.model_copy(update={"parent": parent}))
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def _few_rows(data: Dataset) -> Dataset:
+    splits = {name: draw(split, ROWS, 0) for name, split in data.splits.items()}
+    return replace(data, splits=MappingProxyType(splits), digest=f"{ROWS} rows of {data.digest}")
+
+
+def _silent(line: str) -> None:
+    """What a rehearsal makes is nothing to the user."""

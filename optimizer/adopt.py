@@ -1,0 +1,26 @@
+"""A checkpoint's trained classifier as it is, the baseline of who has one: head, labels and task are its own."""
+
+from __future__ import annotations
+
+from bantam.artifact import Artifact
+from optimizer.config import AdoptConfig
+from optimizer.stage import RunContext
+from optimizer.training.classifier import load_checkpoint, write
+
+
+def run(parent: Artifact | None, config: AdoptConfig, context: RunContext) -> Artifact:
+    """Write the checkpoint as a Hugging Face folder; no weight changes.
+
+    ``context.data`` is read by the run's own classifier (:meth:`Dataset.read_by`); the outputs of another checkpoint
+    are put in the same order. Raises :class:`ModelError` if the checkpoint has no trained head for these labels.
+    """
+    tokenizer, model = load_checkpoint(context.checkpoint, context.data, new_head=False, log=context.log)
+    return write(
+        model,
+        tokenizer,
+        config,
+        context,
+        longest=config.max_length,
+        details={"trained": False},
+        random_weights=context.checkpoint.random_weights,
+    )

@@ -1,0 +1,79 @@
+"""A small untrained model of a checkpoint's architecture: what cannot be exported or quantized shows in seconds."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bantam.artifact import cache_key
+from bantam.errors import ModelError, reason
+from optimizer.catalog import Checkpoint
+from optimizer.data import Dataset
+from optimizer.load.folder import TOKENIZER, cache_folder, made_once, read_config
+
+LAYERS = 2
+SEED = 0
+HEAD_SCALE = 5.0
+"""By which the head's initial weights are multiplied, so that texts have scores that differ."""
+_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
+
+
+def small(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
+    """Two layers of ``checkpoint``'s architecture at its own width, with random weights, as a classifier for ``data``.
+
+    With the checkpoint's own tokenizer; in Bantam's cache. Raises :class:`ModelError` if transformers has no text
+    classifier of this architecture.
+    """
+    config = _with_few_layers(read_config(checkpoint.folder))
+    key = cache_key(config=config, labels=data.labels, task=data.task, digest=checkpoint.digest, seed=SEED)
+    folder = cache_folder() / "rehearsals" / key[:16]
+    made_once(folder, lambda target: _write(checkpoint.folder, config, data, target))
+    return replace(checkpoint, folder=folder, digest=key, hub_id=None, random_weights=True)
+
+
+def _with_few_layers(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with two layers, and lists of one entry a layer cut to that."""
+    counts = {config[name] for name in _COUNTS if isinstance(config.get(name), int)}
+    few = {name: min(LAYERS, config[name]) for name in _COUNTS if isinstance(config.get(name), int)}
+    lists = {
+        name: value[:LAYERS]
+        for name, value in config.items()
+        if isinstance(value, list) and len(value) in counts and name.startswith("layer")
+    }
+    return {**config, **few, **lists}
+
+
+def _write(source: Path, config: dict[str, Any], data: Dataset, target: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    fields = {name: value for name, value in config.items() if name not in ("model_type", "auto_map", "label2id")}
+    fields |= {
+        "id2label": dict(enumerate(data.labels)),
+        "problem_type": "regression" if data.task == "regression" else f"{data.task}_classification",
+    }
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            model = AutoModelForSequenceClassification.from_config(
+                AutoConfig.for_model(config["model_type"], **fields), dtype=torch.float32, trust_remote_code=False
+            )
+    except Exception as exc:  # configurations and models check themselves in ways of their own
+        raise ModelError(
+            f"transformers cannot build a text classifier of type {config['model_type']!r}: {reason(exc)}.\n"
+            "Expected a model that AutoModelForSequenceClassification knows."
+        ) from exc
+    heads = [
+        part for part in model.modules() if isinstance(part, torch.nn.Linear) and part.out_features == len(data.labels)
+    ]
+    with torch.no_grad():
+        for head in heads[-1:]:
+            head.weight.mul_(HEAD_SCALE)
+    model.save_pretrained(target)
+    for name in TOKENIZER:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

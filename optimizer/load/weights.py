@@ -1,0 +1,82 @@
+"""What weights a folder holds: names and shapes, from the headers of its safetensors files alone."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from bantam.errors import ModelError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")
+WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel", "model.": "Lightning", "net.": "Lightning"}
+"""What training tools put in front of every tensor's name."""
+_POINTER = b"version https://git-lfs"
+_AGAIN = "Copy it again, or save the model again with save_pretrained."
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether ``folder`` has weights in safetensors, in one file or with an index."""
+    return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+
+
+def refuse_pointers(files: Iterable[Path]) -> None:
+    """Raise :class:`ModelError` for a file that is empty, or stands for one in Git LFS."""
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            pointer = size < 1000 and file.read(len(_POINTER)) == _POINTER
+        if pointer:
+            raise ModelError(
+                f"{path} is a Git LFS pointer ({size} bytes), not the file itself.\n"
+                f"Get the files: git lfs pull in {path.parent}, or hf download MODEL --local-dir FOLDER."
+            )
+        if not size:
+            raise ModelError(f"{path} is empty. {_AGAIN}")
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor, by name. Raises :class:`ModelError` for files that are damaged or missing."""
+    if (folder / SINGLE).is_file():
+        return _header(folder / SINGLE)
+    if not has_weights(folder):
+        raise ModelError(f"{folder} has no weights in safetensors. Expected {SINGLE}, as save_pretrained writes it.")
+    try:
+        parts = sorted({*json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ModelError(f"{folder / INDEX} is no index of weights: {type(exc).__name__}: {exc}. {_AGAIN}") from exc
+    missing = [name for name in parts if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{folder}: {len(missing)} of the {len(parts)} files that {INDEX} names are not there: "
+            f"{', '.join(missing[:3])}{' ...' * (len(missing) > 3)}. Copy them into it."
+        )
+    return {name: shape for part in parts for name, shape in _header(folder / part).items()}
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    refuse_pointers([path])
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > size - 8:
+                raise ValueError(f"its header would end at byte {length + 8:,} of {size:,}")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if end > size:
+            raise ValueError(f"it has {size:,} bytes of {end:,}: the copy was cut off")
+        return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as exc:
+        raise ModelError(f"{path} is no safetensors file: {exc}. {_AGAIN}") from exc
+
+
+def wrapper(names: Iterable[str]) -> str:
+    """What stands in front of every name and may be a training tool's: ``module._orig_mod.``; empty if nothing does."""
+    left, found = [*names], ""
+    while prefix := next((one for one in WRAPPERS if left and all(name.startswith(one) for name in left)), ""):
+        left, found = [name.removeprefix(prefix) for name in left], found + prefix
+    return found

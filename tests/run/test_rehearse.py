@@ -1,0 +1,89 @@
+"""The rehearsal: what will fail is said before anything is trained, in seconds, and passes only once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bantam.errors import StageError
+from bantam.run.rehearse import rehearse, rehearsed
+from bantam.run.request import OptimizeRequest
+from bantam.run.state import Run
+from optimizer import export, finetune, quantize
+from optimizer.catalog import Checkpoint
+from optimizer.config import AdoptConfig
+from optimizer.data import Dataset
+from optimizer.recipe import load_recipe
+from serving.repository import Identity
+
+RECIPE = """
+description = "a student in int8"
+max_drop_points = 1.0
+[[stages]]
+stage = "finetune"
+name = "baseline"
+[[stages]]
+stage = "distill"
+name = "student"
+parent = "baseline"
+layers = 1
+[[stages]]
+stage = "export"
+name = "onnx"
+parent = "student"
+format = "onnx"
+[[stages]]
+stage = "quantize"
+name = "int8"
+parent = "onnx"
+method = "onnx-dynamic-int8"
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, moods: Dataset, untrained: Checkpoint, cache: Path) -> Run:
+    request = OptimizeRequest(build=tmp_path / "build", repository=tmp_path / "repo")
+    folder = tmp_path / "build" / "run"
+    identity = Identity("it", "1", "moods", "2")
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    recipe = load_recipe(str(tmp_path / "mine.toml")).exporting("baseline")
+    return Run(request, recipe, moods, untrained, {None: untrained}, folder, "it", identity)
+
+
+def test_students_and_fewer_layers_are_passed_over_for_what_they_are_made_from() -> None:
+    stages = {stage.name: stage for stage in rehearsed(load_recipe("small")).stages}
+    assert isinstance(stages["baseline"], AdoptConfig)
+    assert not {"distilled", "both"} & {*stages}
+    assert stages["both-cut"].parent == "baseline"
+    assert stages["small"].parent == "both-cut"
+    assert stages["small-onnx-int8"].parent == "small-onnx-fp32"
+
+
+def test_all_that_follows_the_training_is_tried_without_any_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise StageError("no kernel for this")
+
+    said: list[str] = []
+    monkeypatch.setattr(finetune, "run", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(quantize, "run", broken)
+        assert rehearse(run, said.append) == {"int8": "no kernel for this"}
+    beginning = "rehearsal: what follows the training, on a small untrained model"
+    assert said == [beginning, "int8 will probably fail: no kernel for this"]
+    assert not run.folder.exists()
+    assert [path.name for path in run.folder.parent.iterdir()] == ["store"]
+    assert rehearse(run, said.append) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(quantize, "run", None)
+        assert rehearse(run, said.append) == {}, "what has passed is in the store"
+    monkeypatch.setattr(export, "run", broken)
+    other = replace(run, data=replace(run.data, digest="another"))
+    with pytest.raises(StageError, match="no kernel for this"):
+        rehearse(other, said.append)
+
+
+def test_a_run_that_trains_nothing_needs_none(run: Run) -> None:
+    adopted = replace(run, recipe=load_recipe("int8").adopting(["baseline"]))
+    assert rehearse(adopted, lambda line: pytest.fail(line)) == {}
