@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from bantam.artifact import LAYOUTS, Artifact
+from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import ArtifactError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
@@ -82,21 +82,14 @@ def stage(
     or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
-    try:
-        config = TritonConfig(
-            name=name,
-            version=1,
-            task=artifact.manifest.signature.task,
-            labels=artifact.manifest.signature.labels,
-            pair=artifact.manifest.signature.pair,
-            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
-            max_batch_size=max_batch_size,
-            micro_batch=micro_batch,
-            threads=threads,
-        )
-    except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
-        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
+    config = _config(
+        artifact.manifest.signature,
+        name=name,
+        thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
+        max_batch_size=max_batch_size,
+        micro_batch=micro_batch,
+        threads=threads,
+    )
     with writing(root, RepositoryError, ADVICE):
         (root / name).mkdir(parents=True, exist_ok=True)
     with _locked(root, name):
@@ -225,6 +218,15 @@ def _check(artifact: Artifact, name: str) -> None:
             f"{artifact.folder}: got a {artifact.manifest.kind} model, expected {' or '.join(servable)}. "
             "Export it first."
         )
+
+
+def _config(signature: Signature, **options: Any) -> TritonConfig:
+    """What a model of this signature is served with, as its first version."""
+    try:
+        return TritonConfig(version=1, task=signature.task, labels=signature.labels, pair=signature.pair, **options)
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
+        raise RepositoryError(f"Model {options['name']!r} cannot be served like this: {problems}.") from exc
 
 
 def _served(root: Path, name: str) -> ServedVersion | None:
