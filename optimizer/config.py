@@ -72,7 +72,8 @@ class TrainingConfig(CheckpointConfig):
     """auto: bf16 autocast where the CPU or GPU computes it natively."""
     evaluations_per_epoch: int = Field(2, ge=1)
     patience: int = Field(2, ge=1)
-    """Stop after this many evaluations on dev without a better macro-F1."""
+    """Stop after this many evaluations on dev without a better macro-F1 (regression: Spearman's correlation; a student
+    of data without labels: agreement with its teacher)."""
     dev_rows: int | None = Field(None, ge=1)
     """Rows of dev used while training; all if absent."""
     seed: int = 0
@@ -88,9 +89,9 @@ class LossWeights(Config):
     """How much each loss of a distillation counts; 0 leaves it out. See optimizer/distill/losses.py."""
 
     hard: float = Field(0.0, ge=0)
-    """The data set's own labels."""
+    """The data set's own labels; left out where there are none."""
     soft: float = Field(1.0, ge=0)
-    """The teacher's probabilities at ``temperature``."""
+    """The teacher's probabilities at ``temperature``; of a regression its numbers."""
     hidden: float = Field(0.0, ge=0)
     """Hidden states after each mapped layer, through a learned projection if the widths differ (TinyBERT)."""
     cosine: float = Field(0.0, ge=0)

@@ -37,6 +37,17 @@ def tune_thresholds(scores: Array, targets: Array) -> tuple[float, ...]:
     return tuple(thresholds)
 
 
+UNTUNED = 0.5
+"""Threshold of each label where there are no labels to tune one with."""
+
+
+def said_as_targets(logits: Array, task: str) -> Array:
+    """What a model decides as targets, from its logits ``[rows, labels]``: for data that have none of their own."""
+    if task == "multi_label":
+        return np.asarray(logits >= np.log(UNTUNED / (1 - UNTUNED)), dtype=np.uint8)
+    return np.asarray(logits[:, 0] if task == "regression" else logits.argmax(axis=1))
+
+
 def predict(scores: Array, thresholds: Sequence[float] | None) -> Array:
     """Predicted labels, bool ``[rows, labels]``: at or above the threshold; without thresholds, the best one."""
     if thresholds is None:

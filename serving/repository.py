@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from bantam.artifact import LAYOUTS, Artifact, Signature
+from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import ArtifactError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
@@ -83,12 +83,7 @@ def stage(
     """
     _check(artifact, name)
     config = _config(
-        artifact.manifest.signature,
-        name=name,
-        thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
-        max_batch_size=max_batch_size,
-        micro_batch=micro_batch,
-        threads=threads,
+        artifact, name, thresholds, max_batch_size=max_batch_size, micro_batch=micro_batch, threads=threads
     )
     with writing(root, RepositoryError, ADVICE):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -220,13 +215,21 @@ def _check(artifact: Artifact, name: str) -> None:
         )
 
 
-def _config(signature: Signature, **options: Any) -> TritonConfig:
-    """What a model of this signature is served with, as its first version."""
+def _config(artifact: Artifact, name: str, thresholds: Sequence[float] | None, **options: int | None) -> TritonConfig:
+    signature = artifact.manifest.signature
     try:
-        return TritonConfig(version=1, task=signature.task, labels=signature.labels, pair=signature.pair, **options)
+        return TritonConfig(
+            name=name,
+            version=1,
+            task=signature.task,
+            labels=signature.labels,
+            pair=signature.pair,
+            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
+            **options,
+        )
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
-        raise RepositoryError(f"Model {options['name']!r} cannot be served like this: {problems}.") from exc
+        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
 
 
 def _served(root: Path, name: str) -> ServedVersion | None:

@@ -235,7 +235,11 @@ def _gains(report: Report, chosen: Variant) -> str:
     if report.size_ratio is not None and chosen.size_mb and baseline.size_mb:
         sizes = f"{megabytes(chosen.size_mb)} MB, was {megabytes(baseline.size_mb)} MB"
         parts.append(f"{_ratio(report.size_ratio, 'smaller', 'larger')} ({sizes})")
-    return " and ".join(parts) + " than the baseline." if parts else "Its speed and size were not measured."
+    if not parts:
+        return "Its speed and size were not measured."
+    noise = report.conditions.noise if report.conditions else None
+    doubt = " The machine was busy meanwhile: do not trust the times." if noise and noise.doubtful else ""
+    return " and ".join(parts) + f" than the baseline.{doubt}"
 
 
 def _ratio(ratio: float, better: str, worse: str) -> str:

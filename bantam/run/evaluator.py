@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from bantam.artifact import TOKENIZER_FILES
@@ -12,6 +13,7 @@ from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
 from bantam.run.endpoint import Endpoint, paused
 from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
+from bantam.run.noise import sample
 from bantam.run.score import score, with_test
 from bantam.run.state import Log, Run
 from bantam.run.worker import Requester
@@ -71,6 +73,7 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
             endpoint=lambda name: paused(candidates, name, requester),
             served=lambda name, endpoint: _score_served(run, name, endpoint, log),
             quiet=memory.paused,
+            noise=partial(sample, usable_cores()),
             log=log,
         )
         run.measured |= measure(variants, anchors, texts, run.recipe.measure, bench)

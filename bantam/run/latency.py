@@ -18,6 +18,7 @@ from bantam.artifact import Artifact, Text
 from bantam.errors import BantamError, StageError
 from bantam.memory import available_mb
 from bantam.run.endpoint import Endpoint
+from bantam.run.noise import Noise, Sample
 from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
 from bantam.run.worker import Timed, Worker
 from optimizer.recipe import MeasureConfig, ServingConfig
@@ -47,6 +48,8 @@ class Bench:
     """Called once for each servable variant while its server is up, with the server running."""
     quiet: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered for as long as something is timed: what else this process does has to wait."""
+    noise: Callable[[], Sample] | None = None
+    """Does a fixed piece of work before each pass that counts; not asked for if None."""
     log: Callable[[str], None] = lambda line: None
 
 
@@ -128,6 +131,8 @@ class _Log:
 
     passes: dict[Phase, list[tuple[int, Latencies]]] = field(default_factory=lambda: {"in_process": [], "served": []})
     """The group's number and the milliseconds ``[texts]`` of each pass."""
+    noise: list[tuple[Sample, ...]] = field(default_factory=list)
+    """Of each round that counts."""
     errors: dict[Phase, Counter[str]] = field(default_factory=dict)
     max_rate: float | None = None
     peak_rss_mb: float = 0.0
@@ -158,11 +163,17 @@ def _measure_group(
         endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in members if variants[name].servable}
         for turn in range(config.rounds + 1):
             bench.log(f"round {turn} of {config.rounds}" if turn else "warm-up round")
+            heard = []
             for name in members:
+                if turn and bench.noise:
+                    with bench.quiet():
+                        heard.append(bench.noise())
                 if name in workers:
                     _one_pass("in_process", workers[name], texts, logs[name], bench, number if turn else None)
                 if name in endpoints:
                     _one_pass("served", endpoints[name], texts, logs[name], bench, number if turn else None)
+            for name in members if heard else ():
+                logs[name].noise.append(tuple(heard))
         for name, worker in workers.items():
             with _counting("in_process", logs[name], bench):
                 logs[name].peak_rss_mb = max(logs[name].peak_rss_mb, worker.peak_rss_mb())
@@ -208,6 +219,7 @@ def _timings(logs: Mapping[str, _Log], anchors: Anchors) -> dict[str, Timing]:
             max_rate=log.max_rate,
             peak_rss_mb=log.peak_rss_mb,
             server_peak_rss_mb=log.server_peak_rss_mb,
+            noise=Noise(tuple(log.noise)) if log.noise else None,
         )
         for name, log in logs.items()
     }

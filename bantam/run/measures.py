@@ -8,11 +8,9 @@ from pathlib import Path
 
 from bantam.errors import RecipeError
 from optimizer.data import Dataset
-from optimizer.evaluate import one_hot
+from optimizer.evaluate import UNTUNED, one_hot
 from optimizer.metric import OF_LABELS, OF_NUMBERS, Metric
 
-UNLABELLED = 0.5
-"""Threshold of each label where there are no labels to tune one with, and none is given."""
 EXPECTED = 'Expected a number such as 0.5 for all labels, or a JSON file of {"label": threshold} or of a list in the '
 
 
@@ -50,7 +48,7 @@ def given_thresholds(said: str | None, data: Dataset) -> tuple[float, ...] | Non
             raise RecipeError(f"Got --thresholds {said}, but {data.name} is {data.task}: {rule}. Leave them out.")
         return None
     if said is None:
-        return None if data.labelled else (UNLABELLED,) * len(data.labels)
+        return None if data.labelled else (UNTUNED,) * len(data.labels)
     found = _read(said)
     if isinstance(found, Mapping):
         return tuple(_by_name(found, data.labels, said))

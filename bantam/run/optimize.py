@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tomli_w
 
-from bantam.errors import GateError, UnfaithfulError
+from bantam.errors import GateError, ParityError, UnfaithfulError
 from bantam.files import write_text
 from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, write_report
@@ -62,21 +62,30 @@ def make(run: Run, log: Log) -> None:
     write_text(run.folder / "recipe.toml", tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))
     built = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
     run.artifacts = built.artifacts
-    _check_texts(run, log)
     run.failed = {name: str(exc) for name, exc in built.failed.items()}
+    _check_texts(run, log)
     measured = [stage.name for stage in run.recipe.stages if stage.measure]
     evaluator.score_dev(run, [name for name in measured if name in run.artifacts], log)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
     stages = [stage.name for stage in run.recipe.stages]
-    scores = [score_name(stage, split) for stage in stages for split in run.data.splits]
+    scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, text_parity.SPLIT)]
     Store(run.folder.parent, log).show_only([*stages, *scores], run.folder)
 
 
 def _check_texts(run: Run, log: Log) -> None:
     """What computes the baseline as it is must treat texts as the baseline does, before anything is measured."""
-    for name, artifact in run.artifacts.items():
-        if artifact.servable and judge.as_it_was(run, name):
+    for name, artifact in list(run.artifacts.items()):
+        if not artifact.servable or not judge.as_it_was(run, name):
+            continue
+        try:
             difference = text_parity.check(run.artifacts[BASELINE], artifact, evaluator.context(run, log))
+        except ParityError as exc:
+            if name == run.safe:
+                raise
+            run.failed[name] = str(exc)
+            del run.artifacts[name]
+            log(f"{name:<24} failed: {exc}")
+        else:
             log(f"{name:<24} treats texts as the model's own tokenizer does, largest difference {difference:.1e}")
 
 

@@ -11,6 +11,7 @@ from bantam import checkout
 from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
 from bantam.report.provenance import DataSource, ModelSource, StageStep, Texts, Thresholds
+from bantam.report.provenance import Noise as NoiseRecord
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
@@ -30,6 +31,7 @@ from bantam.report.schema import Published as PublishedRecord
 from bantam.report.schema import Served as ServedRecord
 from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
+from bantam.run.noise import MOST_SPREAD, MOST_WAITED, warning
 from bantam.run.quality import figures, notes, quality
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
@@ -57,7 +59,7 @@ def report(run: Run, choice: Choice) -> Report:
         budget=_budget(run, choice),
         dropped=tuple(Dropped(name=name, reason=reason) for name, reason in choice.dropped.items()),
         failed=tuple(Failed(name=name, reason=why) for name, why in run.failed.items()),
-        notes=(*run.data.notes, *notes(run), *sparsity_notes(run, records), *serving_notes(run)),
+        notes=(*run.data.notes, *notes(run), *sparsity_notes(run, records), *serving_notes(run), *noise_notes(run)),
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
@@ -66,6 +68,7 @@ def report(run: Run, choice: Choice) -> Report:
             texts=min(run.recipe.measure.texts, len(run.data.splits["dev"].texts)),
             rounds=run.recipe.measure.rounds,
             threads=run.recipe.serving.threads or usable_cores(),
+            noise=_noise(run),
             tokens_p50=float(np.median(run.tokens["dev"].counts)) or None if "dev" in run.tokens else None,
         ),
         texts=_texts(run),
@@ -97,6 +100,32 @@ def _serving_versions() -> dict[str, str] | None:
     root = checkout.root()
     serving = checkout.site_packages(root / checkout.SERVING) if root else None
     return versions(serving) if serving else None
+
+
+def _noise(run: Run) -> NoiseRecord | None:
+    heard = run.measured[BASELINE].noise
+    if heard is None:
+        return None
+    return NoiseRecord(
+        kernel_ms=round(heard.kernel_ms, 3),
+        spread=round(heard.spread, 3),
+        waited=round(heard.waited, 4),
+        rounds=tuple(round(ratio, 3) for ratio in heard.by_round),
+        limits={"spread": MOST_SPREAD, "waited": MOST_WAITED},
+        doubtful=tuple(_doubtful(run)),
+    )
+
+
+def _doubtful(run: Run) -> list[str]:
+    """The variants that were timed while the machine was busy."""
+    return [name for name, timing in run.measured.items() if timing.noise and timing.noise.busy]
+
+
+def noise_notes(run: Run) -> list[str]:
+    """Which times cannot be trusted, if any."""
+    names = _doubtful(run)
+    heard = run.measured[names[0]].noise if names else None
+    return [warning(heard, ["every variant"] if len(names) == len(run.measured) else names)] if heard else []
 
 
 def _texts(run: Run) -> Texts | None:

@@ -10,10 +10,12 @@ import numpy as np
 from bantam.artifact import Artifact, Text, cache_key, seal
 from bantam.errors import ParityError
 from bantam.run.builder import kept_or_made
-from bantam.run.score import computed_by
+from bantam.run.score import computed_by, score_name
 from bantam.run.worker import Worker
 from optimizer.stage import RunContext
 
+SPLIT = "probes"
+"""What the texts are called among the scores of a run."""
 TOLERANCE = 1e-4
 """Most that a score may differ: fp32 sums in another order move one by some 1e-6, a token more or less by far more."""
 SHOWN = 60
@@ -79,7 +81,7 @@ def check(reference: Artifact, exported: Artifact, context: RunContext) -> float
         )
         return Artifact(target.folder, seal(target.folder, manifest))
 
-    kept = kept_or_made(f"scores-{exported.name}-probes", replace(context, key=key), make)
+    kept = kept_or_made(score_name(exported.name, SPLIT), replace(context, key=key), make)
     return float(kept.manifest.metrics["max_difference"])
 
 

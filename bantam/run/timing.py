@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bantam.run.noise import Noise
+
 Latencies = NDArray[np.float64]
 Phase = Literal["in_process", "served", "rate"]
 """Where a request was sent: to the runtime in process, alone to a server, or to a server under a rising rate."""
@@ -105,6 +107,8 @@ class Timing:
     """Of a process that runs this variant alone, in MB (10^6 bytes)."""
     server_peak_rss_mb: float | None = None
     """Of the process that holds the model in its server."""
+    noise: Noise | None = None
+    """What else the machine did in the rounds in which it was timed; None if nobody listened."""
 
     @property
     def failed(self) -> int:

@@ -10,11 +10,11 @@ from transformers.trainer_utils import set_seed
 from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import StageError
 from optimizer.architecture import blocks
-from optimizer.config import DistillConfig
+from optimizer.config import DistillConfig, LossWeights
 from optimizer.data.sample import draw
 from optimizer.distill.rows import training_rows
 from optimizer.distill.student import make_student
-from optimizer.distill.teachers import ask_teachers
+from optimizer.distill.teachers import ask_teachers, judged_by
 from optimizer.distill.trainer import ROW, DistillTrainer
 from optimizer.stage import RunContext
 from optimizer.training.classifier import encode, set_up, write
@@ -30,16 +30,18 @@ def run(parent: Artifact, config: DistillConfig, context: RunContext) -> Artifac
     """Train a student made from ``parent`` on what the teachers say; keep the weights that were best on dev.
 
     Raises :class:`StageError` if the student would be larger than its teacher, a layer does not exist, or a loss
-    compares tokens and the teacher splits texts into other ones; and what :func:`optimizer.finetune.run` raises.
+    compares tokens and the teacher splits texts into other ones, or it is to learn from labels that are not there; and
+    what :func:`optimizer.finetune.run` raises.
     """
     started = time.monotonic()
+    learnt = _what_can_be_learnt(config, context)
     teachers = [context.sources[name] for name in config.teachers] or [parent]
     for artifact in (parent, *teachers):
         _check_source(artifact, config, context)
     details: dict[str, Any] = {}
 
     def attempt_training(attempt: Attempt) -> DistillTrainer:
-        trainer, found = _train(parent, teachers, config, context, attempt)
+        trainer, found = _train(parent, teachers, learnt, context, attempt)
         details.update(found)
         return trainer
 
@@ -68,6 +70,8 @@ def _train(
     rows, texts = training_rows(tokenizer, student, config, context)
     dev = draw(context.data.splits["dev"], config.dev_rows, config.seed)
     teacher = ask_teachers(teachers, tokenizer, rows, texts, config, context, student_layers=len(blocks(student)))
+    if not context.data.labelled:
+        dev = judged_by(teachers, tokenizer, student, dev, config, context)
     zeros, sparsity = sparsity_callbacks(student, parent, config)
     trainer = train(
         student,
@@ -86,6 +90,20 @@ def _train(
     )
     digests = [one.digest for one in teachers]
     return trainer, {"teachers": digests, "layers": kept, "layer_map": teacher.layer_map, **sparsity}
+
+
+def _what_can_be_learnt(config: DistillConfig, context: RunContext) -> DistillConfig:
+    """The config without a loss on labels, where there are none."""
+    if context.data.labelled or not config.losses.hard:
+        return config
+    others = {name: weight for name, weight in config.losses if name != "hard"}
+    if not any(others.values()):
+        raise StageError(
+            f"Stage {config.name!r} learns from labels alone (losses hard), and {context.data.name} has none. Expected "
+            "a loss that a teacher gives, such as soft = 1.0."
+        )
+    context.log(f"{config.name}: {context.data.name} has no labels, so it learns from its teachers alone (hard = 0)")
+    return config.model_copy(update={"losses": LossWeights(**others)})
 
 
 def _check_source(artifact: Artifact, config: DistillConfig, context: RunContext) -> None:

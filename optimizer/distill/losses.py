@@ -24,10 +24,13 @@ def hard_labels(logits: Tensor, targets: Tensor, task: str, labelled: Tensor | N
     """Cross-entropy with the data set's labels; binary, and the mean over labels, if ``task`` is ``multi_label``.
 
     ``logits`` ``[batch, labels]``; ``targets`` 0 or 1 ``[batch, labels]``, or class numbers ``[batch]`` with
-    ``single_label``. Where ``labelled`` (``[batch]``, 1 or 0) is 0, a text has no label: its loss is 0, and it counts.
+    ``single_label``. With ``regression`` the squared error of numbers ``[batch]``, as transformers trains them. Where
+    ``labelled`` (``[batch]``, 1 or 0) is 0, a text has no label: its loss is 0, and it counts.
     """
     if task == "multi_label":
         values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
+    elif task == "regression":
+        values = F.mse_loss(logits.squeeze(-1), targets.to(logits.dtype), reduction="none")
     else:
         values = F.cross_entropy(logits, targets, reduction="none")
     return (values if labelled is None else values * labelled).mean()
@@ -38,8 +41,11 @@ def soft_labels(logits: Tensor, teacher_logits: Tensor, temperature: float, task
 
     Hinton, Vinyals and Dean 2015 (Distilling the Knowledge in a Neural Network), eq. 1 with the factor of section 2: it
     keeps the gradient's size whatever the temperature. With ``multi_label`` a softmax would make labels exclude each
-    other, so each label is a distribution of its own over yes and no, ``sigmoid(z / T)``, and labels are averaged.
+    other, so each label is a distribution of its own over yes and no, ``sigmoid(z / T)``, and labels are averaged. The
+    number of a ``regression`` is no distribution: its loss is the squared error, whatever the temperature.
     """
+    if task == "regression":
+        return F.mse_loss(logits, teacher_logits)
     student, teacher = logits / temperature, teacher_logits / temperature
     if task == "multi_label":
         values = _divergence(_log_yes_no(student), _log_yes_no(teacher)).mean(-1)
@@ -52,8 +58,11 @@ def average_probabilities(logits: Sequence[Tensor], task: str) -> Tensor:
     """One teacher out of several: logits ``[batch, labels]`` whose probabilities are the mean of theirs.
 
     Bucila, Caruana and Niculescu-Mizil 2006 (Model Compression). In logarithms, so that no probability becomes 0 or 1.
+    Of a ``regression`` the mean of the numbers.
     """
     stacked = torch.stack(list(logits))
+    if task == "regression":
+        return stacked.mean(0)
     if task == "multi_label":
         return F.logsigmoid(stacked).logsumexp(0) - F.logsigmoid(-stacked).logsumexp(0)
     return stacked.log_softmax(-1).logsumexp(0) - math.log(len(stacked))

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Text, cache_key
 from bantam.errors import StageError
 from optimizer import distributed
 from optimizer.architecture import anatomy, blocks
 from optimizer.config import DistillConfig, LossWeights
+from optimizer.data import Split
 from optimizer.distill.losses import average_probabilities
 from optimizer.distill.rows import Row
 from optimizer.distill.student import layer_map
 from optimizer.distill.teacher import TeacherOutputs, Wanted, teacher_outputs
+from optimizer.evaluate import said_as_targets
 from optimizer.stage import RunContext
-from optimizer.training.classifier import forward_inputs, load_artifact
+from optimizer.training.classifier import encode, forward_inputs, load_artifact
 
 LayerMap = tuple[tuple[int, int], ...]
 
@@ -89,6 +91,21 @@ def ask_teachers(
     everything = np.arange(len(rows))
     logits = average_probabilities([torch.from_numpy(one.logits(everything)) for one in said], context.data.task)
     return Teacher(logits.numpy(), said[0], pairs, *sizes[0])
+
+
+def judged_by(
+    teachers: list[Artifact],
+    tokenizer: PreTrainedTokenizerBase,
+    student: PreTrainedModel,
+    split: Split,
+    config: DistillConfig,
+    context: RunContext,
+) -> Split:
+    """A split with what the teachers decide as its targets: what a student is judged by where there are no labels."""
+    outputs_alone = config.model_copy(update={"losses": LossWeights()})
+    rows, texts = encode(tokenizer, student, split, config.max_length), list(split.texts)
+    teacher = ask_teachers(teachers, tokenizer, rows, texts, outputs_alone, context, student_layers=0)
+    return replace(split, targets=said_as_targets(teacher.logits, context.data.task))
 
 
 def _encoded_again(

@@ -85,6 +85,24 @@ def _times_output(mask: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     return hook
 
 
+@torch.no_grad()
+def drawn_labels(model: PreTrainedModel, batch: Batch, task: str, generator: torch.Generator) -> Tensor:
+    """Labels drawn from the model's own answers, for texts that have none: with them, :func:`fisher` is the Fisher
+    information itself, not the empirical one (Kunstner et al. 2019, "Limitations of the Empirical Fisher
+    Approximation", equation 3).
+
+    The model's decisions would not do: the loss of its own answer has next to no gradient. A number is drawn from a
+    normal distribution of variance 1 around what the model says.
+    """
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits: Tensor = model(**inputs).logits.float()
+    if task == "multi_label":
+        return torch.bernoulli(logits.sigmoid(), generator=generator)
+    if task == "single_label":
+        return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+    return logits.squeeze(-1) + torch.randn(len(logits), generator=generator, device=logits.device)
+
+
 def taylor(found: Gradients) -> Importance:
     """First-order Taylor expansion of the loss when a mask goes from 1 to 0: the mean of abs(gradient * mask).
 

@@ -6,13 +6,14 @@ import random
 import time
 from typing import Any
 
+import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact
 from optimizer.architecture import anatomy
 from optimizer.config import WidthConfig
 from optimizer.data.sample import draw
-from optimizer.prune.importance import Batch, Gradients, fisher, gradients, taylor
+from optimizer.prune.importance import Batch, Gradients, drawn_labels, fisher, gradients, taylor
 from optimizer.prune.search import Space, select
 from optimizer.prune.tuning import tune
 from optimizer.stage import RunContext
@@ -77,14 +78,21 @@ def calibration(
     config: WidthConfig,
     context: RunContext,
 ) -> list[Batch]:
-    """``config.calibration_rows`` labelled training texts in batches of like lengths, the batches in random order."""
+    """``config.calibration_rows`` training texts in batches of like lengths, the batches in random order.
+
+    Labels that the data lack are drawn from what the model says.
+    """
     split = draw(context.data.splits["train"], config.calibration_rows, config.seed)
     rows = encode(tokenizer, model, split, parent.manifest.signature.max_length)
     rows.sort(key=lambda row: len(row["input_ids"]))
     collate = DataCollatorWithPadding(tokenizer)
     batches = [collate(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
     random.Random(config.seed).shuffle(batches)
-    return [{name: tensor.to(model.device) for name, tensor in batch.items()} for batch in batches]
+    found: list[Batch] = [{name: tensor.to(model.device) for name, tensor in batch.items()} for batch in batches]
+    if not context.data.labelled:
+        generator = torch.Generator(model.device).manual_seed(config.seed)
+        found = [{**batch, "labels": drawn_labels(model, batch, context.data.task, generator)} for batch in found]
+    return found
 
 
 def measure(model: PreTrainedModel, batches: list[Batch], method: str) -> tuple[Importance, Gradients | None]:

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from bantam.artifact import Artifact, Text
 from bantam.errors import StageError
 from optimizer.config import VocabularyConfig
-from optimizer.data import Split
+from optimizer.data import Dataset
 from optimizer.data.files import read_texts
-from optimizer.evaluate import predict, tune_thresholds
+from optimizer.evaluate import UNTUNED, predict, tune_thresholds
 from optimizer.reference import Reference
 from optimizer.stage import RunContext
 from optimizer.surgery.vocabulary import encode_in_full, keep_tokens, needed_tokens, with_companions
@@ -28,12 +28,17 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
     text is cut otherwise, :class:`ModelError` for a tokenizer whose vocabulary cannot be cut, :class:`DataError` for a
     file of texts that cannot be read.
     """
+    if context.data.task == "regression" and config.tolerance:
+        raise StageError(
+            f"Stage {config.name!r}: a tolerance is a share of texts that change a class, and a regression has no "
+            "classes. Leave it out."
+        )
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
     others: list[Text] = [*context.data.splits["train"].texts]
     for path in config.corpora:
         others += read_texts(Path(path).expanduser())
-    trial = _Trial(Reference(model, tokenizer, parent.manifest.signature), context.data.splits["dev"])
+    trial = _Trial(Reference(model, tokenizer, parent.manifest.signature), context.data)
     ids, changed = _enough(trial, needed_tokens(tokenizer, others), config.tolerance)
     smaller, rewritten = keep_tokens(model, tokenizer, {*ids, *needed_tokens(tokenizer, dev)})
     check_same_tokens(tokenizer, rewritten, [*others, *dev])
@@ -59,11 +64,15 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
 class _Trial:
     """How many dev texts change a class with a smaller vocabulary, at the thresholds that suit the whole model."""
 
-    def __init__(self, whole: Reference, dev: Split) -> None:
+    def __init__(self, whole: Reference, data: Dataset) -> None:
+        dev = data.splits["dev"]
         self.whole, self.dev = whole, dev
         self.encodings = [frozenset(encoding.ids) for encoding in encode_in_full(whole.tokenizer, dev.texts)]
         probabilities = whole.probabilities(dev.texts)
-        self.thresholds = tune_thresholds(probabilities, dev.targets) if dev.targets.ndim == 2 else None
+        self.thresholds: tuple[float, ...] | None = None
+        if data.task == "multi_label":
+            untuned = (UNTUNED,) * len(data.labels)
+            self.thresholds = tune_thresholds(probabilities, dev.targets) if data.labelled else untuned
         self.classes = predict(probabilities, self.thresholds)
 
     def changed(self, ids: Collection[int]) -> float:

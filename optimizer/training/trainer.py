@@ -1,8 +1,9 @@
 """The Hugging Face Trainer, set up for repeatable runs.
 
 What is added to it: an order of the rows that depends on seed and epoch only, so that a run which was killed and
-resumed ends in the same weights as one which was not; and dev macro-F1 at thresholds tuned on dev, so that early
-stopping looks at what the report will show.
+resumed ends in the same weights as one which was not; and on dev what the report will show, so that early stopping
+looks at it: macro-F1 at thresholds tuned on dev, Spearman's correlation of a regression, agreement with the teacher
+where nobody knows what is right.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,7 +32,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from optimizer import distributed
 from optimizer.config import TrainingConfig
-from optimizer.evaluate import quality, tune_thresholds
+from optimizer.data import Dataset
+from optimizer.evaluate import UNTUNED, correlation_of, quality, tune_thresholds
 from optimizer.stage import RunContext
 from optimizer.training.attention import attention_in_fp32
 from optimizer.training.memory import Attempt
@@ -101,7 +104,7 @@ def train(
         train_dataset=rows,
         eval_dataset=dev,
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=dev_metrics,
+        compute_metrics=partial(dev_metrics, data=context.data),
         callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing)],
         processing_class=tokenizer,
         **more,
@@ -144,7 +147,7 @@ def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: A
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="macro_f1",
+        metric_for_best_model=best_by(context.data),
         greater_is_better=True,
         logging_steps=max(1, min(20, every)),
         report_to="none",
@@ -167,13 +170,25 @@ def use_bf16(precision: str, device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Quality on dev at the thresholds that are best there: the most that this model can show."""
+def best_by(data: Dataset) -> str:
+    """Which of :func:`dev_metrics` is the one to be high."""
+    return "spearman" if data.task == "regression" else "macro_f1" if data.labelled else "agreement"
+
+
+def dev_metrics(prediction: EvalPrediction, data: Dataset) -> dict[str, float]:
+    """Quality on dev at the thresholds that are best there: the most that this model can show.
+
+    Without labels the targets are what the teacher decides at thresholds that nobody has tuned, and so decides this
+    model.
+    """
     logits, targets = torch.from_numpy(prediction.predictions), np.asarray(prediction.label_ids)
-    if targets.ndim == 2:
-        scores = logits.sigmoid().numpy()
-        return quality(scores, targets, tune_thresholds(scores, targets))
-    return quality(logits.softmax(-1).numpy(), targets, None)
+    if data.task == "regression":
+        return correlation_of(logits.numpy(), targets[:, None])
+    scores = (logits.sigmoid() if data.task == "multi_label" else logits.softmax(-1)).numpy()
+    if not data.labelled:
+        found = quality(scores, targets, (UNTUNED,) * len(data.labels) if data.task == "multi_label" else None)
+        return found | {"agreement": found["accuracy"]}
+    return quality(scores, targets, tune_thresholds(scores, targets) if data.task == "multi_label" else None)
 
 
 def last_checkpoint(scratch: Path) -> str | None:
@@ -191,9 +206,9 @@ def last_checkpoint(scratch: Path) -> str | None:
 
 def metrics(trainer: Trainer, seconds: float) -> dict[str, Any]:
     """What the manifest says of a training that took ``seconds``: rows, steps, the best dev metrics, the whole log."""
-    log = trainer.state.log_history
-    evaluations = [entry for entry in log if "eval_macro_f1" in entry]
-    best = max(evaluations, key=lambda entry: entry["eval_macro_f1"], default={})
+    log, judged_by = trainer.state.log_history, f"eval_{trainer.args.metric_for_best_model}"
+    evaluations = [entry for entry in log if judged_by in entry]
+    best = max(evaluations, key=lambda entry: entry[judged_by], default={})
     return {
         "train_s": round(seconds, 1),
         "rows": len(trainer.train_dataset),  # type: ignore[arg-type]  # a list of ours
@@ -201,5 +216,5 @@ def metrics(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "batch_size": trainer.args.per_device_train_batch_size,
         "bf16": trainer.args.bf16,
         "dev": {name.removeprefix("eval_"): value for name, value in best.items()},
-        "log": [entry for entry in log if "loss" in entry or "eval_macro_f1" in entry],
+        "log": [entry for entry in log if "loss" in entry or judged_by in entry],
     }

@@ -296,3 +296,15 @@ def test_heads_are_cut_as_transformers_cuts_them_and_shared_keys_repeated() -> N
 def test_what_cannot_be_compared_is_said(loss: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(StageError, match=message):
         loss()
+
+
+def test_numbers_are_compared_by_their_squared_error_whatever_the_temperature() -> None:
+    logits, teacher = draw(BATCH, 1).requires_grad_(), draw(BATCH, 1, seed=1)
+    expected = (logits - teacher).square().mean()
+    for temperature in (1.0, 4.0):
+        torch.testing.assert_close(losses.soft_labels(logits, teacher, temperature, "regression"), expected)
+    torch.testing.assert_close(losses.hard_labels(logits, teacher[:, 0], "regression"), expected)
+    some = losses.hard_labels(logits, teacher[:, 0], "regression", torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(some, (logits - teacher)[0].square().squeeze() / BATCH)
+    mean = losses.average_probabilities([logits.detach(), teacher], "regression")
+    torch.testing.assert_close(mean, (logits.detach() + teacher) / 2)

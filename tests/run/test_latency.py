@@ -22,6 +22,7 @@ from bantam.errors import StageError
 from bantam.memory import MemoryWatch, available_mb
 from bantam.run.endpoint import Endpoint
 from bantam.run.latency import Anchors, Bench, grouped, measure, server_mb, worker_mb
+from bantam.run.noise import Sample
 from bantam.run.timing import Compared, Timing, equal
 from bantam.run.worker import Borne, Requester, Timed, timed
 from optimizer.recipe import MeasureConfig
@@ -57,9 +58,16 @@ class Rig:
         self.passes = Counter[str]()
         self.timing = False
         self.slower: dict[frozenset[str], float] = {}
+        self.heard: dict[frozenset[str], Sample] = {}
 
     def bench(self) -> Bench:
-        return Bench(worker=self._worker, endpoint=self._endpoint, served=self._served, quiet=self._quiet)
+        return Bench(
+            worker=self._worker, endpoint=self._endpoint, served=self._served, quiet=self._quiet, noise=self._noise
+        )
+
+    def _noise(self) -> Sample:
+        assert self.timing, "nothing else of this process runs meanwhile"
+        return self.heard.get(frozenset(self.open), Sample(5.0, 0.0))
 
     def pass_over(self, name: str, texts: Sequence[str]) -> Timed:
         assert self.timing
@@ -416,3 +424,22 @@ def test_a_container_s_limit_is_what_can_be_had(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("8500000\n")
     (tmp_path / "memory.stat").write_text("anon 8000000\nactive_file 1\ninactive_file 400000\n")
     assert available_mb(tmp_path) == pytest.approx(0.9)
+
+
+def test_the_machine_is_listened_to_before_each_pass_that_counts() -> None:
+    found = run(Rig(), "a", rounds=2)
+    members = 3  # the baseline, fp32 and a
+    for name in ("baseline", "fp32", "a"):
+        noise = found[name].noise
+        assert noise is not None
+        assert [len(heard) for heard in noise.rounds] == [members] * 2
+        assert not noise.busy
+
+
+def test_what_was_timed_while_the_machine_was_busy_is_known() -> None:
+    """In the second group something else takes a core."""
+    rig = Rig()
+    rig.heard[frozenset({"baseline", "fp32 served", "b", "b served"})] = Sample(9.0, 0.4)
+    found = measure({**variants("a", "b"), "fp32": artifact("fp32", mb=500)}, ANCHORS, TEXTS, config(1.0), rig.bench())
+    busy = {name: timing.noise.busy for name, timing in found.items() if timing.noise}
+    assert busy == {"baseline": True, "fp32": True, "a": False, "b": True}, "the anchors are in all groups"

@@ -13,8 +13,9 @@ import pytest
 from bantam.artifact import Manifest, Signature, seal
 from bantam.errors import GateError, UnfaithfulError
 from bantam.report.file import read_report
-from bantam.run import builder, evaluator
+from bantam.run import builder, evaluator, text_parity
 from bantam.run import optimize as module
+from bantam.run.builder import Builder
 from bantam.run.optimize import optimize
 from bantam.run.request import OptimizeRequest
 from bantam.run.state import Run
@@ -39,6 +40,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     def go(run: Run, publish: Callable[..., object] | None = None) -> Done:
         done = Done()
         monkeypatch.setattr(module, "prepare", lambda request, log: run)
+        monkeypatch.setattr(module, "rehearse", lambda run, log: None)
         monkeypatch.setattr(module, "make", lambda run, log: None)
         noted = publish or (lambda run, chosen, log: done.published.append(chosen))
         monkeypatch.setattr(module, "publish_chosen", noted)
@@ -140,7 +142,8 @@ def test_a_folder_shows_the_stages_of_the_recipe_and_their_scores_once_all_are_t
     for number, name in enumerate((*kept, "old", "scores-old-dev")):
         store.get_or_make(f"{number}" * 64, partial(_write, f"{number}" * 64), run.folder / name)
     shown: list[int] = []
-    monkeypatch.setattr(builder, "run", lambda *_, **__: run.artifacts)
+    monkeypatch.setattr(builder, "run", lambda *_, **__: Builder(run.folder, run.data, {}, artifacts=run.artifacts))
+    monkeypatch.setattr(text_parity, "check", lambda *_: 0.0)
     monkeypatch.setattr(evaluator, "score_dev", lambda *_: shown.append(len(list(run.folder.glob("*/manifest.json")))))
     module.make(run, lambda line: None)
     assert shown == [5], "nothing goes before all is there"
