@@ -223,6 +223,7 @@ def _config(artifact: Artifact, name: str, thresholds: Sequence[float] | None, *
             version=1,
             task=signature.task,
             labels=signature.labels,
+            pair=signature.pair,
             thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
             **options,
         )

@@ -30,8 +30,10 @@ class TritonConfig(BaseModel):
     name: str
     version: int = Field(ge=1)
     """The one version that is served."""
-    task: str = Field(pattern="^(multi_label|single_label)$")
+    task: str = Field(pattern="^(multi_label|single_label|regression)$")
     labels: tuple[str, ...] = Field(min_length=1)
+    pair: bool = False
+    """Whether each text is a pair."""
     thresholds: tuple[float, ...] | None = None
     """One per label, multi_label only: a label is given if its score is at least this."""
     max_batch_size: int = Field(64, ge=1)
@@ -39,9 +41,14 @@ class TritonConfig(BaseModel):
     threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _one_threshold_per_label(self) -> TritonConfig:
+    def _fits_the_task(self) -> TritonConfig:
         if self.thresholds is not None and self.task != "multi_label":
-            raise ValueError("thresholds are for multi_label models; a single_label one takes the highest score")
+            raise ValueError(
+                "thresholds are for multi_label models; a single_label one takes the highest score, and a regression "
+                "has no labels to give"
+            )
+        if self.task == "regression" and len(self.labels) != 1:
+            raise ValueError(f"got {len(self.labels)} labels, expected one for a regression: the name of its score")
         if self.thresholds is not None and len(self.thresholds) != len(self.labels):
             raise ValueError(
                 f"got {len(self.thresholds)} thresholds, expected one for each of {len(self.labels)} labels"
@@ -55,6 +62,8 @@ class TritonConfig(BaseModel):
             "labels": json.dumps(self.labels, ensure_ascii=False),
             "micro_batch": str(self.micro_batch),
         }
+        if self.pair:
+            values["pair"] = "true"
         if self.thresholds is not None:
             values["thresholds"] = json.dumps(self.thresholds)
         if self.threads is not None:
@@ -63,12 +72,13 @@ class TritonConfig(BaseModel):
 
     def as_dict(self) -> dict[str, Any]:
         """Triton's ModelConfig in the JSON form of its protobuf."""
+        texts = [2 if self.pair else 1]
         return {
             "name": self.name,
             "backend": "python",
             "max_batch_size": self.max_batch_size,
             "version_policy": {"specific": {"versions": [self.version]}},
-            "input": [{"name": INPUT, "data_type": "TYPE_STRING", "dims": [1]}],
+            "input": [{"name": INPUT, "data_type": "TYPE_STRING", "dims": texts}],
             "output": [
                 {
                     "name": OUTPUT,
@@ -89,7 +99,7 @@ class TritonConfig(BaseModel):
                 {
                     "name": "empty text",
                     "batch_size": 1,
-                    "inputs": {INPUT: {"data_type": "TYPE_STRING", "dims": [1], "zero_data": True}},
+                    "inputs": {INPUT: {"data_type": "TYPE_STRING", "dims": texts, "zero_data": True}},
                 }
             ],
             "parameters": {key: {"string_value": value} for key, value in self.parameters().items()},

@@ -55,7 +55,8 @@ def write(
     (folder / "backend").mkdir()
     for file, source in BACKEND_FILES.items():
         shutil.copyfile(source, folder / file)
-    (folder / LABELS_FILE).write_text("\n".join(artifact.manifest.signature.labels) + "\n", encoding="utf-8")
+    lines = [label_line(label) + "\n" for label in artifact.manifest.signature.labels]
+    (folder / LABELS_FILE).write_text("".join(lines), encoding="utf-8", newline="")
     (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
     if evidence:
         (folder / EVIDENCE).write_text(evidence, encoding="utf-8")
@@ -64,6 +65,11 @@ def write(
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
+
+
+def label_line(label: str) -> str:
+    """A label on one line, as Triton's classification extension reads it: a line break is written as JSON does."""
+    return label.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def numbers(model: Path) -> list[int]:

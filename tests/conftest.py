@@ -22,7 +22,8 @@ MAX_LENGTH = 64
 
 
 def write_tokenizer(path: Path) -> None:
-    """A word-level tokenizer over ``WORDS`` in the `tokenizers` format, ``[CLS] ... [SEP]`` around each text."""
+    """A word-level tokenizer over ``WORDS`` in the `tokenizers` format, ``[CLS] ... [SEP]`` around each text, and
+    ``[SEP]`` between the two of a pair."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {token: i for i, token in enumerate(SPECIAL + WORDS)}
@@ -30,7 +31,9 @@ def write_tokenizer(path: Path) -> None:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     tokenizer.save(str(path))
 
@@ -83,8 +86,9 @@ def write_artifact(
     compute: Compute | None = None,
     labels: tuple[str, ...] = LABELS,
     details: dict[str, Any] | None = None,
+    **signature: Any,
 ) -> Artifact:
-    """Write the tiny classifier into ``folder`` (made if absent) and seal it."""
+    """Write the tiny classifier into ``folder`` (made if absent) and seal it; ``signature``: pair, truncation_side."""
     folder.mkdir(parents=True, exist_ok=True)
     write_onnx(folder / "model.onnx", len(labels))
     files: tuple[str, ...] = ("model.onnx",)
@@ -101,7 +105,7 @@ def write_artifact(
         key="0" * 64,
         layout=layout,
         compute=compute or Compute(),
-        signature=Signature(task, labels, ("input_ids", "attention_mask"), max_length=MAX_LENGTH),
+        signature=Signature(task, labels, ("input_ids", "attention_mask"), max_length=MAX_LENGTH, **signature),
         deployable=(*files, "tokenizer.json", "tokenizer_config.json"),
         details=details or {},
     )
@@ -116,7 +120,7 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture(scope="session")
 def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
-    """The same classifier with another task, layout (onnx, openvino), compute, labels or details."""
+    """The same classifier with another task, layout (onnx, openvino), compute, labels, details or signature."""
 
     def make(**options: Any) -> Artifact:
         return write_artifact(tmp_path_factory.mktemp("tiny") / "artifact", **options)

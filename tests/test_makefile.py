@@ -48,7 +48,7 @@ class Checkout:
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run make with the pretended interpreter; its output is in the result."""
         environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "TORCH_INDEX")}
-        command = ["make", f"PYTHON={self.python}", *arguments]
+        command = ["make", f"PYTHON={self.python}", f"SERVING_PYTHON={self.python}", *arguments]
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
@@ -163,9 +163,48 @@ def test_another_python_is_refused_with_the_way_to_get_one(checkout: Checkout) -
     checkout.python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n', encoding="utf-8")
     done = checkout.make("setup")
     assert done.returncode != 0
-    assert "Python 3.11" in done.stderr
-    assert "apt install python3.11" in done.stderr
+    assert "from Python 3.11 to 3.13; found: Python 3.9.1" in done.stderr
+    assert "apt install python3.12" in done.stderr
     assert not checkout.has(".venv")
+
+
+@pytest.mark.parametrize(
+    ("there", "optimizer", "serving"),
+    [
+        (("3.13",), "3.13", ""),
+        (("3.12",), "3.12", "3.12"),
+        (("3.13", "3.12"), "3.12", "3.12"),
+        (("3.11", "3.12"), "3.11", "3.11"),
+        (("3.10",), "", ""),
+    ],
+)
+def test_make_takes_the_python_that_is_there(
+    checkout: Checkout, there: tuple[str, ...], optimizer: str, serving: str
+) -> None:
+    """What runs inside Triton takes another one where the first is too new for it."""
+    folder = checkout.folder / "bin"
+    folder.mkdir()
+    for version in there:
+        # Decides as the interpreter would, by the newest that is asked for.
+        minor = version.partition(".")[2]
+        newest = r"""$(echo "$2" | sed 's/.*(3, \([0-9]*\)).*/\1/')"""
+        script = f"#!/bin/sh\n[ {minor} -ge 11 ] && [ {minor} -le {newest} ]\n"
+        (folder / f"python{version}").write_text(script, encoding="utf-8")
+        (folder / f"python{version}").chmod(0o755)
+    for tool in ("sh", "awk", "sed", "echo", "printf", "uname"):
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    done = subprocess.run(
+        [str(shutil.which("make")), "help"],
+        cwd=checkout.folder,
+        env={"PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    named = {word.partition("=")[0]: word.partition("=")[2] for word in done.stdout.split() if "PYTHON=" in word}
+    wanted = {"PYTHON": optimizer, "SERVING_PYTHON": serving}
+    assert named == {name: f"python{version}" if version else "" for name, version in wanted.items()}
 
 
 def test_an_unknown_target_is_refused(checkout: Checkout) -> None:

@@ -8,13 +8,14 @@
         for prediction in classify(["I love it", "Leave me alone"]):
             print(prediction.labels, prediction.scores)
 
-:class:`AsyncClassifier` is the same with ``await``. Neither needs torch or transformers, nor Linux.
+A model of pairs takes tuples of two: ``classify([("premise", "hypothesis")])``. :class:`AsyncClassifier` is the same
+with ``await``. Neither needs torch or transformers, nor Linux.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self, overload
@@ -24,19 +25,14 @@ from bantam.client.grpc_transport import AsyncGrpcTransport, GrpcTransport
 from bantam.client.http_transport import AsyncHttpTransport, HttpTransport
 from bantam.client.prediction import Description, Prediction
 from bantam.client.security import TLS, Token
+from bantam.client.texts import Row, Text, encoded, is_one
 from bantam.client.transport import Scores, Target, Transport
-from bantam.errors import ClientError, InvalidInputError, UserError
+from bantam.errors import ClientError, UserError
 
 __all__ = ["TLS", "AsyncClassifier", "Classifier", "Description", "Prediction"]
 
-Text = str | tuple[str, str]
-"""A text, or a pair of texts for a model that reads pairs."""
-
 BLOCKING: dict[str, Callable[[Target], Transport]] = {"grpc": GrpcTransport, "http": HttpTransport}
 ASYNC: dict[str, Callable[[Target], Transport]] = {"grpc": AsyncGrpcTransport, "http": AsyncHttpTransport}
-
-NOT_TEXTS: tuple[type, ...] = (bytes, bytearray, memoryview, dict)
-"""Iterables whose items would make a confusing message, or worse, none."""
 
 
 class Classifier:
@@ -88,21 +84,24 @@ class Classifier:
 
     # mypy: a str is an Iterable[str] too; the first signature that fits counts, which is what happens at run time.
     @overload
-    def __call__(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, texts: Text) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, texts: Iterable[str]) -> list[Prediction]: ...
-    def __call__(self, texts: str | Iterable[str]) -> Prediction | list[Prediction]:
+    def __call__(self, texts: Iterable[Text]) -> list[Prediction]: ...
+    def __call__(self, texts: Text | Iterable[Text]) -> Prediction | list[Prediction]:
         """Classify any number of texts: one Prediction each, in order. For a single str, one Prediction, not a list.
 
-        Raises :class:`InvalidInputError`, :class:`ModelNotFoundError`, :class:`UnavailableError` or
-        :class:`TimeoutExceeded`, and their base :class:`ClientError` for anything else that fails.
+        A model of pairs takes tuples of two str in place of texts, and for a single one such a tuple. Columns of numpy,
+        pandas, polars and pyarrow are lists too, and so are generators. Raises
+        :class:`InvalidInputError`, :class:`ModelNotFoundError`, :class:`UnavailableError` or :class:`TimeoutExceeded`,
+        and their base :class:`ClientError` for anything else that fails.
         """
-        if isinstance(texts, str):
+        if is_one(texts):
             return self([texts])[0]
         return [prediction for part in self._parts(texts) for prediction in part.predictions()]
 
-    def probabilities(self, texts: Iterable[Text]) -> Scores:
-        """Probabilities of any number of texts, float32 ``[texts, labels]``. Raises what a call raises.
+    def probabilities(self, texts: Text | Iterable[Text]) -> Scores:
+        """Scores of any number of texts, float32 ``[texts, labels]``: probabilities, or the one score of a regression.
+        Raises what a call raises.
 
         Columns are in the order of the labels as this client first read them, also when a new version has another
         order; :class:`ClientError` if it has other labels.
@@ -110,7 +109,10 @@ class Classifier:
         return self._conversation.matrix(self._parts(texts))
 
     def describe(self) -> Description:
-        """Task, labels, thresholds and batch size of the version that answered last. Raises what a call raises."""
+        """Task, labels, thresholds, batch size, and whether it reads pairs, of the version that answered last.
+
+        Raises what a call raises.
+        """
         return blocking(self._open().describe())
 
     def close(self) -> None:
@@ -130,9 +132,9 @@ class Classifier:
             raise _closed(self._target)
         return self._conversation
 
-    def _parts(self, texts: Iterable[Text]) -> list[Part]:
-        encoded = _encoded(texts)
-        batches = split(encoded, self.describe().max_batch_size)
+    def _parts(self, texts: Text | Iterable[Text]) -> list[Part]:
+        rows = encoded(texts)
+        batches = split(rows, blocking(self._open().describe_for(rows)).max_batch_size)
         # A single request stays in the caller's thread: handing it over would cost about 0.1 ms.
         spread = self._workers.map if len(batches) > 1 else map
         answered = spread(lambda batch: blocking(self._conversation.ask(batch)), batches)
@@ -166,21 +168,21 @@ class AsyncClassifier:
 
     # mypy: a str is an Iterable[str] too; the first signature that fits counts, which is what happens at run time.
     @overload
-    async def __call__(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    async def __call__(self, texts: Text) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    async def __call__(self, texts: Iterable[str]) -> list[Prediction]: ...
-    async def __call__(self, texts: str | Iterable[str]) -> Prediction | list[Prediction]:
+    async def __call__(self, texts: Iterable[Text]) -> list[Prediction]: ...
+    async def __call__(self, texts: Text | Iterable[Text]) -> Prediction | list[Prediction]:
         """Classify any number of texts; see :meth:`Classifier.__call__`."""
-        if isinstance(texts, str):
+        if is_one(texts):
             return (await self([texts]))[0]
         return [prediction for part in await self._parts(texts) for prediction in part.predictions()]
 
-    async def probabilities(self, texts: Iterable[Text]) -> Scores:
-        """Probabilities of any number of texts; see :meth:`Classifier.probabilities`."""
+    async def probabilities(self, texts: Text | Iterable[Text]) -> Scores:
+        """Scores of any number of texts; see :meth:`Classifier.probabilities`."""
         return self._open().matrix(await self._parts(texts))
 
     async def describe(self) -> Description:
-        """Task, labels, thresholds and batch size; see :meth:`Classifier.describe`."""
+        """What is served; see :meth:`Classifier.describe`."""
         return await self._open().describe()
 
     async def close(self) -> None:
@@ -205,9 +207,9 @@ class AsyncClassifier:
             self._conversation = Conversation(transport, self._target, self._retries, asyncio.sleep)
         return self._conversation
 
-    async def _parts(self, texts: Iterable[Text]) -> list[Part]:
-        encoded = _encoded(texts)
-        batches = split(encoded, (await self.describe()).max_batch_size)
+    async def _parts(self, texts: Text | Iterable[Text]) -> list[Part]:
+        rows = encoded(texts)
+        batches = split(rows, (await self._open().describe_for(rows)).max_batch_size)
         if len(batches) == 1:
             return await self._open().ask(batches[0])
         tasks = [asyncio.create_task(self._ask_when_free(batch)) for batch in batches]
@@ -217,7 +219,7 @@ class AsyncClassifier:
             for task in tasks:
                 task.cancel()  # does nothing to those that are done; after an error the others have no purpose
 
-    async def _ask_when_free(self, batch: Sequence[bytes]) -> list[Part]:
+    async def _ask_when_free(self, batch: list[Row]) -> list[Part]:
         async with self._free:
             return await self._open().ask(batch)
 
@@ -241,26 +243,6 @@ def _checked(
             "expected more than 0 s, 0 or more, 1 or more."
         )
     return Target.checked(address, model, timeout, tls, token)
-
-
-def _encoded(texts: Iterable[Text]) -> list[bytes]:
-    """UTF-8 of each text; :class:`InvalidInputError` names the first that is none, before anything is sent."""
-    if isinstance(texts, NOT_TEXTS) or not isinstance(texts, Iterable):
-        raise InvalidInputError(f"Got {type(texts).__name__}, expected a str or a list of str.")
-    encoded = []
-    for position, text in enumerate([texts] if isinstance(texts, str) else texts):
-        if not isinstance(text, str):
-            raise InvalidInputError(
-                f"texts[{position}] is {type(text).__name__}, expected str. Convert it, or leave it out."
-            )
-        try:
-            encoded.append(text.encode())
-        except UnicodeEncodeError as exc:
-            raise InvalidInputError(
-                f"texts[{position}] has a lone surrogate at character {exc.start}, which no UTF-8 can carry. "
-                "Read its source with the right encoding, or with errors='replace'."
-            ) from exc
-    return encoded
 
 
 def _closed(target: Target) -> ClientError:

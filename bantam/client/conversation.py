@@ -16,6 +16,7 @@ import numpy as np
 
 from bantam.client.prediction import Description, Prediction
 from bantam.client.retry import Attempts, Throttle
+from bantam.client.texts import Row, width
 from bantam.client.transport import Scores, Target, Transport
 from bantam.errors import ClientError, InvalidInputError, ModelNotFoundError, UnavailableError
 
@@ -56,7 +57,18 @@ class Conversation:
         # No lock: were the server down, threads would wait here for each other's time-outs, one after the other.
         return self._latest or await self._read_anew()
 
-    async def ask(self, texts: Sequence[bytes]) -> list[Part]:
+    async def describe_for(self, rows: Sequence[Row]) -> Description:
+        """The same for who is about to ask these. :class:`InvalidInputError` if the model reads pairs and these are
+        single texts, or the other way round.
+        """
+        found = await self.describe()
+        if rows and found.pair != (width(rows) == 2):
+            found = await self._read_anew()  # another version may have come since
+            if found.pair != (width(rows) == 2):
+                raise self._target.reads_pairs() if found.pair else self._target.reads_texts()
+        return found
+
+    async def ask(self, texts: Sequence[Row]) -> list[Part]:
         """Scores of at most ``max_batch_size`` texts: one part, or several if a new version takes fewer at a time."""
         try:
             return [await self._answer(texts)]
@@ -66,7 +78,7 @@ class Conversation:
             most = (await self._read_anew()).max_batch_size
             if len(texts) <= most:
                 raise
-        return [part for fewer in split(texts, most) for part in await self.ask(fewer)]
+        return [part for fewer in split(list(texts), most) for part in await self.ask(fewer)]
 
     def matrix(self, parts: Sequence[Part]) -> Scores:
         """The scores of all parts, ``[texts, labels]``, in an array of the caller's own."""
@@ -79,7 +91,7 @@ class Conversation:
                 )
         return np.concatenate([part.scores for part in parts] or [np.empty((0, len(self._labels)), np.float32)])
 
-    async def _answer(self, texts: Sequence[bytes]) -> Part:
+    async def _answer(self, texts: Sequence[Row]) -> Part:
         attempts = self._attempts()
         while True:
             try:
@@ -130,7 +142,7 @@ class Conversation:
         return Attempts(self._retries, self._target.timeout, self._throttle)
 
 
-def split(texts: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
+def split(texts: list[Row], size: int) -> list[list[Row]]:
     """Requests of at most ``size`` texts."""
     return [texts[start : start + size] for start in range(0, len(texts), size)]
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import grpc
 
 from bantam.client import messages
 from bantam.client.security import bearer
+from bantam.client.texts import Row, width
 from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
 from bantam.errors import ClientError
 
@@ -65,12 +67,12 @@ class _Grpc(ABC):
         versions = config.version_policy.specific.versions
         return ModelConfig(config.max_batch_size, parameters, str(versions[0]) if len(versions) == 1 else "")
 
-    async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
-        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
+    async def infer(self, texts: Sequence[Row], timeout: float) -> Answer:
+        """Scores of at least one and at most the model's ``max_batch_size`` texts or pairs, in their order."""
         request = messages.ModelInferRequest(model_name=self._target.model)
-        request.inputs.add(name=INPUT, datatype="BYTES", shape=(len(texts), 1))
+        request.inputs.add(name=INPUT, datatype="BYTES", shape=(len(texts), width(texts)))
         request.outputs.add(name=OUTPUT)
-        request.raw_input_contents.append(encode(texts))
+        request.raw_input_contents.append(encode(chain.from_iterable(texts)))
         with self._errors():
             answer = await self._call(self._infer, request, timeout=timeout, metadata=self._metadata())
         with self._target.reading():

@@ -12,12 +12,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
 import httpcore2
 
 from bantam.client.security import bearer
+from bantam.client.texts import Row, width
 from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
 
 HEADER_LENGTH = b"Inference-Header-Content-Length"
@@ -53,8 +55,8 @@ class _Http(ABC):
             versions = config.get("version_policy", {}).get("specific", {}).get("versions", ())
             return ModelConfig(config["max_batch_size"], parameters, str(versions[0]) if len(versions) == 1 else "")
 
-    async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
-        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
+    async def infer(self, texts: Sequence[Row], timeout: float) -> Answer:
+        """Scores of at least one and at most the model's ``max_batch_size`` texts or pairs, in their order."""
         headers, body = _encoded(texts)
         with errors(self._target):
             answer = await self._request(
@@ -112,13 +114,13 @@ def limits(timeout: float) -> dict[str, dict[str, float]]:
     return {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)}
 
 
-def _encoded(texts: Sequence[bytes]) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def _encoded(texts: Sequence[Row]) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Headers and body of an inference request."""
-    tensor = encode(texts)
+    tensor = encode(chain.from_iterable(texts))
     text = {
         "name": INPUT,
         "datatype": "BYTES",
-        "shape": [len(texts), 1],
+        "shape": [len(texts), width(texts)],
         "parameters": {"binary_data_size": len(tensor)},
     }
     scores = {"name": OUTPUT, "parameters": {"binary_data": True}}

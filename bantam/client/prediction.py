@@ -20,9 +20,10 @@ class Prediction:
     """What the model says of one text."""
 
     labels: list[str]
-    """multi_label: those whose score is at or above their threshold, maybe none; single_label: the best one."""
+    """multi_label: those whose score is at or above their threshold, maybe none; single_label: the best one;
+    regression: none."""
     scores: dict[str, float]
-    """Label -> probability."""
+    """Label -> probability; regression: the name of its one score -> that score, any number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +31,16 @@ class Description:
     """What publishing wrote into the model's config."""
 
     task: str
-    """``multi_label`` or ``single_label``."""
+    """``multi_label``, ``single_label`` or ``regression``."""
     labels: tuple[str, ...]
+    """regression: the name of its one score."""
     thresholds: npt.NDArray[np.float64] | None
-    """``[labels]`` for multi_label, 0.5 each if it was published without; None for single_label."""
+    """``[labels]`` for multi_label, 0.5 each if it was published without; None for other tasks."""
     max_batch_size: int
     version: str
     """The version that this is about; empty if the server does not tell."""
+    pair: bool = False
+    """Whether it reads pairs of texts."""
     columns: npt.NDArray[np.intp] | None = None
     """Where each label's score is in an answer; None if they come in the order of ``labels``."""
 
@@ -45,7 +49,7 @@ class Description:
         """Read the parameters of a model config; :class:`ClientError` if it is not a published classifier's."""
         try:
             task, labels = config.parameters["task"], tuple(json.loads(config.parameters["labels"]))
-            if task not in ("multi_label", "single_label"):
+            if task not in ("multi_label", "single_label", "regression"):
                 raise ValueError(f"task is {task!r}")
             thresholds = None
             if task == "multi_label":
@@ -58,7 +62,8 @@ class Description:
                 f"The config of {target} is not a text classifier's ({exc!r}). Expected the parameters "
                 "task, labels and one threshold a label: publish the model with `bantam`."
             ) from exc
-        return cls(task, labels, thresholds, max(1, config.max_batch_size), config.version)
+        pair = config.parameters.get("pair") == "true"
+        return cls(task, labels, thresholds, max(1, config.max_batch_size), config.version, pair)
 
     def in_order_of(self, labels: tuple[str, ...]) -> Description:
         """The same with its labels in another order; itself if those are other labels."""
@@ -79,7 +84,9 @@ class Description:
 
     def predictions(self, scores: Scores) -> list[Prediction]:
         """Name and threshold scores ``[texts, labels]``."""
-        if self.thresholds is None:
+        if self.task == "regression":
+            chosen = np.zeros(scores.shape, dtype=np.bool_)
+        elif self.thresholds is None:
             chosen = np.arange(len(self.labels)) == scores.argmax(axis=1)[:, None]
         else:
             chosen = scores >= self.thresholds

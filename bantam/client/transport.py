@@ -8,7 +8,7 @@ over several tries are the client's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bantam.client.security import TLS, Token, check_token
+from bantam.client.texts import Row
 from bantam.errors import (
     ClientError,
     InvalidInputError,
@@ -31,7 +32,7 @@ INPUT = "TEXT"
 OUTPUT = "SCORES"
 
 Scores = npt.NDArray[np.float32]
-"""Probabilities, float32 ``[texts, labels]``."""
+"""Probabilities, or the scores of a regression, float32 ``[texts, labels]``."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ class Transport(Protocol):
     async def config(self, version: str, timeout: float) -> ModelConfig:
         """Read the config of a version; of the newest one that is served if ``version`` is empty."""
 
-    async def infer(self, texts: Sequence[bytes], timeout: float) -> Answer:
-        """Scores of at most the model's ``max_batch_size`` texts, in their order."""
+    async def infer(self, texts: Sequence[Row], timeout: float) -> Answer:
+        """Scores of at least one and at most the model's ``max_batch_size`` texts or pairs, in their order."""
 
     async def close(self) -> None:
         """Close the connections."""
 
 
-def encode(texts: Sequence[bytes]) -> bytes:
+def encode(texts: Iterable[bytes]) -> bytes:
     """A BYTES tensor as it travels: before each element its length, little-endian uint32."""
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
 
@@ -133,6 +134,21 @@ class Target:
         """The server finds the texts, their shape or their type wrong."""
         return InvalidInputError(
             f"{self} refused the input: {detail}. Expected UTF-8 texts for a model that `bantam` published."
+        )
+
+    def reads_pairs(self) -> InvalidInputError:
+        """It got single texts."""
+        return InvalidInputError(
+            f"The {self} reads pairs of texts and got single ones. Expected a tuple of two for each: "
+            'classify([("first", "second")]), or classify(("first", "second")) for one. A list of two strings is two '
+            "texts, not a pair."
+        )
+
+    def reads_texts(self) -> InvalidInputError:
+        """It got pairs."""
+        return InvalidInputError(
+            f"The {self} reads single texts and got pairs, which is what tuples of two strings are. Expected a list of "
+            'strings: classify(["first", "second"]).'
         )
 
     def not_found(self, detail: str) -> ModelNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -33,8 +33,9 @@ def status(served: ServedPair, found: Status) -> Fragment:
     return _macro("status", served=served, found=found)
 
 
-def scores(served: ServedPair, names: Sequence[str], found: SideBySide | None = None, problem: str = "") -> Fragment:
+def scores(served: ServedPair, expected: Status, found: SideBySide | None = None, problem: str = "") -> Fragment:
     """The scores and latencies of both models, or why there are none; as high with figures as without."""
+    task = found.task if found else expected.task
     was = found.baseline.prediction if found and found.baseline else NOTHING
     now = found.model.prediction if found else NOTHING
     rows = [
@@ -44,11 +45,11 @@ def scores(served: ServedPair, names: Sequence[str], found: SideBySide | None = 
             "model": now.scores.get(label),
             "assigned": (label in was.labels, label in now.labels),
         }
-        for label in now.scores or names
+        for label in now.scores or expected.labels
     ]
-    return _macro(
-        "scores", served=served, rows=rows, found=found, problem=problem, gain=_gain(found.speedup if found else None)
-    )
+    gain = _gain(found.speedup if found else None)
+    shares = task != "regression"  # a number of any size is no part of a bar
+    return _macro("scores", served=served, rows=rows, found=found, problem=problem, gain=gain, shares=shares)
 
 
 def message(text: str, *, bad: bool = False) -> Fragment:

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from statistics import median
 from threading import Event, Thread
 
+from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.demo.served import ANSWER_S, ServedPair
 from bantam.loadtest.kserve import ENDPOINTS, find_input
@@ -60,7 +61,7 @@ class _StoppedError(Exception):
     """Nobody watches."""
 
 
-def run(served: ServedPair, names: Sequence[str], texts: Sequence[str], load: Load) -> Iterator[dict[str, Course]]:
+def run(served: ServedPair, names: Sequence[str], texts: Sequence[Text], load: Load) -> Iterator[dict[str, Course]]:
     """Test the models ``names`` and yield, several times a second, how it goes; the last one is the result.
 
     Raises the :class:`ClientError` that a request met. Closing the iterator ends the test.
@@ -97,7 +98,7 @@ def run(served: ServedPair, names: Sequence[str], texts: Sequence[str], load: Lo
         thread.join()
 
 
-def _clients(served: ServedPair, name: str, texts: Sequence[str]) -> AbstractContextManager[Clients]:
+def _clients(served: ServedPair, name: str, texts: Sequence[Text]) -> AbstractContextManager[Clients]:
     target = Target.checked(served.address, name, ANSWER_S)
     endpoint = ENDPOINTS["grpc"](target)
     try:

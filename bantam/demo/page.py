@@ -24,6 +24,7 @@ ANNOUNCE = "() => document.querySelectorAll('.spoken').forEach(part => part.setA
 def build(served: ServedPair, sources: Sources) -> gr.Blocks:
     """The page of a model, its texts and its report."""
     title = f"{served.model} beside its baseline"
+    expected = _expected(served, sources)
     blocks = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, KEEP_FILES_S))
     with blocks:
         html(fragments.title(served), "title")
@@ -35,9 +36,9 @@ def build(served: ServedPair, sources: Sources) -> gr.Blocks:
             return (gr.skip(), gr.skip()) if found == before else (fragments.status(served, found), found)
 
         with gr.Tab("Text"):
-            text_tab(served, sources, _labels(served, sources))
+            text_tab(served, sources, expected)
         with gr.Tab("File"):
-            file_tab(served, sources)
+            file_tab(served, sources, expected)
         with gr.Tab("Latency"):
             latency_tab(served, sources)
         with gr.Tab("Quality"):
@@ -65,11 +66,15 @@ def open_page(blocks: gr.Blocks, host: str, port: int) -> None:
     )
 
 
-def _labels(served: ServedPair, sources: Sources) -> tuple[str, ...]:
-    """Labels to keep room for: the server's, or the report's while it is down."""
+def _expected(served: ServedPair, sources: Sources) -> Status:
+    """What the page is laid out for: what is served, or while the server is down, what the report and the data say."""
+    found = served.look()
+    if found.up:
+        return found
     report = sources.report()
     quality = report.variant(report.chosen).quality if report else None
-    return served.look().labels or tuple(entry.label for entry in (quality and quality.per_label) or ())
+    labels = tuple(entry.label for entry in (quality and quality.per_label) or ())
+    return Status(labels, pair=any(isinstance(text, tuple) for text in sources.texts))
 
 
 def _theme() -> gr.themes.Base:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.demo.batch import Upload
 from bantam.demo.request import DemoRequest
@@ -42,7 +43,7 @@ def run(request: DemoRequest, log: Log) -> Iterator[str]:
     Target.checked(request.address, request.model, 1)
     (port,) = free_ports(request.host, {"the page": request.port}).values()
     data = _data(request, log)
-    texts = draw_texts(data.splits["test"].single, LOAD_TEXTS)
+    texts = draw_texts(data.splits["test"].texts, LOAD_TEXTS)
     sources = Sources(texts, examples(data), read_upload, lambda: newest_report(request.build, request.model))
     blocks = build(ServedPair(request.address, request.model), sources)
     try:
@@ -53,43 +54,62 @@ def run(request: DemoRequest, log: Log) -> Iterator[str]:
         blocks.close(verbose=False)
 
 
-def examples(data: Dataset) -> list[str]:
-    """Texts of the test split that have one label, by turns of each label, short enough to be read at a glance."""
-    split = data.splits["test"]
-    single = split.targets.ndim == 1
-    found: list[list[str]] = []
-    for label in range(len(data.labels)):
-        alone = split.targets == label if single else (split.targets[:, label] == 1) & (split.targets.sum(axis=1) == 1)
-        texts = [split.single[row] for row in np.flatnonzero(alone) if len(split.single[row]) <= LONGEST_EXAMPLE]
-        found.append(draw_texts(tuple(texts), EXAMPLES))
-    by_turns = [texts[turn] for turn in range(EXAMPLES) for texts in found if turn < len(texts)]
+def examples(data: Dataset) -> list[Text]:
+    """Texts of the test split, short enough to be read at a glance: by turns of each label, those that have it alone;
+    of a regression, or where nobody knows what is right, any.
+    """
+    texts = data.splits["test"].texts
+    short = np.array([len("".join(text)) <= LONGEST_EXAMPLE for text in texts])
+    found = [
+        draw_texts(tuple(texts[row] for row in np.flatnonzero(short & rows)), EXAMPLES) for rows in _by_label(data)
+    ]
+    by_turns = [several[turn] for turn in range(EXAMPLES) for several in found if turn < len(several)]
     return by_turns[:EXAMPLES]
 
 
-def read_upload(path: Path, column: str) -> Upload:
-    """Read a file of texts; ``column`` is the name of the text column, its number from 1 in a file without a header, or
-    empty: then the usual names are tried, and a file of one column needs no header.
+def _by_label(data: Dataset) -> list[np.ndarray]:
+    """Which rows of the test split have each label, and no other."""
+    targets = data.splits["test"].targets
+    if data.task == "regression" or not data.labelled:
+        return [np.ones(len(targets), dtype=np.bool_)]
+    if targets.ndim == 1:
+        return [targets == label for label in range(len(data.labels))]
+    return [(column == 1) & (targets.sum(axis=1) == 1) for column in targets.T]
 
-    Raises :class:`DataError` if the file or the column cannot be had.
+
+def read_upload(path: Path, columns: Sequence[str]) -> Upload:
+    """Read a file of texts, or with two ``columns`` of pairs; each is the name of a text column, its number from 1 in a
+    file without a header, or empty: then the usual names are tried, and a file of no other columns needs no header.
+
+    Raises :class:`DataError` if the file or a column cannot be had.
     """
     table = read_table(path)
     names = list(table.columns)
-    if column.isdecimal() and column not in names:
-        if not 1 <= int(column) <= len(names):
-            raise DataError(f"{path} has no column {column}; it has {len(names)}. Count from 1, or give a name.")
-        return _without_header(table.columns, int(column) - 1)
+    if all(column.isdecimal() and column not in names for column in columns):
+        for column in columns:
+            if not 1 <= int(column) <= len(names):
+                raise DataError(f"{path} has no column {column}; it has {len(names)}. Count from 1, or give a name.")
+        return _without_header(table.columns, [int(column) - 1 for column in columns])
+    if unknown := [column for column in columns if column and column not in names]:
+        raise DataError(f"{path} has no column {unknown[0]!r}. Columns: {', '.join(names)}.")
+    text, pair = (*columns, "")[:2]
     try:
-        return Upload(table.columns, find_texts(table, Columns(text=column or None))[0])
-    except DataError:
-        if column or len(names) > 1:
-            raise
-        return _without_header(table.columns, 0)
+        first, second, _ = find_texts(table, Columns(text=text or None, pair=pair or None))
+    except DataError as exc:
+        if any(columns) or len(names) > len(columns):
+            raise DataError(f"{path}: which column is the text? Name it. Columns: {', '.join(names)}.") from exc
+        return _without_header(table.columns, range(len(columns)))
+    if len(columns) == 1:
+        return Upload(table.columns, (first,))
+    if second is None:
+        raise DataError(f"{path}: what goes with {first!r}? Name both text columns. Columns: {', '.join(names)}.")
+    return Upload(table.columns, (first, second))
 
 
-def _without_header(columns: Mapping[str, Sequence[Any]], text: int) -> Upload:
+def _without_header(columns: Mapping[str, Sequence[Any]], texts: Sequence[int]) -> Upload:
     """What was taken for the header is the first row."""
     named = {f"column {number}": [first, *rest] for number, (first, rest) in enumerate(columns.items(), start=1)}
-    return Upload(named, f"column {text + 1}")
+    return Upload(named, tuple(f"column {text + 1}" for text in texts))
 
 
 def newest_report(build: Path, model: str) -> Report | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bantam.client.classifier import Classifier
-from bantam.client.prediction import Prediction
+from bantam.client.prediction import Description, Prediction
+from bantam.client.texts import Text
 from bantam.errors import ClientError, ModelNotFoundError
 from serving.repository import baseline_of
 
@@ -25,8 +26,11 @@ class Status:
 
     labels: tuple[str, ...] = ()
     """The model's; none if it does not answer."""
+    task: str = ""
+    pair: bool = False
+    """Whether the model reads pairs of texts."""
     baseline: bool = False
-    """Whether the baseline answers, and with the same labels."""
+    """Whether the baseline answers, and with the same labels, to the same kind of texts."""
     problem: str = ""
     """Why the model, or the baseline, is not there."""
 
@@ -54,7 +58,7 @@ class TimedPrediction:
 class SideBySide:
     """The answers to one text; the baseline's is None if it is not served."""
 
-    text: str
+    task: str
     model: TimedPrediction
     baseline: TimedPrediction | None
 
@@ -87,36 +91,41 @@ class ServedPair:
         """Ask the server for both; never raises."""
         try:
             with self.client(self.model, LOOK_S) as client:
-                labels = client.describe().labels
+                found = client.describe()
         except ClientError as exc:
             return Status(problem=str(exc))
         try:
             with self.client(self.baseline, LOOK_S) as client:
-                same = client.describe().labels == labels
+                same = alike(client.describe(), found)
         except ClientError as exc:
-            return Status(labels, problem=str(exc))
+            return Status(found.labels, found.task, found.pair, problem=str(exc))
         problem = "" if same else f"{self.baseline} has other labels: it is the baseline of another model."
-        return Status(labels, baseline=same, problem=problem)
+        return Status(found.labels, found.task, found.pair, baseline=same, problem=problem)
 
-    def compare(self, text: str) -> SideBySide:
-        """Send a text to both models in turn, a few times, so that both are timed alike.
+    def compare(self, text: Text) -> SideBySide:
+        """Send a text, or a pair, to both models in turn, a few times, so that both are timed alike.
 
         Raises the :class:`ClientError` of the model; a baseline that is not served, or is another model's, is left out.
         """
         with ExitStack() as stack:
             clients = {self.model: stack.enter_context(self.client(self.model))}
-            labels = clients[self.model].describe().labels
+            found = clients[self.model].describe()
             baseline = stack.enter_context(self.client(self.baseline))
             try:
-                if baseline.describe().labels == labels:
+                if alike(baseline.describe(), found):
                     clients = {self.baseline: baseline, **clients}
             except ModelNotFoundError:
                 pass  # the page says so
             answers = _in_turn(clients, text)
-        return SideBySide(text, answers[self.model], answers.get(self.baseline))
+        return SideBySide(found.task, answers[self.model], answers.get(self.baseline))
 
 
-def _in_turn(clients: dict[str, Classifier], text: str) -> dict[str, TimedPrediction]:
+def alike(one: Description, other: Description) -> bool:
+    """Whether two models can be compared: both say the same of the same kind of text."""
+    return (one.labels, one.task, one.pair) == (other.labels, other.task, other.pair)
+
+
+def _in_turn(clients: dict[str, Classifier], text: Text) -> dict[str, TimedPrediction]:
     # Not timed: after a pause, the first one finds cores asleep and caches cold, in whichever model comes first.
     predictions = {name: client(text) for name, client in clients.items()}
     latencies: dict[str, list[float]] = {name: [] for name in clients}

@@ -11,10 +11,11 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from bantam.client.texts import Text
 from bantam.demo import fragments
 from bantam.demo.batch import LABELS, ReadUpload, ScoredFile, score_file
 from bantam.demo.latency import Course, Load, run
-from bantam.demo.served import ServedPair
+from bantam.demo.served import ServedPair, Status
 from bantam.errors import BantamError
 from bantam.report.schema import Report
 
@@ -24,6 +25,8 @@ WIDE, NARROW = 360, 130
 """Pixels of the column of the texts and of the others; Gradio would measure them first, and move them then."""
 COLORS = {"Baseline": "#7a8494", "Compressed": "#2f7de1"}
 """Of the lines, as in demo.css; both stand out on white and on black."""
+PAIR = (("Text", "text"), ("Second text", "second"))
+"""Labels and ids of the boxes; a model of single texts has the first."""
 CLOSED, OPEN = "clients that wait for their answers", "a fixed rate, whatever the answers"
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE: dict[str, Any] = {**HIDDEN, "queue": False}
@@ -34,9 +37,9 @@ AT_ONCE: dict[str, Any] = {**HIDDEN, "queue": False}
 class Sources:
     """What the page shows beside the server's answers."""
 
-    texts: Sequence[str]
+    texts: Sequence[Text]
     """For the load test: real ones, at their real lengths."""
-    examples: Sequence[str]
+    examples: Sequence[Text]
     read_upload: ReadUpload
     report: Callable[[], Report | None]
     """The newest report of the run that published the model; None if there is none."""
@@ -48,46 +51,54 @@ def html(content: str, elem_id: str, *, spoken: bool = False) -> gr.HTML:
     return gr.HTML(content, elem_id=elem_id, elem_classes=classes, apply_default_css=False)
 
 
-def text_tab(served: ServedPair, sources: Sources, labels: Sequence[str]) -> None:
-    """Type or pick a text: the scores of both models side by side. Room is kept for ``labels``."""
+def text_tab(served: ServedPair, sources: Sources, expected: Status) -> None:
+    """Type or pick a text, or two: the scores of both models side by side. Room is kept for the ``expected`` labels."""
 
-    def compare(text: str) -> str:
-        if not text.strip():
-            return fragments.scores(served, labels, problem="There is no text. Type one, and press Enter.")
+    def compare(*texts: str) -> str:
+        if not all(text.strip() for text in texts):
+            missing = "A text is missing. Type both" if len(texts) == 2 else "There is no text. Type one"
+            return fragments.scores(served, expected, problem=f"{missing}, and press Enter.")
         try:
-            return fragments.scores(served, labels, served.compare(text))
+            return fragments.scores(
+                served, expected, served.compare((texts[0], texts[1]) if expected.pair else texts[0])
+            )
         except BantamError as exc:
-            return fragments.scores(served, labels, problem=str(exc))
+            return fragments.scores(served, expected, problem=str(exc))
 
     with gr.Row(elem_classes="ask"):
-        text = gr.Textbox(
-            label="Text",
-            placeholder="Type a text and press Enter",
-            lines=1,
-            max_lines=4,
-            scale=5,
-            elem_id="text",
-        )
+        boxes = [
+            gr.Textbox(
+                label=label,
+                placeholder="Type a text and press Enter",
+                lines=1,
+                max_lines=4,
+                scale=5,
+                elem_id=elem_id,
+            )
+            for label, elem_id in (PAIR if expected.pair else PAIR[:1])
+        ]
         button = gr.Button("Compare", variant="primary", scale=1, min_width=110)
+    fitting = [(text,) if isinstance(text, str) else text for text in sources.examples]
     with gr.Row(elem_classes="examples", elem_id="examples"):
-        examples = [(gr.Button(example, size="sm"), example) for example in sources.examples]
-    scores = html(fragments.scores(served, labels), "scores", spoken=True)
-    for event in (text.submit, button.click):
-        event(compare, text, scores, **AT_ONCE)
+        examples = [(gr.Button(" / ".join(each), size="sm"), each) for each in fitting if len(each) == len(boxes)]
+    scores = html(fragments.scores(served, expected), "scores", spoken=True)
+    for event in (*(box.submit for box in boxes), button.click):
+        event(compare, boxes, scores, **AT_ONCE)
     for example, words in examples:
-        example.click(lambda words=words: (words, compare(words)), None, [text, scores], **AT_ONCE)
+        example.click(lambda words=words: (*words, compare(*words)), None, [*boxes, scores], **AT_ONCE)
 
 
-def file_tab(served: ServedPair, sources: Sources) -> None:
+def file_tab(served: ServedPair, sources: Sources, expected: Status) -> None:
     """Upload a file: its rows with labels and scores, to look at and to download."""
 
-    def score(path: str | None, column: str, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008 how Gradio passes it
+    def score(path: str | None, text: str, second: str, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008 how Gradio passes it
         nothing = (gr.skip(), gr.update(value=None, interactive=False))
         if path is None:
             return (fragments.message("There is no file. Choose one first.", bad=True), *nothing)
         source = Path(path)
         try:
-            upload = sources.read_upload(source, column.strip())
+            columns = [text.strip(), second.strip()] if expected.pair else [text.strip()]
+            upload = sources.read_upload(source, columns)
             target = source.with_name(f"{source.stem}-scored.csv")
             with served.client(served.model) as client:
                 return _shown(score_file(client, upload, target, lambda done, of: progress((done, of), unit="texts")))
@@ -100,7 +111,9 @@ def file_tab(served: ServedPair, sources: Sources) -> None:
         file = gr.File(label=label, file_types=[".csv", ".tsv"], height=140, scale=3, elem_id="file")
         with gr.Column(scale=2):
             info = "Its name; or its number, if the file has no header."
-            column = gr.Textbox(label="Text column", placeholder="found by its name", info=info, elem_id="column")
+            named: dict[str, Any] = {"placeholder": "found by its name", "info": info}
+            text = gr.Textbox(label="Text column", elem_id="column", **named)
+            second = gr.Textbox(label="Second text column", elem_id="second-column", visible=expected.pair, **named)
             button = gr.Button("Score the file", variant="primary")
     said = html(fragments.message("Every row is scored by the compressed model."), "said", spoken=True)
     title = "Rows with labels and scores"
@@ -108,17 +121,19 @@ def file_tab(served: ServedPair, sources: Sources) -> None:
     table = gr.Dataframe(label=title, elem_id="rows", **look)
     download = gr.DownloadButton("Download as CSV", interactive=False, elem_id="download")
     options: dict[str, Any] = {"show_progress_on": said, "api_visibility": "private", "concurrency_limit": 2}
-    for event in (button.click, column.submit):
-        event(score, [file, column], [said, table, download], **options)
+    for event in (button.click, text.submit, second.submit):
+        event(score, [file, text, second], [said, table, download], **options)
 
 
 def _shown(found: ScoredFile) -> tuple[Any, ...]:
     """A line, the table and the button for a file that was scored."""
     shown, rate = found.rows[:SHOWN_ROWS], len(found.rows) / found.seconds
-    said = f"{len(found.rows):,} texts of column {found.text!r} in {found.seconds:.2f} s: {rate:,.0f} a second."
+    what = "texts of column" if len(found.texts) == 1 else "pairs of columns"
+    where = " and ".join(map(repr, found.texts))
+    said = f"{len(found.rows):,} {what} {where} in {found.seconds:.2f} s: {rate:,.0f} a second."
     if len(shown) < len(found.rows):
         said += f" The first {SHOWN_ROWS:,} are shown."
-    widths = [WIDE if name == found.text else NARROW for name in found.columns]
+    widths = [WIDE if name in found.texts else NARROW for name in found.columns]
     table = gr.update(value=shown, headers=list(found.columns), column_widths=widths)
     return fragments.message(said), table, gr.update(value=str(found.path), interactive=True)
 

@@ -1,6 +1,6 @@
 """What this machine has, what is missing, and how to get it. ``make doctor`` and ``bantam doctor``.
 
-Standard library only at import time, and run by any Python 3.11: it has to work where the set-up does not.
+Standard library only at import time, and run by any Python from 3.11 on: it has to work where the set-up does not.
 """
 
 from __future__ import annotations

@@ -100,10 +100,13 @@ def _libpython(python: Path) -> Check:
     )
     library = Path(output(str(python), "-c", code) or "/unknown")
     if ".so" not in library.name:
-        advice = "Triton needs one: use the system's python3.11 with libpython3.11, or a build with --enable-shared."
+        advice = (
+            "Triton needs one: use the system's Python with its libpython package, or a build with --enable-shared."
+        )
         return Check("libpython", "missing", f"{python} has no shared libpython", advice)
     if not any(path.exists() for path in (library, *Path("/usr/lib").glob(f"*/{library.name}"))):
-        return Check("libpython", "missing", f"{library} is not there", "Debian, Ubuntu: `apt install libpython3.11`.")
+        advice = f"Debian, Ubuntu: `apt install {library.name.partition('.so')[0]}`."
+        return Check("libpython", "missing", f"{library} is not there", advice)
     return Check("libpython", "ok", library.name)
 
 

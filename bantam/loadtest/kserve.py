@@ -1,4 +1,4 @@
-"""Any server of the KServe v2 protocol whose model takes one text: what it is, and the cheapest way to ask it.
+"""Any server of the KServe v2 protocol whose model takes a text, or a pair: what it is, and the cheapest way to ask it.
 
 Requests are put into bytes before the clock starts, and answers are not parsed: the server is measured, not our codec
 (``benchmarks/load_test_client.py`` says what is left). The model's input is found in its metadata.
@@ -7,8 +7,9 @@ Requests are put into bytes before the clock starts, and answers are not parsed:
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -17,6 +18,7 @@ import grpc
 import httpcore2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from bantam.artifact import Text
 from bantam.client import http_transport
 from bantam.client.grpc_transport import CHANNEL_OPTIONS, translate
 from bantam.client.transport import Target, encode
@@ -89,11 +91,11 @@ class GrpcEndpoint:
             raise translate(self._target, exc) from exc
         return [ModelInput(found.name, found.datatype, tuple(found.shape)) for found in answer.inputs]
 
-    def request(self, text: str, tensor: ModelInput) -> bytes:
-        """A request with one text, in the protocol's raw form of tensors."""
+    def request(self, text: Text, tensor: ModelInput) -> bytes:
+        """A request with one text or pair, in the protocol's raw form of tensors."""
         request = service_pb2.ModelInferRequest(model_name=self._target.model)
         request.inputs.add(name=tensor.name, datatype=TEXT, shape=one(tensor))
-        request.raw_input_contents.append(encode([text.encode()]))
+        request.raw_input_contents.append(encode(part.encode() for part in parts(text)))
         return bytes(request.SerializeToString())
 
     def statistics(self) -> Statistics | None:
@@ -141,9 +143,9 @@ class HttpEndpoint:
         found = json.loads(self._get(self._model)).get("inputs", [])
         return [ModelInput(each["name"], each["datatype"], tuple(map(int, each["shape"]))) for each in found]
 
-    def request(self, text: str, tensor: ModelInput) -> bytes:
-        """A request's body with one text."""
-        tensors = [{"name": tensor.name, "datatype": TEXT, "shape": one(tensor), "data": [text]}]
+    def request(self, text: Text, tensor: ModelInput) -> bytes:
+        """A request's body with one text or pair."""
+        tensors = [{"name": tensor.name, "datatype": TEXT, "shape": one(tensor), "data": parts(text)}]
         return json.dumps({"inputs": tensors}, ensure_ascii=False).encode()
 
     def statistics(self) -> Statistics | None:
@@ -198,8 +200,28 @@ def find_input(inputs: list[ModelInput], target: Target, name: str | None = None
 
 
 def one(tensor: ModelInput) -> list[int]:
-    """The shape of the input when it holds one text."""
+    """The shape of the input when it holds one text, or one pair."""
     return [1 if size < 0 else size for size in tensor.shape]
+
+
+def parts(text: Text) -> list[str]:
+    """The text, or the two of a pair."""
+    return [text] if isinstance(text, str) else [*text]
+
+
+def check_texts(texts: Sequence[Text], tensor: ModelInput, target: Target) -> None:
+    """Raise :class:`UserError` for a text that does not fill the input of a request, such as a pair where one fits."""
+    size = math.prod(one(tensor))
+    for text in texts:
+        if len(parts(text)) != size:
+            raise UserError(
+                f"The {target} takes {_SIZES.get(size, f'{size} texts')} in a request ({tensor.name} "
+                f"{list(tensor.shape)}), and the data has {_SIZES[len(parts(text))]}, such as {text!r:.80}. Test "
+                "it with data of its kind: --data."
+            )
+
+
+_SIZES = {1: "one text", 2: "a pair of texts"}
 
 
 def _summed(models: Any, read: Callable[[Any, str], Any]) -> Statistics:

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.errors import BantamError, ClientError
 from bantam.loadtest.histogram import Times
-from bantam.loadtest.kserve import ENDPOINTS, ModelInput
+from bantam.loadtest.kserve import ENDPOINTS, ModelInput, check_texts
 from bantam.loadtest.plan import Closed, Open, Plan, run_part
 from bantam.loadtest.result import LoadResult, merged
 from bantam.loadtest.tally import Tally, check, warm_up
@@ -37,13 +38,16 @@ STOP = "stop"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is tested, and how it is asked."""
+    """What is tested, and how it is asked. Raises :class:`UserError` for texts that are not what the model takes."""
 
     target: Target
     protocol: str
     tensor: ModelInput
-    texts: Sequence[str]
+    texts: Sequence[Text]
     warmup: int
+
+    def __post_init__(self) -> None:
+        check_texts(self.texts, self.tensor, self.target)
 
 
 @dataclass(frozen=True)

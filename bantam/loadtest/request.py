@@ -19,10 +19,13 @@ class LoadTestRequest:
     protocol: Annotated[Literal["grpc", "http"], Option()] = "grpc"
     data: Annotated[
         str,
-        Option(help="Texts to send: a data set (its test split), a .txt file with one a line, or a CSV, TSV or JSONL."),
+        Option(
+            help="Texts or pairs to send: a data set (its test split), a .txt with one a line, a CSV, TSV or JSONL."
+        ),
     ] = "goemotions-ekman"
     words: Annotated[
-        int | None, Option(help="Make all texts so many words long; their own length if left out.", min=1)
+        int | None,
+        Option(help="Make all texts so many words long, of a pair each; their own length if left out.", min=1),
     ] = None
     seconds: Annotated[float, Option(help="Length of each test, and of each step of the search.", min=1)] = 10.0
     clients: Annotated[int, Option(help="Closed loop: clients that each wait for an answer.", min=1)] = 1

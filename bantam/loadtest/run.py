@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Self
@@ -14,11 +14,12 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.errors import UserError
 from bantam.loadtest.describe import describe, describe_limit, warnings
 from bantam.loadtest.host import Watch
-from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, find_input
+from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, find_input, parts
 from bantam.loadtest.plan import Closed, Open, Plan
 from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
 from bantam.loadtest.request import LoadTestRequest
@@ -27,7 +28,6 @@ from bantam.loadtest.schema import LoadTestReport, Measurement, Texts
 from bantam.loadtest.search import Slo, SloSearch, highest_rate
 from bantam.machine import describe_machine, versions
 from optimizer.data import load_dataset
-from optimizer.data.dataset import singles
 from optimizer.data.files import read_texts
 
 Log = Callable[[str], None]
@@ -63,7 +63,7 @@ def run(request: LoadTestRequest, log: Log, console: Console) -> LoadTestReport:
         texts=Texts(
             source=request.data,
             count=len(texts),
-            words_p50=median(len(text.split()) for text in texts),
+            words_p50=median(sum(len(part.split()) for part in parts(text)) for text in texts),
             words=request.words,
         ),
         tests=tuple(tester.tests),
@@ -211,12 +211,16 @@ def _processes(text: str) -> int | None:
     return int(text)
 
 
-def _texts(request: LoadTestRequest) -> tuple[str, ...]:
+def _texts(request: LoadTestRequest) -> tuple[Text, ...]:
     """The texts of a file, or of a data set's test split, at their own length or at ``words`` words each."""
     path = Path(request.data).expanduser()
-    found = singles(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].single
-    if request.words is None:
-        return found
-    words = [text.split() for text in found if text.split()]
-    repeated = [each * math.ceil(request.words / len(each)) for each in words]
-    return tuple(" ".join(each[: request.words]) for each in repeated)
+    found = tuple(read_texts(path)) if path.is_file() else load_dataset(request.data).splits["test"].texts
+    words = request.words
+    return found if words is None else tuple(_of_length(t, words) for t in found if all(p.split() for p in parts(t)))
+
+
+def _of_length(text: Text, words: int) -> Text:
+    """So many words of a text that has some, and of each text of a pair; over again if it has fewer."""
+    if isinstance(text, tuple):
+        return " ".join(islice(cycle(text[0].split()), words)), " ".join(islice(cycle(text[1].split()), words))
+    return " ".join(islice(cycle(text.split()), words))

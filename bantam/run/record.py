@@ -45,7 +45,7 @@ def report(run: Run, choice: Choice) -> Report:
     baseline, best = by_name[BASELINE], by_name[choice.chosen]
     return Report(
         model=run.request.model,
-        data=run.request.data,
+        data=str(run.request.data),
         recipe=run.recipe.name,
         profile=run.request.profile,
         machine=describe_machine(),

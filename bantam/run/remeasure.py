@@ -110,9 +110,10 @@ def _compared(
     served: Estimate,
     memory: float,
 ) -> Remeasured:
-    expected, actual = np.array(evidence.scores, np.float32), np.array(evidence.actual)
     metric, signature = parse(evidence.metric), Artifact.load(version.folder).manifest.signature
     numbers = signature.task == "regression"
+    expected, actual = np.array(evidence.scores, np.float32), np.array(evidence.actual)
+    actual = actual if numbers else actual > 0
     decided = [scores if numbers else predict(scores, thresholds) for scores in (answers, expected)]
     whole = np.ones((1, len(actual)), dtype=np.float32)
     here, there = (

@@ -149,7 +149,7 @@ class TritonClient:
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Probabilities, float32 ``[texts, labels]``."""
-        answer = blocking(self._transport.infer([text.encode() for text in texts], TIMEOUT_S))
+        answer = blocking(self._transport.infer([(text.encode(),) for text in texts], TIMEOUT_S))
         return _checked(answer.scores, len(texts), self._labels, self._target)
 
     def close(self) -> None:

@@ -11,6 +11,9 @@ from optimizer.data.rows import whole
 
 Cell = str | int | float | bool | tuple[Any, ...] | None
 """None: nothing there. A tuple: a list of labels."""
+MISSING = ("nan", "NaN", "<NA>", "#N/A")
+"""What pandas and spreadsheets write where nothing is; "none" and "n/a" may be names of classes."""
+BRACKETS = ("[]", "{}", "()")
 NUMBER = re.compile(r"-?(0|[1-9]\d*|(?=[.,]))([.,]\d+)?([eE][+-]?\d+)?")
 NUMPY_NUMBERS = re.compile(r"\[\s*-?\d+(\.\d*)?(\s+-?\d+(\.\d*)?)*\s*\]")
 NUMPY_STRINGS = re.compile(r"""\[\s*('[^']*'|"[^"]*")(\s+('[^']*'|"[^"]*"))+\s*\]""")
@@ -26,10 +29,12 @@ def clean(cell: Any) -> Cell:
         return None
     if isinstance(cell, str):
         stripped = cell.strip()
-        if stripped.startswith("[") and stripped.endswith("]"):
+        if stripped[:1] + stripped[-1:] in BRACKETS:
             found = _list(stripped)
             return stripped if found is None else clean(found)
-        return whole(stripped) if stripped else None
+        return whole(stripped) if stripped and stripped not in MISSING else None
+    if isinstance(cell, dict) and set(cell) == {"choices"}:
+        return clean(cell["choices"])  # as Label Studio writes several answers
     if isinstance(cell, (list, tuple)):
         inner = tuple(clean(each) for each in cell)
         if any(each is None or isinstance(each, tuple) for each in inner):
@@ -41,7 +46,7 @@ def clean(cell: Any) -> Cell:
 
 
 def _list(text: str) -> list[Any] | None:
-    """The list that a text is; None if it is a name in brackets, such as ``[SPAM]``."""
+    """The list that a text is; None if it is a name in brackets, such as ``[SPAM]`` or ``(25, 32)``."""
     if NUMPY_NUMBERS.fullmatch(text):
         return [float(part) if "." in part else int(part) for part in text[1:-1].split()]
     if NUMPY_STRINGS.fullmatch(text):
@@ -52,6 +57,10 @@ def _list(text: str) -> list[Any] | None:
             found = read(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
+        if isinstance(found, dict) and set(found) == {"choices"}:
+            found = found["choices"]
+        if isinstance(found, (set, tuple)) and all(isinstance(each, str) for each in found):
+            found = sorted(found)
         if isinstance(found, list):
             return found
     return None

@@ -69,8 +69,8 @@ def _contradictions(splits: Mapping[str, Split]) -> Iterator[str]:
                 against[text] = None
     if against:
         yield (
-            f"{len(against):,} texts are there with different labels, for example {_short(next(iter(against)))!r}: no "
-            "model can be right on all of their rows; they were kept."
+            f"Texts with different labels in different rows: {len(against):,}, for example "
+            f"{_short(next(iter(against)))!r}. No model can be right on all of these rows; they were kept."
         )
 
 

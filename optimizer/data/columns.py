@@ -65,7 +65,7 @@ def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[s
     rest = [
         name
         for name in table.columns
-        if name not in (text, pair, split, group) and not is_id(name) and fold(name) not in TEXTS
+        if name not in (text, pair, split, group) and not is_id(name) and fold(name) not in TEXTS - set(LABEL)
     ]
     label, labels, more = _find_labels(tables, columns, rest)
     roles = Roles(text, pair, label, labels, split, group)
@@ -118,12 +118,12 @@ def _by_fold(table: Table) -> dict[str, str]:
 def _given(table: Table, name: str, option: str) -> str:
     if name in table.columns:
         return name
-    raise DataError(f"{table.name} has no column {name!r}, as {option} says. Columns: {_shown(table.columns)}.")
+    raise DataError(f"{table.name} has no column {name!r}. Columns: {_shown(table.columns)}; {option} names one.")
 
 
 def _others(free: Mapping[str, str], taken: tuple[str, ...], *, pair: bool) -> list[str]:
     """A note on columns of texts that are not read."""
-    others = [free[name] for name in TEXT if name in free and free[name] not in taken]
+    others = [column for name, column in free.items() if name in TEXTS - set(LABEL) and column not in taken]
     if not others:
         return []
     names = _list([repr(name) for name in others])
@@ -170,11 +170,18 @@ def _no_label(table: Table, rest: Sequence[str], flags: Sequence[str]) -> str:
     if len(flags) >= 2:
         say = f"--label-columns {','.join(flags[:SHOWN])} reads the columns of 0 and 1 as a label each"
     else:
-        say = f"name the label column with --label-column, such as --label-column {rest[0]!r}"
+        guess = min(rest, key=lambda name: _values(table, name))
+        say = f"name the label column with --label-column, such as --label-column {guess!r}"
     return (
         f"{table.name} has no label column that Bantam knows. Columns: {_shown(table.columns)}.\n"
         f"Expected one of {', '.join(LABEL[:4])} ...: {say}; --label-column '' says that the texts have no labels."
     )
+
+
+def _values(table: Table, name: str) -> tuple[bool, int]:
+    """Columns of two values or more first, those of fewest values before others."""
+    found = len({str(cell) for cell in table.columns[name]})
+    return found < 2, found
 
 
 def _list(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ def read_delimited(path: Path) -> Table:
     csv.field_size_limit(2**31 - 1)
     with text_of(path) as file:
         sample = list(itertools.islice(file, 200))
-    delimiter = _delimiter(sample)
+    # Excel's own line before the header.
+    said = re.fullmatch(r"sep=(.)\s*", sample[0]) if sample else None
+    delimiter = said[1] if said else _delimiter(sample)
     # text/tab-separated-values knows no quotes: a text may begin with one.
     plain = delimiter == "\t" and not _quoted_by_rule(path)
     style: dict[str, Any] = {
@@ -33,6 +36,8 @@ def read_delimited(path: Path) -> Table:
         "strict": True,
     }
     with text_of(path) as file:
+        if said:
+            next(file)
         return _columns(path, csv.reader(file, **style), delimiter)
 
 

@@ -20,12 +20,10 @@ def from_export(path: Path, objects: Sequence[dict[str, Any]], lines: Sequence[i
         return objects, lines, ()
     if all(isinstance(row.get("data"), dict) and isinstance(row.get("annotations"), list) for row in objects):
         made = [_label_studio(row, f"{path}, line {line}") for row, line in zip(objects, lines, strict=True)]
-        return _kept(path, made, lines, "have no annotation")
+        return _kept(path, _one_question(made), lines, "have no annotation")
     if all(row.get("answer") in ("accept", "reject", "ignore") and "text" in row for row in objects):
         accepted = [_prodigy(row) if row["answer"] == "accept" else None for row in objects]
         return _kept(path, accepted, lines, "were rejected or ignored")
-    if any(isinstance(cell, dict) and set(cell) == {"choices"} for cell in objects[0].values()):
-        return [{name: _choices(cell) for name, cell in row.items()} for row in objects], lines, ()
     return objects, lines, ()
 
 
@@ -48,20 +46,27 @@ def _label_studio(task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
             f"{where}: the annotators of a task disagree: {answers[0]!r}, {answers[-1]!r}. Settle it in Label Studio, "
             "or export one annotation a task."
         )
-    return {**task["data"], **answers[0]}
+    return {"data": task["data"], "answers": answers[0]}
+
+
+def _one_question(made: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+    """Data and answers beside each other; a single question's answer is the label, whatever the question is called."""
+    questions = {name for row in made if row is not None for name in row["answers"]}
+    single = len(questions) == 1
+    return [
+        None
+        if row is None
+        else {**row["data"], **({"label": next(iter(row["answers"].values()))} if single else row["answers"])}
+        for row in made
+    ]
 
 
 def _answers(annotation: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     for result in annotation.get("result", ()):
         if isinstance(result, dict) and result.get("type") == "choices":
-            # One question a text is the rule: its name is whatever the user called it.
-            yield "label", list(result["value"]["choices"])
+            yield str(result.get("from_name", "label")), list(result["value"]["choices"])
 
 
 def _prodigy(row: Mapping[str, Any]) -> dict[str, Any]:
     """The text and what was accepted: the choices, or the one label that was asked about."""
     return {"text": row["text"], "label": row["accept"] if "accept" in row else row.get("label")}
-
-
-def _choices(cell: Any) -> Any:
-    return cell["choices"] if isinstance(cell, dict) and set(cell) == {"choices"} else cell

@@ -8,7 +8,11 @@ from typing import Any
 
 from bantam.errors import DataError
 from optimizer.data.cells import Cell, NotALabelError, clean
+from optimizer.data.dataset import Columns
 from optimizer.data.rows import RawRows
+
+MANY = 20
+"""Fewer labels than this may be as many as there are rows."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class LabelColumn:
 
     def _look(self, cell: Any, rows: RawRows, i: int) -> Seen:
         # 1, 1.0 and True are one key of a dictionary.
-        key = (type(cell), tuple(map(repr, cell)) if isinstance(cell, list) else cell)
+        key = (type(cell), repr(cell) if isinstance(cell, (list, dict)) else cell)
         try:
             seen = self._seen.get(key)
         except TypeError as exc:
@@ -63,6 +67,14 @@ class LabelColumn:
     def full(self) -> list[Seen]:
         """The different cells that are not empty."""
         return [seen for seen in self._seen.values() if seen.cell is not None]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows have each different cell, as text."""
+        counts: dict[str, int] = {}
+        for seen in self.full:
+            counts[str(seen.cell)] = counts.get(str(seen.cell), 0) + seen.count
+        return counts
 
     def rows(self, read: Callable[[Cell], Any]) -> dict[str, list[Any]]:
         """What ``read`` makes of each row's cell, by split; asked once for each different cell."""
@@ -93,3 +105,23 @@ def in_order(made: Mapping[str, Sequence[tuple[str, ...]]]) -> tuple[str, ...]:
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     except ValueError:
         return tuple(sorted(labels))
+
+
+def one_label(
+    column: LabelColumn, made: Mapping[str, Sequence[tuple[str, ...]]], columns: Columns, notes: Sequence[str]
+) -> Labels:
+    """Rows with one label each; with --task multi_label at most one.
+
+    Raises :class:`DataError` if a row has none, or nearly each row has one of its own.
+    """
+    names = in_order(made)
+    if columns.task == "multi_label":
+        return Labels("multi_label", names, made, notes=tuple(notes))
+    column.refuse_empty()
+    rows = sum(map(len, made.values()))
+    if len(names) > MANY and len(names) > rows / 2:
+        raise DataError(
+            f"{len(names):,} labels for {rows:,} rows, such as {names[0][:60]!r}. Is {column.label!r} the one? "
+            "--label-column names another; --task regression predicts a number."
+        )
+    return Labels("single_label", names, made, notes=tuple(notes))

@@ -38,7 +38,7 @@ def read_lists(column: LabelColumn, columns: Columns) -> Labels:
     Raises :class:`DataError` for a list that is neither, or not as long as the others.
     """
     lists = [(seen.cell, seen) for seen in column.full if isinstance(seen.cell, tuple)]
-    if _is_multi_hot([cells for cells, _ in lists]):
+    if len(lists) == len(column.full) and _is_multi_hot([cells for cells, _ in lists]):
         return _multi_hot(column, lists, columns)
     for cells, seen in lists:
         if any(isinstance(cell, float) and not cell.is_integer() for cell in cells):
@@ -51,7 +51,8 @@ def read_lists(column: LabelColumn, columns: Columns) -> Labels:
 
 
 def _in_list(cell: Cell) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name(each) for each in cell)) if isinstance(cell, tuple) else ()
+    each = cell if isinstance(cell, tuple) else () if cell is None else (cell,)
+    return tuple(dict.fromkeys(map(name, each)))
 
 
 def _is_multi_hot(lists: Sequence[tuple[Any, ...]]) -> bool:

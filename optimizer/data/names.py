@@ -12,8 +12,8 @@ def fold(name: object) -> str:
 
 TEXT = (
     *("text", "sentence", "review", "content", "comment", "message", "body", "tweet", "document", "utterance"),
-    *("question", "query", "input", "sms", "title", "commenttext", "reviewtext", "reviewbody", "tweettext", "fulltext"),
-    *("post", "abstract", "description", "headline", "passage", "premise", "data", "texts", "sentences"),
+    *("question", "query", "input", "sms", "commenttext", "reviewtext", "reviewbody", "tweettext", "fulltext"),
+    *("post", "abstract", "description", "passage", "premise", "data", "texts", "sentences", "title", "headline"),
     # The SMS Spam Collection as it is on Kaggle.
     "v2",
 )
@@ -21,7 +21,7 @@ LABEL = (
     *("labels", "label", "categories", "category", "targets", "target", "classes", "class", "emotions", "emotion"),
     *("sentiment", "intent", "topic", "tags", "rating", "stars", "labelname", "labeltext", "goldlabel", "gold"),
     *("entailmentjudgment", "judgment", "relatednessscore", "similarityscore", "similarity", "relatedness", "score"),
-    *("isduplicate", "quality", "relevance", "classindex", "polarity", "verdict", "answer", "v1"),
+    *("isduplicate", "quality", "starrating", "relevance", "classindex", "polarity", "verdict", "answer", "v1"),
     *("labelid", "classid", "categoryid", "targetid", "intentid", "topicid"),
 )
 PAIRS = (
@@ -35,7 +35,7 @@ PAIRS = (
         (stem + one, stem + two)
         for stem in (
             *("text", "sentence", "question", "document", "doc", "sent", "string", "passage", "query", "review"),
-            *("comment", "title", "tweet", "utterance", "snippet", "statement", "input", "source", "premise", "phrase"),
+            *("comment", "title", "tweet", "utterance", "snippet", "statement", "input", "premise", "phrase"),
         )
         for one, two in (("1", "2"), ("a", "b"), ("left", "right"), ("0", "1"), ("", "2"), ("", "b"))
     ),
@@ -43,6 +43,8 @@ PAIRS = (
 """First and second text of a pair; which is first matters to a model."""
 TEXTS = {*TEXT, *(name for pair in PAIRS for name in pair)}
 """Every name of a column of texts, alone or one of a pair."""
+UNDECIDED = {"goldlabel": "-"}
+"""What SNLI and MultiNLI write into a label column where raters did not agree."""
 SPLIT = ("split", "set", "semevalset", "partition", "subset", "datasplit", "splitname")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),

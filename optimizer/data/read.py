@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bantam.errors import DataError
 from optimizer.data.arrow import read_parquet
@@ -13,6 +14,7 @@ from optimizer.data.names import TEXTS, fold
 from optimizer.data.table import Table
 from optimizer.data.text_file import kind, text_of
 
+FASTTEXT = "__label__"
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".xlsm")
 
 
@@ -52,7 +54,21 @@ def _read_lines(path: Path) -> Table:
         )
     with text_of(path) as file:
         numbered = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
-    return Table(str(path), {"text": [line for _, line in numbered]}, [number for number, _ in numbered])
+    lines = [number for number, _ in numbered]
+    if numbered and all(line.startswith(FASTTEXT) for _, line in numbered):
+        return Table(str(path), _fasttext([line for _, line in numbered]), lines)
+    return Table(str(path), {"text": [line for _, line in numbered]}, lines)
+
+
+def _fasttext(lines: Sequence[str]) -> dict[str, list[Any]]:
+    """Texts and lists of labels of fastText's format: ``__label__spam __label__ad Buy now``."""
+    texts, labels = [], []
+    for line in lines:
+        words = line.split(" ")
+        count = next((i for i, word in enumerate(words) if not word.startswith(FASTTEXT)), len(words))
+        labels.append([word.removeprefix(FASTTEXT) for word in words[:count]])
+        texts.append(" ".join(words[count:]))
+    return {"text": texts, "label": labels}
 
 
 READERS: dict[str, Callable[[Path], Table]] = {

@@ -10,7 +10,7 @@ from typing import Any
 from bantam.artifact import Text
 from bantam.errors import DataError
 from optimizer.data.columns import Roles
-from optimizer.data.names import LABEL, SPLIT_NAMES, fold
+from optimizer.data.names import LABEL, SPLIT_NAMES, UNDECIDED, fold
 from optimizer.data.table import Table
 
 NO_GROUP = "(none)"
@@ -67,7 +67,8 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
     groups = table.columns[roles.group] if roles.group is not None else ()
     splits = table.columns[roles.split] if roles.split is not None else None
     is_header = _header_test(table, roles)
-    bare = headers = 0
+    undecided = UNDECIDED.get(fold(roles.label))
+    bare = headers = open_ = 0
     for row in range(len(table.lines)):
         parts = [column(row) for column in text]
         if not all(parts):
@@ -76,9 +77,15 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
         if is_header(row):
             headers += 1
             continue
-        rows = found.setdefault(part if splits is None else _part(table, row, splits[row]), RawRows())
+        cell = cells(row)
+        if undecided is not None and cell == undecided:
+            open_ += 1
+            continue
+        if splits is not None:
+            part = _part(table, row, splits[row])
+        rows = found.get(part) or found.setdefault(part, RawRows())
         rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
-        rows.cells.append(cells(row))
+        rows.cells.append(cell)
         if groups:
             rows.groups.append(_group(groups[row]))
         rows.origin(table, row)
@@ -86,6 +93,8 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
     notes = [f"{bare:,} {total} have no text; they were left out."] if bare else []
     if headers:
         notes.append(f"{headers:,} {total} repeat the header, as joined files do; they were left out.")
+    if open_:
+        notes.append(f"{open_:,} {total} have the label {undecided!r}: raters did not agree; they were left out.")
     broken = sum(column.broken for column in text)
     if broken:
         first = min(column.first_broken for column in text if column.broken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 SEPARATORS = (",", ";", "|")
 OFTEN = 0.8
@@ -18,32 +18,42 @@ def parts_of(cell: str, separator: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in cell.split(separator) if part.strip()))
 
 
+def without_brackets(cells: Iterable[str]) -> dict[str, str]:
+    """Each cell without the brackets around it, if all have some and a comma shows a list: ``[joy, fear]``."""
+    cells = list(cells)
+    bracketed = all(cell.startswith("[") and cell.endswith("]") for cell in cells) and any(
+        "," in cell for cell in cells
+    )
+    return {cell: cell[1:-1] if bracketed else cell for cell in cells}
+
+
 def find_separator(counts: Mapping[str, int], *, sure: bool) -> str | None:
     """The separator of several labels in a cell, by how many rows have each different cell; None if there is none.
 
     Labels come back alone and in other combinations; the parts of a name such as "Home, Garden" do not, or in that one
-    alone. ``sure``: there are several labels a row, so that one combination is enough.
+    alone. A comma is common within names, other separators are not, and no number has one. ``sure``: there are several
+    labels a row, so that one combination is enough.
     """
     for separator in SEPARATORS:
         cells = {cell: parts_of(cell, separator) for cell in counts}
         several = {cell: parts for cell, parts in cells.items() if len(parts) > 1}
-        # A comma is common within names, the others are not.
-        if len(several) < (1 if sure or separator != "," else 2):
+        if not several:
             continue
+        numbers = all(part.isdecimal() for parts in several.values() for part in parts)
         homes: dict[str, set[str]] = defaultdict(set)
         for cell, parts in cells.items():
             for part in parts:
                 homes[part].add(cell)
         total = sum(counts[cell] * len(parts) for cell, parts in several.items())
         back = sum(counts[cell] for cell, parts in several.items() for part in parts if len(homes[part]) > 1)
-        shared = sure or separator != "," or _combine(several)
+        shared = sure or separator != "," or numbers or _combine(several)
         if shared and back >= OFTEN * total:
             return separator
     return None
 
 
 def _combine(several: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether some label is in several combinations."""
+    """Whether some label is in several combinations, as ``joy`` in "joy, fear" and "anger, joy"."""
     found = Counter(part for parts in several.values() for part in parts)
     return max(found.values()) > 1
 

@@ -33,10 +33,10 @@ def fill_splits(given: Mapping[str, Rows], *, seed: int) -> tuple[dict[str, Rows
 def _split(rows: Rows, fractions: Mapping[str, float], seed: int) -> dict[str, Rows]:
     first_seen: dict[Text, int] = {}
     group = [first_seen.setdefault(text, len(first_seen)) for text in rows.texts]
-    labels: list[set[str]] = [set() for _ in first_seen]
+    labels: list[tuple[str, ...]] = [()] * len(first_seen)
     for g, found in zip(group, rows.labels, strict=False):  # no labels: numbers are not spread
-        labels[g].update(found)
-    part_of = stratify([tuple(sorted(found)) for found in labels], tuple(fractions.values()), seed=seed)
+        labels[g] = found if not labels[g] or labels[g] == found else tuple(sorted({*labels[g], *found}))
+    part_of = stratify(labels, tuple(fractions.values()), seed=seed)
     chosen: list[list[int]] = [[] for _ in fractions]
     for row, g in enumerate(group):
         chosen[part_of[g]].append(row)
@@ -61,9 +61,11 @@ def stratify(labels: Sequence[tuple[str, ...]], fractions: Sequence[float], *, s
     # Beyond the paper: at least one row each, so that a label with a handful of rows is in every part.
     lacking = {label: [max(1.0, fraction * len(rows)) for fraction in fractions] for label, rows in left.items()}
     part_of = [-1] * len(labels)
+    parts = range(len(fractions))
 
     def place(row: int, wanted: Sequence[float]) -> None:
-        part = max(range(len(fractions)), key=lambda p: (wanted[p], lacking_rows[p], shuffle.random()))
+        draws = [shuffle.random() for _ in parts]
+        part = max(zip(wanted, lacking_rows, draws, parts, strict=True))[-1]
         part_of[row] = part
         lacking_rows[part] -= 1
         for label in labels[row]:

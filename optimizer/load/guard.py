@@ -112,7 +112,7 @@ def _move(layer: nn.Linear, rows: tuple[int, ...]) -> None:
 
 def _logits(model: PreTrainedModel) -> torch.Tensor:
     """For one made-up text, that ends as the model's texts do."""
-    end = model.config.eos_token_id
+    end = getattr(model.config, "eos_token_id", None)
     ids = [*range(1, 7), end if isinstance(end, int) else 7]
     logits: torch.Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
     return logits

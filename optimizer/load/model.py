@@ -70,7 +70,10 @@ def load_model(
     if new and read_head(folder):
         guard.renew_head(model)
     if rows is not None:
-        guard.reorder(model, rows, folder)
+        with reading(
+            folder, "a classifier with its outputs in the order of the data's labels", "FINETUNE=always trains it."
+        ):
+            guard.reorder(model, rows, folder)
     return cast(PreTrainedModel, model.to(device).eval())
 
 

@@ -48,7 +48,9 @@ def _with_few_layers(config: dict[str, Any]) -> dict[str, Any]:
 def _write(source: Path, config: dict[str, Any], data: Dataset, target: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     fields = {name: value for name, value in config.items() if name not in ("model_type", "auto_map", "label2id")}
     fields |= {
         "id2label": dict(enumerate(data.labels)),

@@ -51,7 +51,7 @@ def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddi
             "resize_token_embeddings, train, and save both."
         )
     if tokenizer.pad_token_id is None:
-        known = config.pad_token_id
+        known = getattr(config, "pad_token_id", None)
         named = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and 0 <= known < embeddings else None
         tokenizer.pad_token = named or tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"

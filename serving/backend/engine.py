@@ -13,19 +13,19 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from .cores import usable_cores
 from .manifest import ModelManifest, read_manifest
 from .onnx_program import OnnxProgram
 from .openvino_program import OpenVinoProgram
 from .program import Feeds, Placement, Program
+from .reader import Reader, Text
 
 PROGRAMS: Mapping[str, Callable[[Path, ModelManifest, Placement], Program]] = MappingProxyType(
     {"onnx": OnnxProgram, "openvino": OpenVinoProgram}
 )
 """A manifest's layout -> what loads and runs it."""
-Text = str | tuple[str, str]
 MAX_PADDED_TOKENS = 4096
 """Bound on rows x tokens of one run: 8 texts of 512 tokens. Attention's memory grows with rows x tokens^2."""
 WARM_TOKENS = 128
@@ -49,9 +49,8 @@ class Engine:
         self.labels, self.task = manifest.labels, manifest.task
         self.placement = Placement(device, threads or usable_cores())
         self._inputs, self._pad, self._max_length = manifest.inputs, manifest.pad_token_id, manifest.max_length
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self._max_length)
+        self._read = Reader(folder, manifest)
+        self._scores = SCORES[manifest.task]
         # Where a text's logits depend on its neighbours, texts run one by one: one text, one answer. With ONNX Runtime,
         # singles in parallel over the cores reach the throughput of batches.
         self._micro_batch = micro_batch if manifest.batch_invariant else 1
@@ -60,19 +59,21 @@ class Engine:
         self._warm()
 
     def probabilities(self, texts: Sequence[Text]) -> np.ndarray:
-        """float32 ``[len(texts), labels]``: sigmoid per label (``multi_label``) or softmax over labels.
+        """float32 ``[len(texts), labels]``: sigmoid per label (``multi_label``), softmax over labels, or the output as
+        it is (``regression``).
 
-        A text longer than the model's ``max_length`` tokens is cut. Safe to call from several threads.
+        Tuples of two for a model of pairs. What is longer than the model's ``max_length`` tokens is cut. Raises
+        ``ValueError`` for texts in place of pairs, or the other way round. Safe to call from several threads.
         """
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self._read(texts)
         batches = micro_batches([len(encoding) for encoding in encodings], self._micro_batch, self._program.bucket)
         feeds = (self._feeds([encodings[i] for i in batch]) for batch in batches)
         # A single text stays in the caller's thread: handing it over would cost it 0.05 to 0.1 ms.
         results = map(self._program, feeds) if len(batches) == 1 else self._pool.map(self._program, feeds)
         for batch, result in zip(batches, results, strict=True):
             logits[batch] = result
-        return sigmoid(logits) if self.task == "multi_label" else softmax(logits)
+        return self._scores(logits)
 
     def _feeds(self, encodings: Sequence[Encoding]) -> Feeds:
         """The model's inputs, int64 ``[texts, tokens]``, padded to the longest text, or to the program's bucket."""
@@ -96,7 +97,7 @@ class Engine:
                     feeds = {name: np.ones((rows, tokens), dtype=np.int64) for name in self._inputs}
                     feeds["input_ids"].fill(self._pad)
                     self._program(feeds)
-        self.probabilities(["warm", "up"])
+        self.probabilities([("warm", "up")] * 2 if self._read.pair else ["warm", "up"])
 
 
 def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[list[int]]:
@@ -130,6 +131,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
     probabilities: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
+    {"multi_label": sigmoid, "single_label": softmax, "regression": lambda logits: logits}
+)
+"""Task -> what makes scores of logits, both ``[texts, labels]``."""
 
 
 def _padded(rows: Sequence[list[int]], fill: int, width: int) -> np.ndarray:

@@ -21,6 +21,10 @@ class ModelManifest(NamedTuple):
     batch_invariant: bool
     """Whether a text's logits are the same beside other texts and padding."""
     devices: tuple[str, ...]
+    pair: bool
+    """Whether it reads two texts at a time."""
+    truncation_side: str
+    """At which end a longer text is cut: ``left`` or ``right``."""
 
 
 def read_manifest(folder: Path) -> ModelManifest:
@@ -39,6 +43,8 @@ def read_manifest(folder: Path) -> ModelManifest:
             bf16=compute["activations"]["kind"] == "bfloat",
             batch_invariant=compute["batch_invariant"],
             devices=tuple(compute["devices"]),
+            pair=signature.get("pair", False),  # these two: absent from what was published before there were any
+            truncation_side=signature.get("truncation_side", "right"),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise ValueError(

@@ -1,4 +1,5 @@
-"""Triton's Python backend: TEXT (BYTES, UTF-8, ``[batch, 1]``) to SCORES (FP32, ``[batch, labels]``).
+"""Triton's Python backend: TEXT (BYTES, UTF-8, ``[batch, 1]``, or ``[batch, 2]`` for a model of pairs) to SCORES (FP32,
+``[batch, labels]``).
 
 Copied into each version folder, with the folder ``backend`` that it runs. The interpreter is the serving environment's:
 ``server.py`` puts it first on PATH, where the backend's embedded Python looks for its home; in a container it is the
@@ -21,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # exists inside Triton only
+
+Text = str | tuple[str, str]
 
 sys.dont_write_bytecode = True  # a version folder stays as it was published
 
@@ -45,7 +48,7 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Score the texts of all requests that Triton merged as one batch; a bad request gets its own error."""
-        texts: list[list[str] | Exception] = [attempt(decode, request) for request in requests]
+        texts: list[list[Text] | Exception] = [attempt(decode, request) for request in requests]
         good = [part for part in texts if not isinstance(part, Exception)]
         probabilities = attempt(self.engine.probabilities, [text for part in good for text in part])
         if isinstance(probabilities, Exception):
@@ -85,18 +88,26 @@ class InvalidTextError(ValueError):
     """A text is not UTF-8."""
 
 
-def decode(request: Any) -> list[str]:
-    """The texts of a request's TEXT, ``[batch, 1]`` of bytes. Raises :class:`InvalidTextError` at the first bad one."""
-    texts = []
-    for row, value in enumerate(pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().reshape(-1)):
-        try:
-            texts.append(value.decode("utf-8"))
-        except UnicodeDecodeError as exc:
-            raise InvalidTextError(
-                f"TEXT[{row}] is not UTF-8: byte 0x{value[exc.start]:02x} at position {exc.start} ({exc.reason}). "
-                "Encode texts as UTF-8."
-            ) from exc
-    return texts
+def decode(request: Any) -> list[Text]:
+    """The texts of a request's TEXT, ``[batch, 1]`` of bytes, or its pairs, ``[batch, 2]``.
+
+    Raises :class:`InvalidTextError` at the first bad one.
+    """
+    values = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy()
+    texts = [text_of(value, number, values.shape[1]) for number, value in enumerate(values.reshape(-1))]
+    return [*texts] if values.shape[1] == 1 else [*zip(texts[::2], texts[1::2], strict=True)]
+
+
+def text_of(value: bytes, number: int, columns: int) -> str:
+    """The text of element ``number`` of TEXT, which has so many ``columns``."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        row, column = divmod(number, columns)
+        raise InvalidTextError(
+            f"TEXT[{row if columns == 1 else f'{row}, {column}'}] is not UTF-8: byte 0x{value[exc.start]:02x} at "
+            f"position {exc.start} ({exc.reason}). Encode texts as UTF-8."
+        ) from exc
 
 
 def load_engine(folder: Path) -> ModuleType:

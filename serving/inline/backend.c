@@ -263,7 +263,8 @@ Error *TRITONBACKEND_ModelInstanceFinalize(Instance *instance) {
 /* One request of a batch. */
 typedef struct {
     Object *raw;      /* its texts as they travelled: before each its length, little-endian uint32 */
-    int64_t texts;    /* how many */
+    int64_t rows;     /* how many answers are expected */
+    int64_t columns;  /* how many texts belong to one answer: 2 if they are pairs */
     Error *error;     /* why it cannot be answered */
     const char *name; /* of the output; this and the following belong to the answer that Python gave */
     const char *data; /* float32 [rows, columns] */
@@ -297,9 +298,10 @@ static Error *take(Request *request, Item *item) {
     if ((error = TRITONBACKEND_RequestInputByIndex(request, 0, &input)) ||
         (error = TRITONBACKEND_InputProperties(input, NULL, NULL, &shape, &dimensions, &bytes, &buffers)))
         return error;
-    item->texts = 1;
-    for (uint32_t i = 0; i < dimensions; i++)
-        item->texts *= shape[i];
+    item->rows = dimensions ? shape[0] : 1;
+    item->columns = 1;
+    for (uint32_t i = 1; i < dimensions; i++)
+        item->columns *= shape[i];
     item->raw = py.Bytes_FromStringAndSize(NULL, (intptr_t)bytes);
     if (!item->raw || py.Bytes_AsStringAndSize(item->raw, &to, &length) != 0)
         return raised("no memory for the input");
@@ -346,7 +348,8 @@ static Object *ask(Object *model, Item *items, uint32_t count) {
     Object *list = py.List_New(good), *answers = NULL;
     for (uint32_t i = 0, at = 0; list && i < count; i++)
         if (!items[i].error)
-            py.List_SetItem(list, at++, py.BuildValue("(OL)", items[i].raw, (long long)items[i].texts));
+            py.List_SetItem(list, at++,
+                            py.BuildValue("(OLL)", items[i].raw, (long long)items[i].rows, (long long)items[i].columns));
     if (list && good)
         answers = py.Object_CallFunctionObjArgs(host_execute, model, list, NULL);
     for (uint32_t i = 0, at = 0; i < count; i++)
@@ -390,7 +393,7 @@ static void respond(Request *request, Item *item) {
 }
 
 Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request **requests, uint32_t count) {
-    uint64_t begin = now(), texts = 0;
+    uint64_t begin = now(), rows = 0;
     void *state;
     Item *items = calloc(count, sizeof *items);
     Error *error = TRITONBACKEND_ModelInstanceState(instance, &state);
@@ -409,12 +412,12 @@ Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request **requests
         respond(requests[i], &items[i]);
     uint64_t end = now();
     for (uint32_t i = 0; i < count; i++) {
-        texts += (uint64_t)items[i].texts;
+        rows += (uint64_t)items[i].rows;
         log_and_delete(TRITONBACKEND_ModelInstanceReportStatistics(instance, requests[i], items[i].success, begin,
                                                                    compute_begin, compute_end, end));
         log_and_delete(TRITONBACKEND_RequestRelease(requests[i], RELEASE_ALL));
     }
-    log_and_delete(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, texts, begin, compute_begin, compute_end, end));
+    log_and_delete(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, rows, begin, compute_begin, compute_end, end));
     gil = enter();
     for (uint32_t i = 0; i < count; i++)
         if (items[i].raw)

@@ -37,48 +37,49 @@ def initialize(folder: str, version: int, config: bytes) -> tuple[Any, bytes]:
     return model, b""
 
 
-def execute(model: Any, batch: Sequence[tuple[bytes, int]]) -> list[Answer]:
-    """Answer the requests of a batch, each given as its BYTES tensor in the form that travels, and how many texts."""
+def execute(model: Any, batch: Sequence[tuple[bytes, int, int]]) -> list[Answer]:
+    """Answer the requests of a batch, each given as its BYTES tensor in the form that travels, rows and columns."""
     try:
-        responses = model.execute([Request(raw, texts) for raw, texts in batch])
-        return [answer(response, texts) for (_, texts), response in zip(batch, responses, strict=True)]
+        responses = model.execute([Request(*request) for request in batch])
+        return [answer(response, rows) for (_, rows, _), response in zip(batch, responses, strict=True)]
     except BaseException as exc:  # noqa: BLE001  # the caller is C; each request gets an answer
         pb_utils.Logger.log_error(traceback.format_exc())
         error = pb_utils.TritonError(f"model.py failed: {type(exc).__name__}: {exc}")
         return [answer(pb_utils.InferenceResponse(error=error), 0)] * len(batch)
 
 
-def answer(response: pb_utils.InferenceResponse, texts: int) -> Answer:
-    """A response of the model for ``backend.c``. Raises ``ValueError`` unless it has a row for each text."""
+def answer(response: pb_utils.InferenceResponse, expected: int) -> Answer:
+    """A response of the model for ``backend.c``. Raises ``ValueError`` unless it has as many rows as expected."""
     if response.failure is not None:
         return response.failure.status, response.failure.text.encode("utf-8", "replace"), b"", 0, 0
     (tensor,) = response.tensors
     values = tensor.as_numpy()
     rows, columns = values.shape
-    if rows != texts:
-        raise ValueError(f"{tensor.label} has {rows} rows for {texts} texts.")
+    if rows != expected:
+        raise ValueError(f"{tensor.label} has {rows} rows for {expected} of the request.")
     return OK, tensor.label.encode(), values.astype(np.float32, copy=False).tobytes(), rows, columns
 
 
 class Request:
-    """A request as ``model.py`` sees it: one tensor of texts, ``[texts, 1]``."""
+    """A request as ``model.py`` sees it: one tensor of texts, ``[rows, columns]``."""
 
-    def __init__(self, raw: bytes, texts: int) -> None:
+    def __init__(self, raw: bytes, rows: int, columns: int) -> None:
         self._raw = raw
-        self._texts = texts
+        self._shape = rows, columns
 
     def input(self, name: str) -> pb_utils.Tensor:
         """Its one tensor, whatever the name, of ``bytes``. Raises ``ValueError`` if they are not that many texts."""
-        values = np.empty((self._texts, 1), dtype=object)
+        values = np.empty(self._shape, dtype=object)
+        texts = values.reshape(-1)  # the same memory
         raw, at = self._raw, 0
-        for row in range(self._texts):
+        for number in range(len(texts)):
             end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
             if at + 4 > len(raw) or end > len(raw):
-                raise ValueError(f"{name} ends within text {row} of {self._texts}: it has {len(raw)} bytes.")
-            values[row, 0] = raw[at + 4 : end]
+                raise ValueError(f"{name} ends within text {number} of {len(texts)}: it has {len(raw)} bytes.")
+            texts[number] = raw[at + 4 : end]
             at = end
         if at < len(raw):
-            raise ValueError(f"{name} has {len(raw)} bytes; its {self._texts} texts take {at}.")
+            raise ValueError(f"{name} has {len(raw)} bytes; its {len(texts)} texts take {at}.")
         return pb_utils.Tensor(name, values)
 
 
@@ -86,12 +87,14 @@ def check(config: dict[str, Any]) -> None:
     """Raise TritonModelException unless the model takes texts and gives scores, which is all that goes through here."""
     inputs, outputs = ([(found["data_type"], found["dims"]) for found in config[way]] for way in ("input", "output"))
     decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
-    texts = [(kind, [int(size) for size in dims]) for kind, dims in inputs] == [("TYPE_STRING", [1])]
+    sizes = [(kind, [int(size) for size in dims]) for kind, dims in inputs]
+    texts = sizes in ([("TYPE_STRING", [1])], [("TYPE_STRING", [2])])
     scores = [(kind, len(dims)) for kind, dims in outputs] == [("TYPE_FP32", 1)]
     if not (texts and scores) or decoupled or config.get("max_batch_size", 0) < 1:
         raise pb_utils.TritonModelException(
-            f"Inputs are {inputs}, outputs {outputs}; expected batches of one text (TYPE_STRING, [1]) and one list of "
-            "scores (TYPE_FP32), one answer to a request. Serve others with isolated models: bantam serve --isolated."
+            f"Inputs are {inputs}, outputs {outputs}; expected batches of one text or two (TYPE_STRING, [1] or "
+            "[2]) and one list of scores (TYPE_FP32), one answer to a request. Serve others with isolated models: "
+            "bantam serve --isolated."
         )
 
 

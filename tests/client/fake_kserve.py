@@ -36,7 +36,8 @@ class Script:
     """What the fake does with each request: the next of ``faults``, then for ever a right answer.
 
     A right answer scores a text of n characters 1 - n/10 for the label "short" and n/10 for "long", in the order of the
-    labels of the version that answers: the next of ``answering``, then for ever the one that is published.
+    labels of the version that answers: the next of ``answering``, then for ever the one that is published. A pair
+    counts as both of its texts together.
     """
 
     def __init__(self) -> None:
@@ -99,6 +100,8 @@ class Script:
             (size,) = struct.unpack_from("<I", raw, at)
             lengths.append(size)
             at += 4 + size
+        if self.parameters.get("pair"):
+            lengths = [one + other for one, other in zip(lengths[::2], lengths[1::2], strict=True)]
         with self._lock:
             self.under_way -= 1
             self.batches.append(len(lengths))

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from bantam import AsyncClassifier, Classifier
@@ -21,10 +24,26 @@ Protocol = Literal["grpc", "http"]
     [
         (None, "Got NoneType, expected a str or a list of str"),
         (7, "Got int"),
-        (b"bytes", "Got bytes"),
-        ({"a": 1}, "Got dict"),
-        (["a", None], r"texts\[1\] is NoneType, expected str"),
-        (["a", "b", b"c"], r"texts\[2\] is bytes, expected str"),
+        (b"bytes", r"Got bytes, .* Decode it first: text\.decode\(\)"),
+        ({"a": 1}, r"Got dict, .* Pass its texts: list\(texts\.values\(\)\)"),
+        ({"a", "b"}, "Got set, .* no order .* pass a list of it"),
+        (pd.DataFrame({"text": ["a"]}), r'Got DataFrame, .* Pass a column: classify\(table\["text"\]\)'),
+        (pa.table({"text": ["a"]}), r'Got Table, .* Pass a column: classify\(table\["text"\]\)'),
+        (np.array([["a", "b"]]), r"Got an array of 2 dimensions, .* classify\(array\[:, 0\]\); for a model of pairs"),
+        (np.array("a"), "Got an array of 0 dimensions"),
+        (np.array(["a", b"b"], dtype=object), r"texts\[1\] is bytes \(b'b'\)"),
+        (np.array([1.5]), r"texts\[0\] is float64"),
+        (pd.Series(["a", np.nan, "b"]), r"texts\[1\] is float \(nan\)"),
+        (pd.Series(["a", None], dtype="object"), r"texts\[1\] is NoneType \(None\)"),
+        (pd.Series(["a", pd.NA], dtype=pd.StringDtype(na_value=pd.NA)), r"texts\[1\] is NAType \(<NA>\)"),
+        (pa.array(["a", None]), r"texts\[1\] is NoneType"),
+        ([["a", "b"]], r'texts\[0\] is a list of str, str; a pair is a tuple of two str: \("first", "second"\)'),
+        ([("a", 1)], r"texts\[0\] is a tuple of str, int; a pair is a tuple of two str"),
+        ([("a", "b"), ("a", "b", "c")], r"texts\[1\] is a tuple of str, str, str; a pair"),
+        ([("a", "b"), "c"], r"texts\[1\] is a single text, and texts\[0\] a pair\. Expected one kind"),
+        ([("a", "\ud800")], r"texts\[0\]\[1\] has a lone surrogate at character 0"),
+        (["a", None], r"texts\[1\] is NoneType \(None\), expected str"),
+        (["a", "b", b"c"], r"texts\[2\] is bytes \(b'c'\), expected str"),
         (["a", "\ud800"], r"texts\[1\] has a lone surrogate at character 0"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from bantam import AsyncClassifier, Classifier, Prediction
 from bantam.artifact import Artifact
-from bantam.errors import ClientError, ModelNotFoundError
+from bantam.errors import ClientError, InvalidInputError, ModelNotFoundError
 from serving.backend.engine import Engine
 from serving.repository import publish
 from serving.server import Server
@@ -41,6 +41,8 @@ def server(
     repository = tmp_path_factory.mktemp("model_repo")
     publish(tiny_artifact, repository, "tiny", thresholds=thresholds, max_batch_size=8)
     publish(make_artifact(task="single_label"), repository, "single", thresholds=None, max_batch_size=8)
+    pairs = make_artifact(task="regression", labels=("relatedness",), pair=True)
+    publish(pairs, repository, "pairs", thresholds=None, max_batch_size=8)
     with Server(repository) as running:
         yield running
 
@@ -89,6 +91,27 @@ def test_single_label_gives_the_best_one(endpoint: dict[str, Any]) -> None:
     for prediction in predictions:
         assert prediction.labels == [max(prediction.scores, key=prediction.scores.__getitem__)]
         assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_pairs_and_a_regression(endpoint: dict[str, Any], make_artifact: Callable[..., Artifact]) -> None:
+    pairs = [(one, other) for one in TEXTS for other in TEXTS]
+    expected = Engine(make_artifact(task="regression", labels=("relatedness",), pair=True).folder).probabilities(pairs)
+
+    async def run() -> list[Prediction]:
+        async with AsyncClassifier(model="pairs", **endpoint) as classify:
+            return await classify(pairs)
+
+    with Classifier(model="pairs", **endpoint) as classify:
+        predictions = classify(pairs)
+        assert classify.probabilities(pairs) == pytest.approx(expected, abs=1e-5)
+        with pytest.raises(InvalidInputError, match="reads pairs of texts and got single ones"):
+            classify(TEXTS)
+    assert [each.scores["relatedness"] for each in predictions] == pytest.approx(expected[:, 0].tolist(), abs=1e-5)
+    assert all(each.labels == [] for each in predictions)
+    assert asyncio.run(run()) == [
+        Prediction([], pytest.approx(each.scores, abs=1e-5))  # type: ignore[arg-type]
+        for each in predictions
+    ]
 
 
 def test_a_single_text_gives_a_single_prediction(endpoint: dict[str, Any]) -> None:

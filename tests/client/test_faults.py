@@ -193,7 +193,7 @@ def test_the_config_is_read_once_and_by_the_first_call(fake: Fake) -> None:
         ({}, "not a text classifier's .*task"),
         ({**PARAMETERS, "labels": "short,long"}, "not a text classifier's"),
         ({**PARAMETERS, "thresholds": "[0.5]"}, "1 thresholds for 2 labels"),
-        ({**PARAMETERS, "task": "regression"}, "task is 'regression'"),
+        ({**PARAMETERS, "task": "translation"}, "task is 'translation'"),
     ],
 )
 def test_a_model_that_is_no_classifier_is_told(fake: Fake, parameters: dict[str, str], words: str) -> None:

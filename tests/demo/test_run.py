@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ from bantam.demo.run import EXAMPLES, LONGEST_EXAMPLE, examples, newest_report, 
 from bantam.errors import DataError
 from bantam.report.file import read_report, write_report
 from optimizer.data import load_dataset
-from optimizer.data.dataset import Rows, build
+from optimizer.data.dataset import Dataset, Rows, Split, build
 from tests.client.fake_kserve import Fake, Script
 from tests.plugins.reports import EXAMPLE, changed
 
+ODD_LABELS = ["a\nb", "<script>alert(1)</script>&amp;"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,10 +41,59 @@ def test_the_text_column_is_found_or_named_with_a_header_or_without(
     tmp_path: Path, content: str, column: str, name: str, texts: list[str]
 ) -> None:
     (tmp_path / "file.csv").write_text(content, encoding="utf-8")
-    found = read_upload(tmp_path / "file.csv", column)
-    assert found.text == name
+    found = read_upload(tmp_path / "file.csv", [column])
+    assert found.texts == (name,)
+    assert found.rows() == texts
     assert list(found.columns[name]) == texts
     assert len({len(cells) for cells in found.columns.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "names", "rows"),
+    [
+        ("id,premise,hypothesis\n1,one,two\n", ["", ""], ("premise", "hypothesis"), [("one", "two")]),
+        ("id,a,b\n1,one,two\n2,,three\n", ["b", "a"], ("b", "a"), [("two", "one"), ("three", "")]),
+        ("one,two\nthree,four\n", ["", ""], ("column 1", "column 2"), [("one", "two"), ("three", "four")]),
+        ("7,one,two\n", ["3", "2"], ("column 3", "column 2"), [("two", "one")]),
+    ],
+)
+def test_two_text_columns_are_pairs(
+    tmp_path: Path, content: str, columns: list[str], names: tuple[str, str], rows: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "file.csv").write_text(content, encoding="utf-8")
+    found = read_upload(tmp_path / "file.csv", columns)
+    assert found.texts == names
+    assert found.rows() == rows
+
+
+def test_a_file_of_pairs_with_a_regression_has_the_score_alone(tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("id,premise,hypothesis\n1,12,345\n2,,x\n", encoding="utf-8")
+    fake = Fake("grpc", Script())
+    fake.script.parameters = {"task": "regression", "labels": '["score\\nof"]', "pair": "true"}
+    fake.script.width = 1
+    upload = read_upload(tmp_path / "file.csv", ["", ""])
+    try:
+        with fake.client() as client:
+            found = score_file(client, upload, tmp_path / "scored.csv", lambda done, of: None)
+    finally:
+        fake.stop()
+    assert found.columns == ("id", "premise", "hypothesis", "predicted")
+    assert [row[-1] for row in found.rows] == [0.5, 0.9]
+
+
+def test_labels_with_line_breaks_and_markup_come_back_from_a_scored_file(tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("text\n12345\n", encoding="utf-8")
+    fake = Fake("grpc", Script())
+    fake.script.parameters = {"task": "multi_label", "labels": json.dumps(ODD_LABELS)}
+    try:
+        with fake.client() as client:
+            score_file(client, read_upload(tmp_path / "file.csv", [""]), tmp_path / "scored.csv", lambda done, of: None)
+    finally:
+        fake.stop()
+    with (tmp_path / "scored.csv").open(encoding="utf-8-sig", newline="") as file:
+        heads, row = csv.reader(file)
+    assert heads == ["text", "predicted", *(f"score_{label}" for label in ODD_LABELS)]
+    assert row[1] == "|".join(ODD_LABELS)
 
 
 def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) -> None:
@@ -49,7 +101,7 @@ def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) ->
     fake = Fake("grpc", Script())
     try:
         with fake.client() as client:
-            score_file(client, read_upload(tmp_path / "file.csv", ""), tmp_path / "scored.csv", lambda done, of: None)
+            score_file(client, read_upload(tmp_path / "file.csv", [""]), tmp_path / "scored.csv", lambda done, of: None)
     finally:
         fake.stop()
     with (tmp_path / "scored.csv").open(encoding="utf-8-sig", newline="") as file:
@@ -64,6 +116,7 @@ def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) ->
         ("", "", "is empty"),
         ("a,b\n1,one\n", "", "Columns: a, b"),
         ("a,b\n1,one\n", "text", "has no column 'text'. Columns: a, b"),
+        ("a,b\n1,one\n", "", "which column is the text? Name it"),
         ("a,b\n1,one\n", "3", "has no column 3; it has 2"),
         ("a,b\n1,one\n", "0", "has no column 0; it has 2"),
         ('text\n"open\n', "", "Is a quote left open?"),
@@ -72,8 +125,13 @@ def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) ->
 def test_what_cannot_be_read_is_said(tmp_path: Path, content: str, column: str, message: str) -> None:
     (tmp_path / "file.csv").write_text(content, encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        read_upload(tmp_path / "file.csv", column)
+        read_upload(tmp_path / "file.csv", [column])
     assert message in str(caught.value)
+
+
+def build_rows() -> Dataset:
+    rows = Rows(["good", "bad", "x" * 500], [("yes",), ("no",), ("no",)])
+    return build("d", "single_label", dict.fromkeys(("train", "dev", "test"), rows), licence="", source="")
 
 
 def test_examples_are_short_and_of_every_label() -> None:
@@ -88,9 +146,18 @@ def test_examples_are_short_and_of_every_label() -> None:
 
 
 def test_a_task_of_one_label_has_examples_too() -> None:
-    rows = Rows(["good", "bad", "x" * 500], [("yes",), ("no",), ("no",)])
-    data = build("d", "single_label", dict.fromkeys(("train", "dev", "test"), rows), licence="", source="")
-    assert examples(data) == ["bad", "good"]
+    assert examples(build_rows()) == ["bad", "good"]
+
+
+def test_pairs_regressions_and_data_without_labels_have_examples() -> None:
+    pairs = [("one", "two"), ("three", "x" * 500), ("five", "six")]
+    split = Split(tuple(pairs), np.array([0.5, 1.5, 2.5], dtype=np.float32))
+    made = build_rows()
+    data = replace(made, task="regression", labels=("score",), splits=dict.fromkeys(made.splits, split), pair=True)
+    assert sorted(examples(data)) == [("five", "six"), ("one", "two")]
+    bare = Split(("good", "bad"), np.full(2, -1, dtype=np.int64))
+    data = replace(made, task="unlabelled", labels=(), splits=dict.fromkeys(made.splits, bare), labelled=False)
+    assert sorted(examples(data)) == ["bad", "good"]
 
 
 def test_the_report_is_the_newest_that_can_be_read_of_the_model(tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ from optimizer.evaluate import quality, tune_thresholds
 from serving.backend.engine import Engine
 from serving.repository import published
 from serving.server import Server
+from serving.tritonserver import serving_python
 from tests.integration import kills
 from tests.integration.conftest import Toy
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.triton
 
@@ -131,6 +134,31 @@ def test_the_client_gets_the_labels_of_the_texts(toy: Toy) -> None:
     assert happy.labels == ["joy"]
     assert scared.labels == ["fear"]
     assert set(happy.scores) == {"anger", "fear", "joy"}
+
+
+def test_a_published_model_is_measured_again_with_the_serving_environment_alone(toy: Toy) -> None:
+    python = serving_python()
+    command = [str(python), "-m", "bantam", "measure", "tiny", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=toy.folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found, report = json.loads(done.stdout), read_report(toy.run_folder)
+    assert found["max_score_difference"] < 1e-3
+    assert (found["rows"], found["decisions_changed"], found["kept"]) == (300, 0, True)
+    quality = report.variant(report.chosen).quality
+    assert quality is not None
+    assert found["value"] == pytest.approx(found["published_value"])
+    assert found["value"] == pytest.approx(quality.macro_f1, abs=1e-6)
+    assert found["in_process_ms"][1] <= found["in_process_ms"][0] <= found["in_process_ms"][2]
+    assert found["made_on"] == found["machine"]
+
+
+def test_what_was_published_without_evidence_cannot_be_measured_again(toy: Toy) -> None:
+    done = toy.bantam("measure", "tiny-baseline")
+    assert done.returncode == 2
+    assert "publish the model again" in done.stderr
+    done = toy.bantam("measure", "nothing")
+    assert "expected one of: tiny, tiny-baseline" in done.stderr
 
 
 def test_bantam_serve_and_load_test(toy: Toy) -> None:

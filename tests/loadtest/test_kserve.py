@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.errors import ClientError, UnavailableError, UserError
 from bantam.loadtest.host import Watch
@@ -21,7 +23,9 @@ from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, ModelInput, find_i
 from bantam.loadtest.open_loop import Starter
 from bantam.loadtest.plan import Closed, Open
 from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
-from tests.client.fake_kserve import Fake, Protocol, Script
+from bantam.loadtest.request import LoadTestRequest
+from bantam.loadtest.run import _texts as load_test_texts
+from tests.client.fake_kserve import PARAMETERS, Fake, Protocol, Script
 
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 TEXT = ModelInput("TEXT", "BYTES", (-1, 1))
@@ -76,6 +80,51 @@ def test_inputs_that_are_no_single_text_are_refused(inputs: list[ModelInput], na
 
 def test_an_input_that_is_not_described_can_be_named() -> None:
     assert find_input([], Target("localhost:1", "m", 1.0), "args") == ModelInput("args", "BYTES", (-1,))
+
+
+def test_a_pair_is_one_request(fake: Fake) -> None:
+    fake.script.inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1, 2]}]
+    fake.script.parameters = {**PARAMETERS, "pair": "true"}
+    with connected(fake) as (endpoint, target):
+        tensor = find_input(endpoint.inputs(), target)
+        subject = Subject(target, fake.protocol, tensor, [("a", "bc"), ("", "d")], 0)
+        for text in subject.texts:
+            endpoint(endpoint.request(text, tensor))
+    assert fake.script.batches == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "texts", "message"),
+    [
+        (
+            (-1, 2),
+            ["a"],
+            r"takes a pair of texts in a request \(TEXT \[-1, 2\]\), and the data has one text, such as 'a'",
+        ),
+        (
+            (-1, 1),
+            ["a", ("b", "c")],
+            r"takes one text in a request \(TEXT \[-1, 1\]\), .* a pair of texts, such as \('b', ",
+        ),
+        ((-1,), [("b", "c")], r"takes one text .*Test it with data of its kind: --data"),
+        ((-1, 3), ["a"], "takes 3 texts in a request"),
+    ],
+)
+def test_texts_of_the_other_kind_are_refused_before_the_test(
+    shape: tuple[int, ...], texts: list[Text], message: str
+) -> None:
+    target = Target("localhost:1", "m", 1.0)
+    with pytest.raises(UserError, match=message):
+        Subject(target, "grpc", ModelInput("TEXT", "BYTES", shape), texts, 0)
+
+
+def test_the_words_of_pairs_are_those_of_each_text(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("premise,hypothesis\na b c,d\n,e\n", encoding="utf-8")
+    cut = load_test_texts(LoadTestRequest(data=str(path), words=2))
+    assert cut == (("a b", "d d"),)
+    (tmp_path / "texts.txt").write_text("a b c\nd\n", encoding="utf-8")
+    assert load_test_texts(LoadTestRequest(data=str(tmp_path / "texts.txt"), words=2)) == ("a b", "d d")
 
 
 def test_statistics_tell_what_happened_between_two_readings(fake: Fake) -> None:

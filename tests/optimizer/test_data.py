@@ -182,7 +182,7 @@ def test_given_separator_and_columns(tmp_path: Path) -> None:
     assert (data.task, data.labels) == ("multi_label", ("x", "y"))
     with pytest.raises(DataError, match=r"separator '#' is in no cell"):
         load_dataset(path, columns=Columns(text="what", label="kinds", separator="#"))
-    with pytest.raises(DataError, match=r"no column 'text', as --text-column says\. Columns: what, number, kinds"):
+    with pytest.raises(DataError, match=r"no column 'text'\. Columns: what, number, kinds; --text-column names one"):
         load_dataset(path, columns=Columns(text="text", label="kinds"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import Queue
 
 import numpy as np
@@ -25,12 +25,22 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def pairs_artifact(make_artifact: Callable[..., Artifact]) -> Artifact:
+    """A regression on pairs."""
+    return make_artifact(task="regression", labels=("relatedness",), pair=True)
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["inline", "isolated"])
 def server(
-    request: pytest.FixtureRequest, tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tiny_artifact: Artifact,
+    pairs_artifact: Artifact,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("bad-input")
     publish(tiny_artifact, root, "tiny", thresholds=[0.5, 0.5, 0.5])
+    publish(pairs_artifact, root, "pairs", thresholds=None)
     with Server(root, isolated=request.param) as running:
         yield running
 
@@ -139,6 +149,46 @@ def test_bytes_that_do_not_fit_their_length(client: grpcclient.InferenceServerCl
     tensor._raw_content = b"\xff\xff\xff\x7flove"  # says 2 GB, has 4 bytes
     with pytest.raises(InferenceServerException):
         client.infer("tiny", [tensor])
+
+
+def ask_pairs(client: grpcclient.InferenceServerClient, rows: list[list[bytes]]) -> np.ndarray:
+    tensor = grpcclient.InferInput("TEXT", [len(rows), len(rows[0])], "BYTES")
+    tensor.set_data_from_numpy(np.array(rows, dtype=np.object_))
+    scores: np.ndarray = client.infer("pairs", [tensor], client_timeout=60).as_numpy("SCORES")
+    return scores
+
+
+def test_pairs_have_the_scores_of_the_engine(
+    client: grpcclient.InferenceServerClient, pairs_artifact: Artifact
+) -> None:
+    pairs = [("i love it", "hate"), ("hate", "i love it"), ("", ""), ("so much \x00", "😀"), ("love " * 99, "x" * 9999)]
+    pairs += [("very " * (i % 17), "day " * (i % 23)) for i in range(59)]
+    found = ask_pairs(client, [[one.encode(), other.encode()] for one, other in pairs])
+    expected = Engine(pairs_artifact.folder, threads=1).probabilities(pairs)
+    assert found.shape == (64, 1)
+    assert (expected.min() < 0) or (expected.max() > 1), "logits, not probabilities"
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_half_a_pair_is_refused(client: grpcclient.InferenceServerClient) -> None:
+    for rows in ([[b"alone"]], [[b"one", b"two", b"three"]]):
+        with pytest.raises(InferenceServerException, match="shape"):
+            ask_pairs(client, rows)
+
+
+def test_invalid_utf8_in_a_pair_is_named(client: grpcclient.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match=r"TEXT\[1, 0\] is not UTF-8: byte 0xff at position 1"):
+        ask_pairs(client, [[b"a", b"b"], [b"c\xff", b"d"]])
+
+
+def test_pairs_are_counted_as_one_by_triton(client: grpcclient.InferenceServerClient) -> None:
+    def inferences() -> int:
+        (model,) = client.get_inference_statistics("pairs").model_stats
+        return int(model.inference_count)
+
+    before = inferences()
+    ask_pairs(client, [[b"a", b"b"]] * 5)
+    assert inferences() == before + 5
 
 
 def test_ten_thousand_texts_in_one_call(client: grpcclient.InferenceServerClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from bantam.artifact import LAYOUTS, Artifact, Compute, seal
 from serving.backend import engine as module
 from serving.backend.cores import usable_cores
 from serving.backend.engine import PROGRAMS, Engine, micro_batches, sigmoid, softmax
+from serving.backend.manifest import read_manifest
 
 TEXTS = ["i love it", "hate", "", "that is so very much fear ! " * 3, "😀 ñ \x00", "i", "love " * 200]
 
@@ -55,6 +57,46 @@ def test_openvino_gives_the_scores_of_onnx_runtime(
     openvino = make_artifact(layout="openvino")
     scores = Engine(openvino.folder, threads=1, micro_batch=micro_batch).probabilities(TEXTS)
     np.testing.assert_allclose(scores, Engine(tiny_artifact.folder, threads=1).probabilities(TEXTS), atol=1e-6)
+
+
+def test_pairs_are_read_together_and_a_regression_is_its_logit(make_artifact: Callable[..., Artifact]) -> None:
+    import onnxruntime as ort
+    from tokenizers import Tokenizer
+
+    artifact = make_artifact(task="regression", labels=("relatedness",), pair=True)
+    pairs = [("i love it", "hate"), ("hate", "i love it"), ("", "so"), ("love " * 40, "day " * 41)]
+    scores = Engine(artifact.folder, threads=2).probabilities(pairs)
+    tokenizer = Tokenizer.from_file(str(artifact.folder / "tokenizer.json"))
+    tokenizer.enable_truncation(artifact.manifest.signature.max_length)
+    session = ort.InferenceSession(str(artifact.folder / "model.onnx"))
+    for pair, score in zip(pairs, scores, strict=True):
+        ids = np.array([tokenizer.encode(*pair).ids], dtype=np.int64)
+        (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        np.testing.assert_allclose(score, logits[0], atol=1e-5)
+    assert scores.dtype == np.float32
+    assert scores.shape == (4, 1)
+    with pytest.raises(ValueError, match="Got 'i love it', expected a pair of texts"):
+        Engine(artifact.folder, threads=1).probabilities(["i love it"])
+
+
+def test_a_long_text_is_cut_where_the_signature_says(make_artifact: Callable[..., Artifact]) -> None:
+    left, right = (Engine(make_artifact(truncation_side=side).folder, threads=1) for side in ("left", "right"))
+    text = "hate " * 100 + "love " * 100
+    np.testing.assert_allclose(left.probabilities([text]), left.probabilities(["love " * 62]), atol=1e-6)
+    np.testing.assert_allclose(right.probabilities([text]), right.probabilities(["hate " * 62]), atol=1e-6)
+    assert np.abs(left.probabilities([text]) - right.probabilities([text])).max() > 0.1
+
+
+def test_a_manifest_of_before_reads_single_texts_and_cuts_at_the_right(make_artifact: Callable[..., Artifact]) -> None:
+    artifact = make_artifact()
+    path = artifact.folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("pair", "truncation_side"):
+        del manifest["signature"][name]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    found = read_manifest(artifact.folder)
+    assert (found.pair, found.truncation_side) == (False, "right")
+    assert Engine(artifact.folder, threads=1).probabilities(TEXTS).shape == (len(TEXTS), 3)
 
 
 def test_no_text_gives_no_row(tiny_artifact: Artifact) -> None:
@@ -161,8 +203,6 @@ def test_an_empty_text_without_special_tokens_is_one_pad_token(make_artifact: Ca
 
 def strip_special_tokens(path: Path) -> None:
     """Remove the tokenizer's post-processor, as in GPT-2's."""
-    import json
-
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
     tokenizer["post_processor"] = None
     path.write_text(json.dumps(tokenizer), encoding="utf-8")

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -17,6 +18,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
 from bantam.errors import ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.triton
 needs_triton = pytest.mark.skipif(
     not tritonserver.serving_python().exists(), reason=f"no serving environment at {tritonserver.serving_python()}"
 )
+ODD_LABELS = ("a\nb\r\n", "q\"u'o:t\\n", "<b>größe</b>\u2028😀")
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -38,7 +41,8 @@ def root(
     """A repository of three models: ONNX, OpenVINO, and one whose model file is broken."""
     folder = tmp_path_factory.mktemp("repository")
     publish(tiny_artifact, folder, "tiny", thresholds=[0.5, 0.5, 0.5])
-    publish(make_artifact(layout="openvino", task="single_label"), folder, "tiny.ov", thresholds=None, threads=1)
+    odd = make_artifact(layout="openvino", task="single_label", labels=ODD_LABELS)
+    publish(odd, folder, "tiny.ov", thresholds=None, threads=1)
     broken = publish(make_artifact(details={"broken": True}), folder, "broken", thresholds=None)
     (broken.folder / "model.onnx").write_bytes(b"not a model")
     return folder
@@ -82,6 +86,26 @@ def test_labels_come_with_the_classification_extension(server: Server) -> None:
     with grpcclient.InferenceServerClient(server.grpc_address) as client:
         rows = client.infer("tiny", [tensor], outputs=[output]).as_numpy("SCORES")[0]
     assert sorted(row.decode().split(":")[2] for row in rows) == ["anger", "fear", "joy"]
+
+
+@needs_triton
+def test_a_label_with_a_line_break_is_one_line_of_the_classification_extension(server: Server) -> None:
+    tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[b"i love it"]], dtype=np.object_))
+    output = grpcclient.InferRequestedOutput("SCORES", class_count=3)
+    with grpcclient.InferenceServerClient(server.grpc_address) as client:
+        rows = client.infer("tiny.ov", [tensor], outputs=[output]).as_numpy("SCORES")[0]
+    found = {int(number): label for _, number, label in (row.decode().split(":", 2) for row in rows)}
+    assert found == {0: r"a\nb\r\n", 1: r"""q"u'o:t\\n""", 2: ODD_LABELS[2]}
+
+
+@needs_triton
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_labels_of_any_characters_reach_the_client(server: Server, protocol: Literal["grpc", "http"]) -> None:
+    address = server.grpc_address if protocol == "grpc" else server.http_address
+    with Classifier(address, "tiny.ov", protocol=protocol) as classify:
+        assert classify.describe().labels == ODD_LABELS
+        assert tuple(classify("i love it").scores) == ODD_LABELS
 
 
 @needs_triton

@@ -27,6 +27,18 @@ def test_text_reads_back_as_what_was_asked_for() -> None:
     assert (parameters["task"], parameters["micro_batch"], parameters["threads"]) == ("multi_label", "4", "2")
 
 
+def test_a_model_of_pairs_takes_two_texts_and_says_so() -> None:
+    config = TritonConfig(**{**BASE, "task": "regression", "labels": ("score",)}, pair=True)
+    message = parse_pbtxt(config.to_pbtxt())
+    assert list(message.input[0].dims) == list(message.model_warmup[0].inputs["TEXT"].dims) == [2]
+    assert list(message.output[0].dims) == [1]
+    assert message.parameters["pair"].string_value == "true"
+    assert message.parameters["task"].string_value == "regression"
+    single = parse_pbtxt(TritonConfig(**BASE).to_pbtxt())
+    assert list(single.input[0].dims) == list(single.model_warmup[0].inputs["TEXT"].dims) == [1]
+    assert "pair" not in single.parameters, "as clients of before know it"
+
+
 def test_requests_are_batched_without_a_delay_and_without_a_policy_that_makes_the_batcher_miss_them() -> None:
     message = parse_pbtxt(TritonConfig(**BASE).to_pbtxt())
     assert message.HasField("dynamic_batching")
@@ -43,7 +55,9 @@ def test_the_same_config_is_the_same_text() -> None:
     [
         ({"thresholds": (0.5,)}, "got 1 thresholds, expected one for each of 3 labels"),
         ({"thresholds": (0.5, 0.5, 0.5), "task": "single_label"}, "thresholds are for multi_label"),
-        ({"task": "regression"}, "task"),
+        ({"thresholds": (0.5,), "task": "regression", "labels": ("score",)}, "a regression has no labels to give"),
+        ({"task": "regression"}, "got 3 labels, expected one for a regression"),
+        ({"task": "translation"}, "task"),
         ({"max_batch_size": 0}, "max_batch_size"),
         ({"labels": ()}, "labels"),
         ({"colour": "red"}, "colour"),

@@ -59,6 +59,20 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+def interpreters() -> list[str]:
+    """Of those that the client is for, the ones that this machine has beside ours."""
+    names = [f"python3.{minor}" for minor in (11, 12, 13) if minor != sys.version_info.minor]
+    folders = sorted(Path.home().glob(".pyenv/versions/3.*/bin"))
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+    found = []
+    for name in names:
+        candidates = [Path(folder, name) for folder in path.split(os.pathsep) if Path(folder, name).is_file()]
+        # A shim may stand for none.
+        runs = [each for each in candidates if subprocess.run([each, "-V"], capture_output=True).returncode == 0]
+        found += [str(each) for each in runs[:1]]
+    return found
+
+
 @pytest.fixture(scope="module")
 def server(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("model_repo")
@@ -129,3 +143,22 @@ def test_its_command_says_that_the_checkout_is_missing(python: Path, tmp_path: P
         assert "client alone; its commands need the checkout" in first
         assert "git" in second
         assert "make setup" in second
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_the_lines_of_readme_on_other_interpreters(minor: int, wheel: Path, server: Server, tmp_path: Path) -> None:
+    other = next((each for each in interpreters() if each.endswith(f"3.{minor}")), None)
+    if other is None:
+        own = sys.version_info.minor == minor
+        pytest.skip("our own interpreter: the tests above" if own else f"no Python 3.{minor} on this machine")
+    run(other, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv/bin/python"
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel, cwd=tmp_path)
+    grpc, http = f'"{server.grpc_address}", model="tiny"', f'"{server.http_address}", model="tiny", protocol="http"'
+    script = tmp_path / "readme.py"
+    script.write_text(readme_lines(grpc, http), encoding="utf-8")
+    done = run(python, script, cwd=tmp_path)
+    with Classifier(server.grpc_address, "tiny") as classify:
+        expected = [f"{prediction.labels} {prediction.scores}" for prediction in classify(TEXTS)]
+    assert done.stdout.splitlines() == expected * 2
