@@ -33,6 +33,8 @@ def build_from_tables(
     roles, chosen = find_roles(every, columns)
     parts, left_out = gather(tables, roles)
     parts, secret = without_hidden(parts)
+    if not parts:
+        raise DataError(f"{name}: no row has a text in {roles.text!r}. --text-column names another column.")
     if "train" not in parts:
         raise DataError(f"{name} has the splits {', '.join(parts) or '(none)'}, but no train split with texts in it.")
     labels = read_labels(parts, roles, columns)

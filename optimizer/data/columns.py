@@ -91,13 +91,8 @@ def _find_labels(
         return None, tuple(_given(table, name, "--label-columns") for name in columns.labels), []
     if columns.label == "" or not rest:
         return None, (), []
-    flags = [name for name in rest if are_flags(t.columns.get(name, ()) for t in tables)]
-    if (
-        len(flags) >= 2
-        and flags == list(rest)
-        and (not usual or len(flags) > 2)
-        and columns.task in (None, "multi_label")
-    ):
+    flags = [name for name in rest if are_flags(name, (t.columns.get(name, ()) for t in tables))]
+    if len(flags) >= 2 and flags == list(rest) and (not usual or len(flags) > 2) and columns.task != "regression":
         return None, tuple(flags), []
     if not usual:
         raise DataError(_no_label(table, rest, flags))

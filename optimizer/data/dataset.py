@@ -49,17 +49,10 @@ class Split:
     @property
     def single(self) -> tuple[str, ...]:
         """The texts, where they are no pairs. Raises :class:`DataError` for pairs."""
-        return singles(self.texts)
-
-
-def singles(texts: Sequence[Text]) -> tuple[str, ...]:
-    """Texts that are no pairs. Raises :class:`DataError` if there are pairs among them."""
-    found = tuple(text for text in texts if isinstance(text, str))
-    if len(found) < len(texts):
-        raise DataError(
-            f"Got pairs, such as {next(t for t in texts if not isinstance(t, str))!r}; expected single texts."
-        )
-    return found
+        found = tuple(text for text in self.texts if isinstance(text, str))
+        if len(found) < len(self.texts):
+            raise DataError(f"Got pairs, such as {self.texts[0]!r}; expected single texts.")
+        return found
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from bantam.artifact import Text
 from bantam.errors import DataError
 from optimizer.data.columns import Roles
+from optimizer.data.flags import is_secret
 from optimizer.data.names import LABEL, SPLIT_NAMES, UNDECIDED, fold
 from optimizer.data.table import Table
 
@@ -68,7 +69,7 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
     splits = table.columns[roles.split] if roles.split is not None else None
     is_header = _header_test(table, roles)
     undecided = UNDECIDED.get(fold(roles.label))
-    bare = headers = open_ = 0
+    bare = headers = open_ = secret = 0
     for row in range(len(table.lines)):
         parts = [column(row) for column in text]
         if not all(parts):
@@ -80,6 +81,9 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
         cell = cells(row)
         if undecided is not None and cell == undecided:
             open_ += 1
+            continue
+        if isinstance(cell, tuple) and all(map(is_secret, cell)):
+            secret += 1
             continue
         if splits is not None:
             part = _part(table, row, splits[row])
@@ -95,6 +99,8 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
         notes.append(f"{headers:,} {total} repeat the header, as joined files do; they were left out.")
     if open_:
         notes.append(f"{open_:,} {total} have the label {undecided!r}: raters did not agree; they were left out.")
+    if secret:
+        notes.append(f"{secret:,} {total} have labels that are kept secret (-1); they were left out.")
     broken = sum(column.broken for column in text)
     if broken:
         first = min(column.first_broken for column in text if column.broken)
@@ -219,4 +225,4 @@ def _sign(cell: Any) -> str | None:
         return signs.pop() if len(signs) == 1 else "label"
     if cell is None or cell != cell or (isinstance(cell, str) and not cell.strip()):
         return None
-    return "-1" if str(cell).strip() in ("-1", "-1.0") else "label"
+    return "-1" if is_secret(cell) else "label"

@@ -75,10 +75,14 @@ def is_decimal_comma(counts: Mapping[str, int]) -> bool:
     return known < (1 - OFTEN) * rows
 
 
+AROUND = " ,;|.:\"'"
+"""What a slip of the hand leaves before or after a label."""
+
+
 def odd_cell(counts: Mapping[str, int]) -> str | None:
-    """A cell that is a more frequent one with a separator before or after it, such as ``pos,``."""
+    """A cell that is a more frequent one with a mark before or after it, such as ``pos,``."""
     for cell, count in counts.items():
-        bare = cell.strip(" ,;|")
+        bare = cell.strip(AROUND)
         if bare != cell and counts.get(bare, 0) > count:
             return cell
     return None

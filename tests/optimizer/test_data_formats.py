@@ -68,6 +68,8 @@ def test_compressed_files(tmp_path: Path, suffix: str, packed: Callable[[bytes],
         ("text,label\ncafé,a\n".encode("cp1252"), r"line 2: not UTF-8 \(byte 0xe9\).*iconv -f WINDOWS-1252"),
         (b"\xff\xfet\x00e\x00x", r"not UTF-16, which its first bytes promise"),
         (b"PK\x03\x04\x00\x00\x00\x00\x08\x00\x08\x08", r"has zero bytes and is no text"),
+        (b"text,label\n" + b"one\x00,a\n" * 20, r"has zero bytes and is no text"),
+        (b"text,label\n" + b",a\n,b\n" * 20, r"no row has a text in 'text'\. --text-column names another"),
     ],
 )
 def test_bytes_that_are_no_text(tmp_path: Path, content: bytes, message: str) -> None:
@@ -88,6 +90,8 @@ def test_spaces_and_case_of_header_names(tmp_path: Path, header: str) -> None:
 
 def test_excels_own_line_before_the_header(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("sep=;\n" + table(";"), encoding="utf-8")
+    assert same_rows(load_dataset(str(tmp_path / "d.csv")))
+    (tmp_path / "d.csv").write_text("\n\n" + table(), encoding="utf-8")
     assert same_rows(load_dataset(str(tmp_path / "d.csv")))
 
 

@@ -59,6 +59,7 @@ def label_sets(data: Dataset) -> dict[str, tuple[str, ...]]:
         ([True, False], ("False", "True")),
         (["(25, 32)", "(8, 12)"], ("(25, 32)", "(8, 12)")),
         (["none", "N/A", "null"], ("N/A", "none", "null")),
+        (["12345678901234567", "12345678901234568"], ("12345678901234567", "12345678901234568")),
     ],
     ids=str,
 )
@@ -105,7 +106,7 @@ def test_a_row_without_a_label_is_named_by_its_line(tmp_path: Path, nothing: str
         load_dataset(path)
 
 
-@pytest.mark.parametrize("odd", ["pos,", "pos ;", "|pos"])
+@pytest.mark.parametrize("odd", ["pos,", "pos ;", "|pos", "pos.", '"pos"'])
 def test_one_odd_cell_is_named_by_its_line(tmp_path: Path, odd: str) -> None:
     path = write(tmp_path / "d.csv", [*["neg", "pos"] * 20, odd])
     with pytest.raises(DataError, match=r"d\.csv, line 42: the label is '.*', and others are 'pos'\. .*--separator ''"):
@@ -132,8 +133,10 @@ MULTI_HOT = [[0, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
         json.dumps,
         lambda bits: "[" + " ".join(map(str, bits)) + "]",
         lambda bits: "[" + " ".join(f"{bit}." for bit in bits) + "]",
+        lambda bits: ",".join(map(str, bits)),
+        lambda bits: " ".join(map(str, bits)),
     ],
-    ids=["ints", "floats", "strings", "booleans", "json", "numpy", "numpy floats"],
+    ids=["ints", "floats", "strings", "booleans", "json", "numpy", "numpy floats", "commas", "spaces"],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_multi_hot_lists_are_a_label_a_position(tmp_path: Path, suffix: str, written: Any) -> None:
@@ -194,6 +197,29 @@ def test_columns_of_zeros_and_ones_are_a_label_each(tmp_path: Path, cells: tuple
     assert "Text column 'comment_text', a label a column: toxic, rude, threat." in data.notes
 
 
+def test_label_columns_of_joined_files_with_secret_labels(tmp_path: Path) -> None:
+    """As the test files of toxicity competitions: -1 in all columns where a label is kept secret."""
+    once = Path(one_hot(tmp_path / "d.csv")).read_text(encoding="utf-8")
+    secret = "".join(f"{i},another text {i},-1,-1,-1\n" for i in range(20))
+    (tmp_path / "d.csv").write_text(once + once.replace("number", "no.") + secret, encoding="utf-8")
+    data = load_dataset(str(tmp_path / "d.csv"))
+    assert (data.labels, len(label_sets(data))) == (("toxic", "rude", "threat"), 240)
+    assert any(note.startswith("1 of 261 rows") and "repeat the header" in note for note in data.notes)
+    assert any(note.startswith("20 of 261 rows") and "kept secret" in note for note in data.notes)
+
+
+def test_columns_of_which_one_applies_can_be_one_label_a_row(tmp_path: Path) -> None:
+    lines = ["text,pos,neg,neutral", *(f"text number {i},{i % 3 == 0},{i % 3 == 1},{i % 3 == 2}" for i in range(60))]
+    (tmp_path / "d.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    several = load_dataset(str(tmp_path / "d.csv"))
+    assert several.task == "multi_label"
+    assert any("--task single_label" in note for note in several.notes)
+    data = load_dataset(str(tmp_path / "d.csv"), columns=Columns(task="single_label"))
+    assert (data.task, label_sets(data)["text number 1"]) == ("single_label", ("neg",))
+    with pytest.raises(DataError, match=r"line 2: 2 labels, where --task single_label expects 1"):
+        load_dataset(one_hot(tmp_path / "e.csv"), columns=Columns(task="single_label"))
+
+
 def test_label_columns_that_the_user_names(tmp_path: Path) -> None:
     path = one_hot(tmp_path / "d.csv", more="language")
     with pytest.raises(DataError, match=r"no label column .*\n.*--label-columns toxic,rude,threat reads"):
@@ -221,6 +247,11 @@ def test_fractions_are_a_number_to_be_predicted(tmp_path: Path, suffix: str, cel
     assert targets.dtype == np.float32
     assert sorted(set(targets.tolist())) == [0.5, 1.0, 2.25]
     assert any("--task single_label" in note for note in data.notes)
+
+
+def test_all_digits_of_a_fraction_are_read(tmp_path: Path) -> None:
+    data = load_dataset(write(tmp_path / "d.csv", ["3.6666666666666665", "1", "1e-05"]))
+    assert data.task == "regression"
 
 
 def test_half_steps_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
