@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,58 +68,45 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
     cells = _cells(table, roles)
     groups = table.columns[roles.group] if roles.group is not None else ()
     splits = table.columns[roles.split] if roles.split is not None else None
-    is_header = _header_test(table, roles)
-    undecided = UNDECIDED.get(fold(roles.label))
-    bare = headers = open_ = secret = 0
+    is_header, unknown = _header_test(table, roles), _unknown_test(roles)
+    left: Counter[str] = Counter()
     for row in range(len(table.lines)):
         parts = [column(row) for column in text]
-        if not all(parts):
-            bare += 1
-            continue
-        if is_header(row):
-            headers += 1
-            continue
         cell = cells(row)
-        if undecided is not None and cell == undecided:
-            open_ += 1
-            continue
-        if isinstance(cell, tuple) and all(map(is_secret, cell)):
-            secret += 1
-            continue
-        if splits is not None:
-            part = _part(table, row, splits[row])
-        rows = found.get(part) or found.setdefault(part, RawRows())
-        rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
-        rows.cells.append(cell)
-        if groups:
-            rows.groups.append(_group(groups[row]))
-        rows.origin(table, row)
-    total = f"of {len(table.lines):,} rows of {table.name}"
-    notes = [f"{bare:,} {total} have no text; they were left out."] if bare else []
-    if headers:
-        notes.append(f"{headers:,} {total} repeat the header, as joined files do; they were left out.")
-    if open_:
-        notes.append(f"{open_:,} {total} have the label {undecided!r}: raters did not agree; they were left out.")
-    if secret:
-        notes.append(f"{secret:,} {total} have labels that are kept secret (-1); they were left out.")
-    broken = sum(column.broken for column in text)
+        if not all(parts):
+            left["have no text"] += 1
+        elif is_header(row):
+            left["repeat the header, as joined files do"] += 1
+        elif why := unknown(cell):
+            left[why] += 1
+        else:
+            if splits is not None:
+                part = _part(table, row, splits[row])
+            rows = found.get(part) or found.setdefault(part, RawRows())
+            rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
+            rows.cells.append(cell)
+            if groups:
+                rows.groups.append(_group(groups[row]))
+            rows.origin(table, row)
+    rows_of = f"of {len(table.lines):,} rows of {table.name}"
+    notes = [f"{count:,} {rows_of} {why}; they were left out." for why, count in left.items()]
+    broken = [row for column in text for row in column.broken]
     if broken:
-        first = min(column.first_broken for column in text if column.broken)
         notes.append(
-            f"{broken:,} texts of {table.name} have half a character (a lone surrogate), the first in line "
-            f"{table.lines[first]}; it was replaced by U+FFFD."
+            f"{len(broken):,} texts of {table.name} have half a character (a lone surrogate), the first in line "
+            f"{table.lines[min(broken)]}; it was replaced by U+FFFD."
         )
     return notes
 
 
 class TextColumn:
-    """Reads a text column; counts what was mended."""
+    """Reads the cells of a text column."""
 
     def __init__(self, table: Table, name: str) -> None:
         """``name`` is a column of the table."""
         self._table, self._name, self._cells = table, name, table.columns[name]
-        self.broken = 0
-        self.first_broken = -1
+        self.broken: list[int] = []
+        """Rows with a text that was mended."""
 
     def __call__(self, row: int) -> str:
         """The text, or an empty one if there is nothing but spaces."""
@@ -135,8 +123,7 @@ class TextColumn:
         try:
             cell.encode()
         except UnicodeEncodeError:
-            self.first_broken = row if self.broken == 0 else self.first_broken
-            self.broken += 1
+            self.broken.append(row)
             return whole(cell)
         return cell
 
@@ -186,6 +173,20 @@ def _header_test(table: Table, roles: Roles) -> Callable[[int], bool]:
         return all(isinstance(column[row], str) and fold(column[row]) in known for column in labels)
 
     return is_header if labels else lambda row: False
+
+
+def _unknown_test(roles: Roles) -> Callable[[Any], str | None]:
+    """Why nobody knows a row's label, though it has a cell for it; None if somebody may."""
+    undecided = UNDECIDED.get(fold(roles.label)) if roles.label is not None else None
+
+    def unknown(cell: Any) -> str | None:
+        if undecided is not None and cell == undecided:
+            return f"have the label {undecided!r}: raters did not agree"
+        if isinstance(cell, tuple) and all(map(is_secret, cell)):
+            return "have labels that are kept secret (-1)"
+        return None
+
+    return unknown
 
 
 def _part(table: Table, row: int, value: Any) -> str:
