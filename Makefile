@@ -6,7 +6,9 @@ DATA = goemotions-ekman
 RECIPE = int8
 PROFILE = quick
 MAX_DROP =
+MAX_SLICE_DROP =
 METRIC =
+FINETUNE = auto
 ALL =
 NAME =
 PORT =
@@ -34,6 +36,8 @@ PLATFORM := $(shell uname -s)-$(shell uname -m)
 HAS_TRITON := $(filter Linux-x86_64,$(PLATFORM))
 READY := $(VENV)/.ready-$(TARGET) $(if $(HAS_TRITON),$(SERVING)/.ready-$(TARGET))
 BANTAM := $(VENV)/bin/python -m bantam
+# Data that nobody asked for may be read otherwise: see `bantam optimize --help`.
+GIVEN_DATA = $(if $(filter file,$(origin DATA)),,--data '$(DATA)')
 
 # The two environments are made at the same time; nothing else here has more than one prerequisite.
 MAKEFLAGS += -j2
@@ -47,11 +51,13 @@ help: ## List the targets and the variables
 	@echo
 	@printf '  %-22s %s\n' \
 	  'MODEL=$(MODEL)' 'a short name (minilm, bert, distilbert, ...), a hub id or a folder' \
-	  'DATA=$(DATA)' 'a bundled data set, a CSV/TSV/JSONL/Parquet file or a hub data set id' \
+	  'DATA=$(DATA)' 'a bundled data set, a CSV/TSV/JSONL/Parquet file, texts without labels, or a hub data set id' \
+	  'FINETUNE=$(FINETUNE)' 'auto: a classifier with the labels of the data is taken as it is; always or never' \
 	  'TARGET=$(TARGET)' 'cpu or gpu: gpu sets up the CUDA builds instead' \
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
 	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
 	  'MAX_DROP=$(MAX_DROP)' "points that may be lost, such as 0.5; empty: the recipe's budget" \
+	  'MAX_SLICE_DROP=$(MAX_SLICE_DROP)' 'points that may be lost on any value of a column: with ARGS="--slice-column language"' \
 	  'METRIC=$(METRIC)' 'what they are points of: macro-f1 (if empty), micro-f1, accuracy, average-precision, recall@precision=0.95, f1:LABEL' \
 	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
 	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
@@ -61,8 +67,9 @@ help: ## List the targets and the variables
 	  'TORCH_INDEX=$(TORCH_INDEX)' 'package index to take PyTorch from, if the usual one has no build for TARGET'
 
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
-	@$(BANTAM) optimize '$(MODEL)' --data '$(DATA)' --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
-	  $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') $(ARGS)
+	@$(BANTAM) optimize '$(MODEL)' $(GIVEN_DATA) --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
+	  $(if $(filter-out auto,$(FINETUNE)),--finetune '$(FINETUNE)') $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') \
+	  $(if $(MAX_SLICE_DROP),--max-slice-drop '$(MAX_SLICE_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') $(ARGS)
 
 study: RECIPE = study
 study: optimize ## Measure what each step is worth: distilled, pruned, both; in fp32, int8 and 4 bits

@@ -53,6 +53,20 @@ def as_they_are(
     return recipe.adopting(taken), data
 
 
+def texts_alone(data: Dataset, checkpoint: Checkpoint) -> Dataset:
+    """Data that nobody asked for: its texts alone if the checkpoint is a classifier of other labels, else as it is."""
+    try:
+        _fit(checkpoint, data, own=True)
+    except ModelError:
+        if checkpoint.random_weights or read_head(checkpoint.folder) is None:
+            return data
+        return data.without_labels(
+            f"No data was given: texts of {data.name} ({data.licence}) serve for calibration and timing. Agreement on "
+            "them says little about your own: give some of those, without labels if there are none (DATA=, --data)."
+        )
+    return data
+
+
 def _fit(checkpoint: Checkpoint, data: Dataset, *, own: bool) -> Fit:
     """How the checkpoint's head has the labels of ``data``; raises :class:`ModelError` that says why it has not.
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bantam.artifact import cache_key
 from bantam.errors import RecipeError, RepositoryError
 from bantam.report.schema import BASELINE
-from bantam.run.adoption import as_they_are
+from bantam.run.adoption import as_they_are, texts_alone
 from bantam.run.measures import check_metric, given_thresholds
-from bantam.run.request import OptimizeRequest
+from bantam.run.request import DEFAULT_DATA, OptimizeRequest
 from bantam.run.state import Log, Run
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.config import ExportConfig, QuantizeConfig
-from optimizer.data import BUNDLED, Dataset, load_dataset
+from optimizer.data import BUNDLED, Columns, Dataset, load_dataset
 from optimizer.data.sample import bounded
 from optimizer.load import resolve
 from optimizer.metric import parse
@@ -29,13 +30,16 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     Refused are also: a recipe that cannot end in a published model, a metric of a label that is not there, and a name
     that cannot be published or means another model.
     """
+    given, request = request, replace(request, data=request.data or DEFAULT_DATA)
     recipe = _asked(load_recipe(request.recipe, request.profile), request)
     name = published_name(request)
     _check_recipe(recipe)
     _check_name(name)
-    data = load_dataset(request.data, columns=request.columns)
+    data = load_dataset(str(request.data), columns=request.columns)
     data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
     checkpoint = resolve(request.model, random_init=request.random_init, log=log)
+    if given.data is None:
+        data = texts_alone(data, checkpoint)
     stands_for = _identity(request, data, checkpoint)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
@@ -55,18 +59,22 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
 
 
 def run_name(request: OptimizeRequest) -> str:
-    """Name of the run's folder: model, data, recipe and profile.
+    """Name of the run's folder: model, data, recipe and profile, and a hash of what else changes its figures.
 
     A path, and a name that is not one of Bantam's own, comes with a hash of what it means: two files or two
     organisations' models of one name have folders of their own.
     """
     parts = [
         _told_apart(request.model, CATALOG),
-        _told_apart(request.data, BUNDLED),
+        _told_apart(request.data or DEFAULT_DATA, BUNDLED),
         _told_apart(request.recipe, known_recipes()),
         request.profile,
         *(["random"] if request.random_init else []),
     ]
+    usual = OptimizeRequest()
+    if (request.columns, request.finetune, request.thresholds) != (usual.columns, usual.finetune, usual.thresholds):
+        asked = (asdict(request.columns), request.finetune, request.thresholds)
+        parts.append(cache_key(asked=asked)[:8])
     return "-".join(parts)
 
 
@@ -138,8 +146,16 @@ def _identity(request: OptimizeRequest, data: Dataset, checkpoint: Checkpoint) -
         model=checkpoint.hub_id or checkpoint.name,
         model_digest=cache_key(source=checkpoint.hub_id or checkpoint.source),
         data=data.name,
-        data_digest=cache_key(source=request.data if request.data in BUNDLED else _meaning(request.data)),
+        data_digest=cache_key(source=_source(request)),
     )
+
+
+def _source(request: OptimizeRequest) -> str:
+    """Where the data come from, and which of its columns are meant, if the user says so."""
+    data = str(request.data)
+    place = data if data in BUNDLED else _meaning(data)
+    columns = replace(request.columns, group=None)
+    return place if columns == Columns() else f"{place} {columns}"
 
 
 def _check_meaning(repository: Path, name: str, wanted: Identity) -> None:

@@ -45,7 +45,7 @@ def report(run: Run, choice: Choice) -> Report:
     baseline, best = by_name[BASELINE], by_name[choice.chosen]
     return Report(
         model=run.request.model,
-        data=run.request.data,
+        data=str(run.request.data),
         recipe=run.recipe.name,
         profile=run.request.profile,
         machine=describe_machine(),
@@ -151,6 +151,8 @@ def _budget(run: Run, choice: Choice) -> Budget:
     if (drop := judge.drop(run, choice.chosen, "dev")) is not None:
         test = judge.drop(run, choice.chosen, "test")
         met = run.budget.holds(drop) and not (test and contradicts(test, run.budget))
+        on_dev, on_test = (judge.group_drops(run, choice.chosen, split) for split in ("dev", "test"))
+        met = met and not any(map(run.budget.broken, on_dev.values())) and not run.budget.contradicted_on(on_test)
     nearest = choice.nearest
     return Budget(
         max_drop_points=run.budget.points,

@@ -13,6 +13,7 @@ from optimizer.data.dataset import Columns
 Build = Annotated[Path, Option(help="Where the folders of the runs are.")]
 Repository = Annotated[Path, Option(help="The model repository.")]
 BUILD, REPOSITORY = Path("build"), Path("model_repo")
+DEFAULT_DATA = "goemotions-ekman"
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,12 @@ class OptimizeRequest:
         "minilm"
     )
     data: Annotated[
-        str,
-        Option(help="A bundled data set, a CSV, TSV, JSONL or Parquet file, a folder of them, or a hub data set id."),
-    ] = "goemotions-ekman"
+        str | None,
+        Option(
+            help="A bundled data set, a CSV, TSV, JSONL or Parquet file, a folder of them, texts without labels, or a "
+            f"hub data set id. {DEFAULT_DATA} if left out; of it the texts alone for a classifier of other labels."
+        ),
+    ] = None
     recipe: Annotated[str, Option(help="Which variants to make: a recipe's name, or a .toml file.")] = "int8"
     profile: Annotated[str, Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick"
     target: Annotated[Literal["cpu", "gpu"], Option()] = "cpu"

@@ -113,6 +113,21 @@ class Dataset:
         digest = _digest(task, labels, splits)
         return replace(self, task=task, labels=labels, splits=MappingProxyType(splits), digest=digest)
 
+    def without_labels(self, note: str) -> Dataset:
+        """The texts alone, as of data in which no row has a label; ``note`` says why."""
+        splits = {
+            part: replace(s, targets=no_targets("unlabelled", len(s.texts), 0)) for part, s in self.splits.items()
+        }
+        return replace(
+            self,
+            task="unlabelled",
+            labels=(),
+            labelled=False,
+            splits=MappingProxyType(splits),
+            digest=_digest("unlabelled", (), splits),
+            notes=(*self.notes, note),
+        )
+
 
 def no_targets(task: str, rows: int, labels: int) -> np.ndarray:
     """What stands for targets where nobody knows any, see :class:`Split`."""

@@ -43,6 +43,11 @@ class Rows(HTMLParser):
             self.heads[-1] += data
 
 
+pytestmark = pytest.mark.filterwarnings(  # of the event loop that Gradio makes for each page, and leaves
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
 @pytest.fixture
 def fake() -> Iterator[Fake]:
     server = Fake("grpc", Script())

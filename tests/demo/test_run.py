@@ -54,7 +54,7 @@ def test_the_text_column_is_found_or_named_with_a_header_or_without(
         ("id,premise,hypothesis\n1,one,two\n", ["", ""], ("premise", "hypothesis"), [("one", "two")]),
         ("id,a,b\n1,one,two\n2,,three\n", ["b", "a"], ("b", "a"), [("two", "one"), ("three", "")]),
         ("one,two\nthree,four\n", ["", ""], ("column 1", "column 2"), [("one", "two"), ("three", "four")]),
-        ("7,one,two\n", ["3", "2"], ("column 3", "column 2"), [("two", "one")]),
+        ("7,one,two\n8,three,four\n", ["3", "2"], ("column 3", "column 2"), [("two", "one"), ("four", "three")]),
     ],
 )
 def test_two_text_columns_are_pairs(

@@ -9,6 +9,8 @@ import pytest
 
 from bantam.errors import ModelError
 from bantam.run.adoption import Finetune, as_they_are
+from bantam.run.prepare import prepare
+from bantam.run.request import OptimizeRequest
 from optimizer.catalog import Checkpoint
 from optimizer.config import AdoptConfig, FinetuneConfig
 from optimizer.data import Dataset
@@ -128,3 +130,22 @@ def test_tasks_are_matched_too(tmp_path: Path, labels: tuple[str, ...], task: st
     recipe, _, said = asked(RECIPE, dataset("single_label", ("a", "b", "c")), own=own)
     assert isinstance(recipe.stages[0], FinetuneConfig)
     assert f"for {task}; the data is single_label" in said[0]
+
+
+def test_without_data_the_texts_of_a_bundled_set_serve_a_classifier_of_other_labels(
+    toy: Checkpoint, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    run = prepare(OptimizeRequest(model=str(toy.folder), repository=tmp_path / "repo"), said.append)
+    assert (run.data.labelled, run.data.labels, str(run.metric)) == (False, ("pos", "neg"), "agreement")
+    assert run.request.data == "goemotions-ekman"
+    assert any(
+        "No data was given: texts of goemotions-ekman (Apache-2.0) serve for calibration" in line for line in said
+    )
+
+
+def test_data_that_was_asked_for_is_read_as_it_is_though_it_is_the_default(toy: Checkpoint, tmp_path: Path) -> None:
+    request = OptimizeRequest(model=str(toy.folder), data="goemotions-ekman", repository=tmp_path / "repo")
+    run = prepare(request, lambda line: None)
+    assert (run.data.labelled, len(run.data.labels)) == (True, 7)
+    assert isinstance(run.recipe.stages[0], FinetuneConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,24 @@ class Both:
         self.theirs: Any = PreTrainedTokenizerFast.from_pretrained(folder)
         assert self.theirs.truncation_side == side
 
-    def check(self, texts: list[Text], *, max_length: int = MAX_LENGTH) -> Reader:
-        """Both make the same of ``texts``, all pairs or none."""
+    def reader(self, *, pair: bool = False, max_length: int = MAX_LENGTH) -> Reader:
+        return Reader(self.folder, manifest(pair=pair, side=self.side, max_length=max_length))
+
+    def differences(self, texts: Sequence[Text], *, max_length: int = MAX_LENGTH) -> list[str]:
+        """The texts, all pairs or none, of which the two do not make the same."""
         pair = not isinstance(texts[0], str)
-        reader = Reader(self.folder, manifest(pair=pair, side=self.side, max_length=max_length))
-        columns: list[Any] = list(map(list, zip(*texts, strict=True))) if pair else [texts]
+        columns: list[Any] = list(map(list, zip(*texts, strict=True))) if pair else [list(texts)]
         expected = self.theirs(
             *columns, truncation=True, max_length=max_length, return_token_type_ids=True, verbose=False
         )
-        found = reader(texts)
-        for number, text in enumerate(texts):
-            assert found[number].ids == expected["input_ids"][number], repr(text)[:200]
-            assert found[number].type_ids == expected["token_type_ids"][number], repr(text)[:200]
-        return reader
+        found = self.reader(pair=pair, max_length=max_length)(texts)
+        return [
+            repr(text)[:200]
+            for text, one, ids, types in zip(
+                texts, found, expected["input_ids"], expected["token_type_ids"], strict=True
+            )
+            if (one.ids, one.type_ids) != (ids, types)
+        ]
 
 
 @pytest.fixture(
@@ -87,15 +92,15 @@ def made_up(rng: random.Random, words: int) -> str:
 
 def test_the_tokens_are_those_of_transformers(both: Both) -> None:
     rng = random.Random(0)
-    both.check([*ODD, *(made_up(rng, rng.randint(1, 60)) for _ in range(100))])
+    assert both.differences([*ODD, *(made_up(rng, rng.randint(1, 60)) for _ in range(100))]) == []
 
 
 def test_the_tokens_of_pairs_are_those_of_transformers(both: Both) -> None:
     rng = random.Random(1)
     sides = [*ODD, *(made_up(rng, rng.randint(1, 60)) for _ in range(100))]
-    pairs: list[Text] = [(one, rng.choice(sides)) for one in sides]
-    both.check(pairs)
-    both.check([("a " * n, "b " * m) for n in (0, 3, 10, 11, 12, 99) for m in (0, 3, 10, 11, 12, 99)])
+    assert both.differences([(one, rng.choice(sides)) for one in sides]) == []
+    counts = (0, 3, 10, 11, 12, 99)
+    assert both.differences([("a " * n, "b " * m) for n in counts for m in counts]) == []
 
 
 def test_very_long_texts_have_the_same_tokens_as_if_they_were_not_cut_first(both: Both) -> None:
@@ -109,7 +114,7 @@ def test_very_long_texts_have_the_same_tokens_as_if_they_were_not_cut_first(both
         "a " * 9000 + "b" * 5000,
         "\n" * 9000,
     ]
-    both.check([*longs, *(" " + text for text in longs), *(text + "\n " for text in longs)])
+    assert both.differences([*longs, *(" " + text for text in longs), *(text + "\n " for text in longs)]) == []
 
 
 def test_very_long_sides_of_pairs_keep_the_tokens_that_they_would_have(both: Both) -> None:
@@ -117,13 +122,14 @@ def test_very_long_sides_of_pairs_keep_the_tokens_that_they_would_have(both: Bot
     longs = [made_up(rng, 260)[:2600], "ab " * 800, "x" * 2200]
     assert min(map(len, longs)) > 2 * CHARACTERS * (MAX_LENGTH + 40 + SLACK)
     pairs = [(one, other) for one in longs for other in ("", "short", "ab " * 100, *longs)]
-    both.check([*pairs, *((other, one) for one, other in pairs[:4])], max_length=MAX_LENGTH + 40)
-    both.check([*pairs[:6]], max_length=MAX_LENGTH + 39)
+    turned = [(other, one) for one, other in pairs[:4]]
+    assert both.differences([*pairs, *turned], max_length=MAX_LENGTH + 40) == []
+    assert both.differences(pairs[:6], max_length=MAX_LENGTH + 39) == []
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_ten_megabytes_take_milliseconds(tmp_path: Path, side: str) -> None:
-    reader = Both(tmp_path, byte_level_bpe, side=side).check(["a"], max_length=512)
+    reader = Both(tmp_path, byte_level_bpe, side=side).reader(max_length=512)
     text = " ".join(WORDS) * 10_000
     assert len(text) > 1e7
     began = time.perf_counter()
@@ -133,10 +139,11 @@ def test_ten_megabytes_take_milliseconds(tmp_path: Path, side: str) -> None:
 
 
 def test_special_tokens_in_a_text_are_split_where_the_tokenizer_says_so(tmp_path: Path) -> None:
-    texts: list[Text] = ["<s> and </s>", "<mask>"]
-    usual = Both(tmp_path / "usual", byte_level_bpe).check(texts)
-    split = Both(tmp_path / "split", byte_level_bpe, split_special_tokens=True).check(texts)
-    assert len(split(texts)[1]) > len(usual(texts)[1])
+    texts = ["<s> and </s>", "<mask>"]
+    usual = Both(tmp_path / "usual", byte_level_bpe)
+    split = Both(tmp_path / "split", byte_level_bpe, split_special_tokens=True)
+    assert usual.differences(texts) == split.differences(texts) == []
+    assert len(split.reader()(texts)[1]) > len(usual.reader()(texts)[1])
 
 
 @pytest.mark.parametrize(
