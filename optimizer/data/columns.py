@@ -68,6 +68,9 @@ def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[s
         if name not in (text, pair, split, group) and not is_id(name) and fold(name) not in TEXTS - set(LABEL)
     ]
     label, labels, more = _find_labels(tables, columns, rest)
+    given = [name for name in (text, pair, label, *labels) if name is not None]
+    if twice := [name for name in given if given.count(name) > 1]:
+        raise DataError(f"{table.name}: the column {twice[0]!r} is given twice, as text, second text or label.")
     roles = Roles(text, pair, label, labels, split, group)
     if label is not None:
         what = f"label column {label!r}"
@@ -113,6 +116,8 @@ def _by_fold(table: Table) -> dict[str, str]:
 def _given(table: Table, name: str, option: str) -> str:
     if name in table.columns:
         return name
+    if fold(name) in _by_fold(table):
+        return _by_fold(table)[fold(name)]
     raise DataError(f"{table.name} has no column {name!r}. Columns: {_shown(table.columns)}; {option} names one.")
 
 

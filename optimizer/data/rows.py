@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bantam.artifact import Text
@@ -16,6 +16,8 @@ from optimizer.data.names import LABEL, SPLIT_NAMES, UNDECIDED, fold
 from optimizer.data.table import Table
 
 NO_GROUP = "(none)"
+FEW = 5
+"""Fewer rows with a label of their own may be a small split, rather than one whose labels are secret."""
 
 
 @dataclass
@@ -51,16 +53,23 @@ def gather(tables: Mapping[str, Sequence[Table]], roles: Roles) -> tuple[dict[st
     notes: list[str] = []
     for part, several in tables.items():
         for table in several:
-            _require(table, [name for name in (roles.text, roles.pair, roles.group) if name is not None])
+            table = _alike(table, roles)
             notes += [*table.notes, *_gather(table, part, roles, found)]
     return found, notes
 
 
-def _require(table: Table, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in table.columns:
-            shown = ", ".join(list(table.columns)[:12])
+def _alike(table: Table, roles: Roles) -> Table:
+    """The table with its columns named as in the first one, where case and separators alone differ."""
+    by_fold = {fold(name): name for name in table.columns}
+    columns = dict(table.columns)
+    for name in (roles.text, roles.pair, roles.group, *roles.label_columns):
+        if name is not None and name not in columns and fold(name) in by_fold:
+            columns[name] = columns.pop(by_fold[fold(name)])
+    for name in (roles.text, roles.pair, roles.group):
+        if name is not None and name not in columns:
+            shown = ", ".join(list(columns)[:12])
             raise DataError(f"{table.name} has no column {name!r}, which the train split has. Columns: {shown}.")
+    return replace(table, columns=columns)
 
 
 def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) -> list[str]:
@@ -202,28 +211,25 @@ def _group(cell: Any) -> str:
 
 
 def without_hidden(parts: dict[str, RawRows]) -> tuple[dict[str, RawRows], list[str]]:
-    """Leave out dev or test if no row of it has a label, while train has some: they are kept secret."""
-    train = parts.get("train")
-    if train is None or _hidden(train, train):
+    """Leave out dev or test if its labels are kept secret, while train has some.
+
+    They are if there are none, or if all are one value that train does not have, such as -1 or a question mark.
+    """
+    train = _values(parts["train"]) if "train" in parts else set()
+    if not train:
         return parts, []
-    secret = [part for part, rows in parts.items() if part != "train" and _hidden(rows, train)]
-    notes = [f"The split {part!r} has no labels; it was left out." for part in secret]
-    return {part: rows for part, rows in parts.items() if part not in secret}, notes
+    notes, kept = [], {}
+    for part, rows in parts.items():
+        values = _values(rows)
+        known = len(values) > 1 or bool(values & train)
+        if part == "train" or known or (values and len(rows.cells) < FEW and not is_secret(min(values))):
+            kept[part] = rows
+        else:
+            what = f" but {min(values)!r}" if values else ""
+            notes.append(f"The split {part!r} has no labels{what}; it was left out.")
+    return kept, notes
 
 
-def _hidden(rows: RawRows, train: RawRows) -> bool:
-    """Whether no cell is a label; -1 is one where train has it beside others."""
-    signs = {_sign(cell) for cell in rows.cells}
-    if signs <= {None}:
-        return True
-    return rows is not train and signs <= {None, "-1"} and "-1" not in {_sign(cell) for cell in train.cells}
-
-
-def _sign(cell: Any) -> str | None:
-    """None for nothing, "-1" for what stands for a secret, anything else as "label"."""
-    if isinstance(cell, tuple):
-        signs = {_sign(each) for each in cell}
-        return signs.pop() if len(signs) == 1 else "label"
-    if cell is None or cell != cell or (isinstance(cell, str) and not cell.strip()):
-        return None
-    return "-1" if is_secret(cell) else "label"
+def _values(rows: RawRows) -> set[str]:
+    """The different label cells, as text; no empty ones."""
+    return {str(cell).strip() for cell in rows.cells if cell is not None and cell == cell} - {""}

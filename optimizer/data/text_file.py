@@ -90,7 +90,7 @@ def _not_decoded(path: Path, encoding: str) -> str:
                 line.decode("utf-8")
             except UnicodeDecodeError as exc:
                 return (
-                    f"{path}, line {number}: not UTF-8 (byte 0x{line[exc.start]:02x}). Save the file as UTF-8, "
-                    f"for example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
+                    f"{path}, line {number}: not UTF-8 (byte 0x{line[exc.start]:02x}). Save the file as UTF-8; if "
+                    f"it is Windows' for the West: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
                 )
     return f"{path} is not UTF-8. Save the file as UTF-8."

@@ -82,6 +82,7 @@ def test_columns_that_the_user_names_are_a_pair(tmp_path: Path) -> None:
         DataError, match=r"no column 'other'\. Columns: left side, right.*; --text-pair-column names one"
     ):
         load_dataset(path, columns=Columns(text="left side", pair="other"))
+    assert load_dataset(path, columns=Columns(text="Left_Side", pair="RIGHT SIDE")).pair, "names are compared folded"
     # Of two columns with usual names, one alone can be asked for.
     path = write(tmp_path / "e.jsonl", "premise", "hypothesis")
     alone = load_dataset(path, columns=Columns(text="hypothesis"))
@@ -135,7 +136,7 @@ def sick(path: Path, header: str = "pair_ID\tsentence_A\tsentence_B\trelatedness
     parts = ("TRAIN", "TRIAL", "TEST")
     lines = [f"{i}\tA {i}\tB {i}\t{1 + i % 9 / 2}\t{kinds[i % 3]}" for i in range(90)]
     if "SemEval_set" in header:
-        lines = [f"{line}\t{parts[i % 3]}" for i, line in enumerate(lines)]
+        lines = [f"{line}\t{parts[i // 30]}" for i, line in enumerate(lines)]
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     return str(path)
 
