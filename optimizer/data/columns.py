@@ -41,16 +41,15 @@ def find_texts(table: Table, columns: Columns) -> tuple[str, str | None, list[st
     by_fold = _by_fold(table)
     text = None if columns.text is None else _given(table, columns.text, "--text-column")
     pair = None if columns.pair is None else _given(table, columns.pair, "--text-pair-column")
-    taken = {columns.text, columns.pair, columns.label, columns.group, *columns.labels}
-    free = {name: column for name, column in by_fold.items() if column not in taken}
+    taken = _named(columns)
+    free = {name: column for name, column in by_fold.items() if name not in taken}
     if text is None and pair is None:
         for first, second in PAIRS:
             if first in free and second in free:
                 return free[first], free[second], _others(free, (free[first], free[second]), pair=True)
     if text is None:
         text = next((free[name] for name in TEXT if name in free), None) or _no_text(table)
-    notes = [] if columns.text is not None or pair is not None else _others(free, (text,), pair=False)
-    return text, pair, notes
+    return text, pair, [] if pair is not None else _others(free, (text,), pair=False)
 
 
 def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[str]]:
@@ -60,7 +59,7 @@ def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[s
     """
     table = tables[0]
     text, pair, notes = find_texts(table, columns)
-    split = _split_column(tables, {text, pair, columns.label, columns.group, *columns.labels})
+    split = _split_column(tables, _named(columns))
     group = None if columns.group is None else _given(table, columns.group, "--slice-column")
     rest = [
         name
@@ -106,6 +105,12 @@ def _find_labels(
     return usual[0], (), [f"{names} may be labels too: --label-column takes another one, --label-columns several."]
 
 
+def _named(columns: Columns) -> set[str]:
+    """The columns that the user names, folded."""
+    given = (columns.text, columns.pair, columns.label, columns.group, *columns.labels)
+    return {fold(name) for name in given if name}
+
+
 def _by_fold(table: Table) -> dict[str, str]:
     found: dict[str, str] = {}
     for column in table.columns:
@@ -133,14 +138,14 @@ def _others(free: Mapping[str, str], taken: tuple[str, ...], *, pair: bool) -> l
     return [f"By its name, {names} holds texts too and is not read: {how}."]
 
 
-def _split_column(tables: Sequence[Table], taken: set[str | None]) -> str | None:
+def _split_column(tables: Sequence[Table], taken: set[str]) -> str | None:
     """The column that says a row's split, in a single table."""
     if len(tables) > 1:
         return None
     by_fold = _by_fold(tables[0])
     for name in SPLIT:
         column = by_fold.get(name)
-        if column is None or column in taken:
+        if column is None or name in taken:
             continue
         if name == SPLIT[0] or {fold(cell) for cell in tables[0].columns[column]} & set(SPLIT_NAMES):
             return column
