@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 from optimizer.data.rows import whole
@@ -48,6 +49,8 @@ def clean(cell: Any) -> Cell:
         return inner
     if isinstance(cell, (bool, int, float)):
         return cell
+    if isinstance(cell, Decimal):
+        return float(cell)
     raise NotALabelError
 
 

@@ -187,7 +187,7 @@ def build(
         labels if labels is not None else sorted({x for part in rows.values() for r in part.labels for x in r})
     )
     if task in ("single_label", "multi_label") and len(names) < 2:
-        found = f"one label ({names[0]!r})" if names else "no labels"
+        found = f"one label ({names[0][:60]!r})" if names else "no labels"
         raise DataError(
             f"{name}: {found}; a classifier needs at least two. Is the label column the right one? --label-column "
             "names another."

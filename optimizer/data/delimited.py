@@ -84,7 +84,9 @@ def _columns(path: Path, reader: Any, delimiter: str) -> Table:
         ) from exc
     named = [name for name in header if name]
     if len(set(named)) < len(named):
-        raise DataError(f"{path}: two columns have the same name. Columns: {', '.join(header)}.")
+        raise DataError(
+            f"{path}: two columns have the same name. Columns: {', '.join(name[:60] for name in header[:12])}."
+        )
     by_name = {name: column for name, column in zip(header, columns, strict=True) if name}
     return Table(str(path), by_name, lines, tuple(_unnamed(path, header, columns)))
 

@@ -269,6 +269,8 @@ def test_whole_numbers_are_classes_unless_the_task_says_otherwise(tmp_path: Path
     assert (data.task, data.labels) == ("regression", ("label",))
     data = load_dataset(write(tmp_path / "e.csv", ["0.5", "1", "2.5"]), columns=Columns(task="single_label"))
     assert (data.task, data.labels) == ("single_label", ("0.5", "1", "2.5"))
+    data = load_dataset(write(tmp_path / "f.csv", ["3.1", "3.10", "3.9"]), columns=Columns(task="single_label"))
+    assert data.labels == ("3.1", "3.10", "3.9")
 
 
 @pytest.mark.parametrize(
