@@ -20,6 +20,8 @@ EXACT_DIGITS = 15
 """Longer whole numbers are names: a float cannot tell them apart."""
 BRACKETS = ("[]", "{}", "()")
 NUMBER = re.compile(r"-?(0|[1-9]\d*|(?=[.,]))([.,]\d+)?([eE][+-]?\d+)?")
+WRAPPED = re.compile(r"(?:array|tensor)\((\[.*\])(?:,\s*dtype=[\w.']+)?\)", re.DOTALL)
+"""A list as NumPy and PyTorch write it."""
 NUMPY_NUMBERS = re.compile(r"\[\s*-?\d+(\.\d*)?(\s+-?\d+(\.\d*)?)*\s*\]")
 NUMPY_STRINGS = re.compile(r"""\[\s*('[^']*'|"[^"]*")(\s+('[^']*'|"[^"]*"))+\s*\]""")
 
@@ -34,6 +36,8 @@ def clean(cell: Any) -> Cell:
         return None
     if isinstance(cell, str):
         stripped = cell.strip()
+        if wrapped := WRAPPED.fullmatch(stripped):
+            stripped = wrapped[1]
         if stripped[:1] + stripped[-1:] in BRACKETS:
             found = _list(stripped)
             return stripped if found is None else clean(found)

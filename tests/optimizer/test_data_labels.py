@@ -133,10 +133,24 @@ MULTI_HOT = [[0, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
         json.dumps,
         lambda bits: "[" + " ".join(map(str, bits)) + "]",
         lambda bits: "[" + " ".join(f"{bit}." for bit in bits) + "]",
+        lambda bits: f"array({bits}, dtype=int32)",
+        lambda bits: f"tensor([{', '.join(f'{bit}.' for bit in bits)}])",
         lambda bits: ",".join(map(str, bits)),
         lambda bits: " ".join(map(str, bits)),
     ],
-    ids=["ints", "floats", "strings", "booleans", "json", "numpy", "numpy floats", "commas", "spaces"],
+    ids=[
+        "ints",
+        "floats",
+        "strings",
+        "booleans",
+        "json",
+        "numpy",
+        "numpy floats",
+        "array",
+        "tensor",
+        "commas",
+        "spaces",
+    ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_multi_hot_lists_are_a_label_a_position(tmp_path: Path, suffix: str, written: Any) -> None:
