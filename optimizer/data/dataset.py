@@ -26,10 +26,11 @@ class Columns:
     pair: str | None = None
     """Of the second text of a pair."""
     label: str | None = None
+    """Empty: the texts have no labels, whatever other columns there are."""
     labels: tuple[str, ...] = ()
-    """One column of 0 and 1 for each label, instead of ``label``."""
+    """One column of 0 and 1 for each label, instead of ``label``; or what the positions of multi-hot lists mean."""
     separator: str | None = None
-    """Separates several labels in one cell."""
+    """Separates several labels in one cell. Empty: each cell is one label."""
     group: str | None = None
     """Of what rows are grouped by for quality on slices, such as a language."""
     task: Literal["single_label", "multi_label", "regression"] | None = None

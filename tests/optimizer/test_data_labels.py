@@ -114,6 +114,14 @@ def test_one_odd_cell_is_named_by_its_line(tmp_path: Path, odd: str) -> None:
     assert len(load_dataset(path, columns=Columns(separator="")).labels) == 3
 
 
+@pytest.mark.parametrize("odd", ["pos;neg", "pos|neg", "pos,neg"])
+def test_one_row_with_a_separator_makes_no_other_task_of_the_set(tmp_path: Path, odd: str) -> None:
+    data = load_dataset(write(tmp_path / "d.csv", [*["neg", "pos"] * 59, odd], n=119))
+    assert (data.task, data.labels) == ("single_label", ("neg", "pos", odd))
+    assert any(f"{odd!r} is read as one label; --separator" in note for note in data.notes)
+    assert any(f"{odd!r} (1)" in note for note in data.notes)
+
+
 def test_labels_that_differ_in_case_are_said(tmp_path: Path) -> None:
     data = load_dataset(write(tmp_path / "d.csv", ["Spam", "spam", "ham"]))
     assert data.labels == ("Spam", "ham", "spam")
