@@ -80,7 +80,7 @@ def _columns(path: Path, reader: Any, delimiter: str) -> Table:
             before = reader.line_num
     except csv.Error as exc:
         raise DataError(
-            f"{path}, line {reader.line_num}: {exc}. Is a quote left open, or escaped instead of doubled?"
+            f"{path}, line {reader.line_num}: {exc}. Is a quote left open? Quotes inside a text are doubled."
         ) from exc
     named = [name for name in header if name]
     if len(set(named)) < len(named):
