@@ -237,3 +237,20 @@ def test_glue_tasks_as_files(tmp_path: Path) -> None:
     assert len(data.splits["dev"].texts) == 30
     assert "The split 'test' has no labels; it was left out." in data.notes
     assert any("dev_mismatched.tsv" in note for note in data.notes)
+
+
+def test_similarity_from_the_hub_is_a_number_and_its_secret_test_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def part(name: str, n: int, secret: bool = False) -> Any:
+        scores = [-1.0 if secret else i % 26 / 5 for i in range(n)]
+        texts = {"sentence1": [f"{name} {i}" for i in range(n)], "sentence2": [f"other {i}" for i in range(n)]}
+        return datasets.Dataset.from_dict({**texts, "label": scores, "idx": list(range(n))})
+
+    parts = {"train": part("a", 60), "validation": part("b", 20), "test": part("c", 20, secret=True)}
+    monkeypatch.setattr("optimizer.data.hub.require_hub", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, configuration: datasets.DatasetDict(parts))
+    data = load_dataset("glue/stsb")
+    assert (data.task, data.pair, data.labels) == ("regression", True, ("label",))
+    assert {part: len(split.texts) for part, split in data.splits.items()} == {"train": 40, "dev": 20, "test": 20}
+    assert "The split 'test' has no labels but '-1.0'; it was left out." in data.notes
