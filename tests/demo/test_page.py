@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,21 @@ def test_a_model_of_pairs_has_two(fake: Fake) -> None:
     found = parts(fake)
     assert (found["text"]["label"], found["second"]["label"]) == ("Text", "Second text")
     assert found["second-column"]["visible"]
+
+
+def test_what_is_typed_and_uploaded_is_asked_as_pairs(fake: Fake, tmp_path: Path) -> None:
+    fake.script.parameters = {**PARAMETERS, "pair": "true"}
+    sources = Sources([("a", "b")], [("12", "34")], read_upload, lambda: None)
+    page = build(ServedPair(fake.address, "fake"), sources)
+    called: dict[str, Any] = {str(each.name): each.fn for each in page.fns.values()}
+    assert "0.700" in called["compare"]("1", "23")
+    assert "A text is missing. Type both, and press Enter" in called["compare"]("1", " ")
+    (tmp_path / "pairs.csv").write_text("id,premise,hypothesis\n1,a,bcd\n", encoding="utf-8")
+    said, table, _ = called["score"](str(tmp_path / "pairs.csv"), "", "", lambda *_, **__: None)
+    assert "1 pairs of columns &#39;premise&#39; and &#39;hypothesis&#39;" in said
+    assert table["value"] == [["1", "a", "bcd", "short", 0.6, 0.4]]
+    said, *_ = called["score"](str(tmp_path / "pairs.csv"), "premise", "", lambda *_, **__: None)
+    assert "Name both text columns" in said
 
 
 def test_while_the_server_is_down_the_data_says_how_many() -> None:
