@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from bantam.demo.run import read_upload
 from bantam.demo.served import ServedPair, Status
 from bantam.demo.tabs import Sources
 from tests.client.fake_kserve import PARAMETERS, Fake, Script
+
+if TYPE_CHECKING:
+    import gradio as gr  # not before bantam.demo, which says that it is to report nothing
 
 ODD_LABELS = ["a\nb", "<script>alert(1)</script>&amp;"]
 
@@ -44,9 +48,13 @@ class Rows(HTMLParser):
             self.heads[-1] += data
 
 
-pytestmark = pytest.mark.filterwarnings(  # of the event loop that Gradio makes for each page, and leaves
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+def page(address: str, sources: Sources) -> gr.Blocks:
+    """Made while an event loop runs: else Gradio makes one for each page, and leaves it."""
+
+    async def made() -> gr.Blocks:
+        return build(ServedPair(address, "fake"), sources)
+
+    return asyncio.run(made())
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def fake() -> Iterator[Fake]:
 def parts(fake: Fake, examples: Sequence[Text] = ()) -> dict[str, dict[str, Any]]:
     """What is on the page, by id."""
     sources = Sources(examples, examples, read_upload, lambda: None)
-    config = build(ServedPair(fake.address, "fake"), sources).config
+    config = page(fake.address, sources).config
     return {part["props"].get("elem_id"): part["props"] for part in config["components"]}
 
 
@@ -80,8 +88,7 @@ def test_a_model_of_pairs_has_two(fake: Fake) -> None:
 def test_what_is_typed_and_uploaded_is_asked_as_pairs(fake: Fake, tmp_path: Path) -> None:
     fake.script.parameters = {**PARAMETERS, "pair": "true"}
     sources = Sources([("a", "b")], [("12", "34")], read_upload, lambda: None)
-    page = build(ServedPair(fake.address, "fake"), sources)
-    called: dict[str, Any] = {str(each.name): each.fn for each in page.fns.values()}
+    called: dict[str, Any] = {str(each.name): each.fn for each in page(fake.address, sources).fns.values()}
     assert "0.700" in called["compare"]("1", "23")
     assert "A text is missing. Type both, and press Enter" in called["compare"]("1", " ")
     (tmp_path / "pairs.csv").write_text("id,premise,hypothesis\n1,a,bcd\n", encoding="utf-8")
