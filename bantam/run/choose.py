@@ -37,6 +37,12 @@ class Budget:
         """
         return self.group_points is not None and drop.points > self.group_points and drop.low > 0
 
+    def contradicted_on(self, groups: Mapping[str, Drop]) -> str | None:
+        """A value of the column on which test says that what dev has shown is not so; see :func:`contradicts`."""
+        if self.group_points is None:
+            return None
+        return next((name for name, drop in groups.items() if drop.low > self.group_points), None)
+
     def __str__(self) -> str:
         points = f"{self.points:g} point{'' if self.points == 1 else 's'}"
         return points if self.group_points is None else f"{points} ({self.group_points:g} on each {self.column})"

@@ -100,7 +100,7 @@ def candidates(run: Run) -> list[Candidate]:
             name=name,
             timing=timing,
             drop=drop(run, name, "dev"),
-            groups=_group_drops(run, name),
+            groups=group_drops(run, name, "dev"),
             source=parents[name],
             compressed=not as_it_was(run, name),
             published=_is_published(run, run.scored[name].artifact),
@@ -118,12 +118,12 @@ def candidates(run: Run) -> list[Candidate]:
     return found
 
 
-def _group_drops(run: Run, name: str) -> dict[str, Drop]:
-    """What a variant loses on dev on each value of the slice column, if the budget has a limit for these."""
+def group_drops(run: Run, name: str, split: str) -> dict[str, Drop]:
+    """What a variant loses on each value of the slice column, if the budget has a limit for these."""
     if run.budget.group_points is None:
         return {}
-    groups = [part for part in parts(run, "dev") if part.kind == "group"]
-    return {part.name: found for part in groups if (found := drop_on(run, name, "dev", part))}
+    groups = [part for part in parts(run, split) if part.kind == "group"]
+    return {part.name: found for part in groups if (found := drop_on(run, name, split, part))}
 
 
 def problem(run: Run, name: str) -> str | None:

@@ -122,4 +122,11 @@ def _refused(run: Run, choice: Choice) -> GateError | None:
             f"test it loses {drop.points:.2f}, and at least {drop.low:.2f} (lower end of the 95% interval).\n"
             "Dev and test differ, or dev is too small. The version before stays."
         )
+    groups = judge.group_drops(run, choice.chosen, "test")
+    if group := run.budget.contradicted_on(groups):
+        return GateError(
+            f"Nothing was published: {choice.chosen} was within {run.budget} on dev, but on test it loses "
+            f"{groups[group].points:.2f} on {group}, and at least {groups[group].low:.2f} (lower end of the 95% "
+            "interval).\nDev and test differ, or dev is too small. The version before stays."
+        )
     return None

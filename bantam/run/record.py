@@ -151,6 +151,8 @@ def _budget(run: Run, choice: Choice) -> Budget:
     if (drop := judge.drop(run, choice.chosen, "dev")) is not None:
         test = judge.drop(run, choice.chosen, "test")
         met = run.budget.holds(drop) and not (test and contradicts(test, run.budget))
+        on_dev, on_test = (judge.group_drops(run, choice.chosen, split) for split in ("dev", "test"))
+        met = met and not any(map(run.budget.broken, on_dev.values())) and not run.budget.contradicted_on(on_test)
     nearest = choice.nearest
     return Budget(
         max_drop_points=run.budget.points,

@@ -118,31 +118,26 @@ def _quoted_by_rule(path: Path) -> bool:
     with text_of(path) as file:
         if not any(line.startswith('"') or '\t"' in line for line in file):
             return False
-    shown = False
+    seen: list[str] = []
+    shown, by_comma = False, True
     with text_of(path) as file:
-        seen: list[str] = []
         rows = csv.reader(_remembered(file, seen), delimiter="\t", strict=True)
-        whole: list[bool] | None = None
-        by_comma = True
         try:
+            # Some writers quote the header, and others do not.
+            throughout = set(range(len(next(rows))))
+            seen.clear()
             for row in rows:
-                raw = "".join(seen)
+                quoted = _quoted_cells(row, "".join(seen))
                 seen.clear()
-                quoted = [_quoted(cell) in raw for cell in row]
-                if any("\t" in cell and "\n" in cell for cell in row):
+                inside = "".join(row[i] for i in quoted)
+                if any("\t" in row[i] and "\n" in row[i] for i in quoted):
                     return False  # two lines with a lone quote each
-                shown = shown or any(
-                    is_so and set(cell) & set('"\t\n') for is_so, cell in zip(quoted, row, strict=True)
-                )
-                by_comma = by_comma and all(
-                    is_so == bool(set(cell) & set(',"\t\n')) for is_so, cell in zip(quoted, row, strict=True)
-                )
-                # The header is quoted by some writers, and not by others.
-                before = [True] * len(row) if whole is None or rows.line_num == 1 else whole
-                whole = [a and b for a, b in zip(before, quoted, strict=False)] if rows.line_num > 1 else before
+                shown = shown or any(mark in inside for mark in '"\t\n')
+                by_comma = by_comma and quoted == {i for i, cell in enumerate(row) if set(cell) & set(',"\t\n')}
+                throughout &= quoted
         except csv.Error:
             return False
-    return shown or by_comma or any(whole or ())
+    return shown or by_comma or bool(throughout)
 
 
 def _remembered(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
@@ -151,5 +146,8 @@ def _remembered(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
         yield line
 
 
-def _quoted(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"'
+def _quoted_cells(row: Sequence[str], raw: str) -> set[int]:
+    """Which cells are quoted in the line that the row was read from."""
+    if '"' not in raw:
+        return set()
+    return {i for i, cell in enumerate(row) if '"' + cell.replace('"', '""') + '"' in raw}

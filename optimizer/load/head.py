@@ -10,7 +10,7 @@ from typing import Any
 
 from bantam.errors import ModelError
 from optimizer.load.folder import read_config
-from optimizer.load.weights import shapes, wrapper
+from optimizer.load.weights import own_names, shapes
 
 _SHOWN = 8
 
@@ -62,8 +62,7 @@ def read_head(folder: Path) -> Head | None:
     if not any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
         return None
     found = shapes(folder)
-    prefix = len(wrapper(found))
-    parts = {name[prefix:]: shape for name, shape in found.items()}
+    parts = {own: found[name] for name, own in own_names(found).items()}
     ((encoder, _),) = Counter(name.partition(".")[0] for name in parts).most_common(1) or [("", 0)]
     outside = [shape for name, shape in parts.items() if name.partition(".")[0] != encoder]
     if not any(len(shape) > 1 and shape[0] == len(labels) for shape in outside):

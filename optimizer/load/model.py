@@ -7,8 +7,11 @@ model's type, its own code is taken; where not, that is an error.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterator
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,9 +22,9 @@ from transformers import logging as transformers_logging
 
 from bantam.errors import ModelError, UserError
 from optimizer.load import guard
-from optimizer.load.folder import read_config
+from optimizer.load.folder import CONFIG, read_config
 from optimizer.load.head import fit, label_names, read_head
-from optimizer.load.weights import WRAPPERS, shapes, wrapper
+from optimizer.load.weights import BEFORE, INSIDE, own_names, shapes
 
 _ADVICE = "Expected a Hugging Face folder that transformers reads as a text classifier, as save_pretrained writes it."
 
@@ -49,7 +52,8 @@ def load_model(
     if labels is not None and task is not None:
         rows = _rows(folder, labels, task, new_head=new_head)
         config.update(_named(labels) | {"problem_type": task if task == "regression" else f"{task}_classification"})
-    prefix = _wrapped(folder, config, log)
+    weights = shapes(folder)
+    own = _unwrapped(folder, weights, config, log)
     with reading(folder, "a classifier"):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -60,13 +64,11 @@ def load_model(
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the guard refuses what does not fit, by name
-            key_mapping={f"^{prefix.replace('.', '[.]')}": ""} if prefix else None,
+            key_mapping={f"^{re.escape(name)}$": to for name, to in own.items()} or None,
         )
-    model._weight_conversions = None if prefix else model._weight_conversions  # saved without the wrapper's names
+    model._weight_conversions = None if own else model._weight_conversions  # saved under its own names
     new = labels is not None and rows is None
-    guard.check(
-        model, info, {name.removeprefix(prefix): shape for name, shape in shapes(folder).items()}, folder, new=new
-    )
+    guard.check(model, info, {own.get(name, name): shape for name, shape in weights.items()}, folder, new=new)
     if new and read_head(folder):
         guard.renew_head(model)
     if rows is not None:
@@ -84,8 +86,10 @@ def load_config(folder: Path) -> PreTrainedConfig:
         raw |= _named(label_names(raw))
         raw.pop("num_labels", None)
     raw.pop("auto_map", None)
-    with reading(folder, "a classifier"):
-        config: PreTrainedConfig = AutoConfig.for_model(**raw)
+    with reading(folder, "a classifier"), tempfile.TemporaryDirectory() as mended:
+        path = Path(mended) / CONFIG
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     return config
 
 
@@ -111,20 +115,24 @@ def _rows(folder: Path, labels: tuple[str, ...], task: str, *, new_head: bool) -
     return rows
 
 
-def _wrapped(folder: Path, config: PreTrainedConfig, log: Callable[[str], None]) -> str:
-    """What a training tool has put before each tensor's name; said. Empty if the names are the model's own."""
-    found = shapes(folder)
-    prefix = wrapper(found)
-    if not prefix:
-        return ""
+def _unwrapped(
+    folder: Path, names: Iterable[str], config: PreTrainedConfig, log: Callable[[str], None]
+) -> dict[str, str]:
+    """The model's own name for each tensor that a training tool has named otherwise; said. Empty if all are its own."""
+    own = {name: to for name, to in own_names(names).items() if name != to}
+    if not own:
+        return {}
     with reading(folder, "a classifier"), torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     known = guard.known_names(model)
-    if len(known & {*found}) >= len(known & {name.removeprefix(prefix) for name in found}):
-        return ""
-    tools = [tool for part, tool in WRAPPERS.items() if part in prefix]
-    log(f"{folder.name}: its weights are named {prefix}..., as {' and '.join(tools)} does; {prefix} is left out")
-    return prefix
+    if len(known & {*own}) >= len(known & {*own.values()}):
+        return {}
+    example = next(iter(own))
+    tools = dict.fromkeys(
+        tool for part, tool in {**INSIDE, **BEFORE}.items() if part in example.removesuffix(own[example])
+    )
+    log(f"{folder.name}: {example} and others are named as {' and '.join(tools)} does; read as {own[example]}")
+    return own
 
 
 @contextmanager

@@ -96,10 +96,12 @@ def _tokenizer_files(folder: Path) -> list[Path]:
 
 def _write(architecture: Path, tokenizer: Path | None, target: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
+    from optimizer.load.model import load_config
+
+    config: Any = load_config(architecture)
     try:
-        config: Any = AutoConfig.from_pretrained(architecture)
         with torch.device("meta"):
             parameters = AutoModel.from_config(config).num_parameters()
     except (ValueError, KeyError, TypeError) as exc:

@@ -42,7 +42,9 @@ def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddi
     Decoders classify from the last token that is no padding: they need one, which no text ends with. Raises
     :class:`ModelError` for tokens without an embedding.
     """
-    beyond = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= embeddings)
+    # Special tokens of other inputs, such as Gemma's of images, are in no text.
+    special = {*tokenizer.all_special_ids}
+    beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= embeddings and i not in special)
     if beyond:
         shown = ", ".join(repr(token) for _, token in beyond[:3]) + " ..." * (len(beyond) > 3)
         raise ModelError(

@@ -11,8 +11,14 @@ from bantam.errors import ModelError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")
-WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel", "model.": "Lightning", "net.": "Lightning"}
-"""What training tools put in front of every tensor's name."""
+INSIDE = {
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+}
+"""What training tools put into tensors' names, wherever a module was wrapped."""
+BEFORE = {"module.": "DataParallel", "model.": "Lightning", "net.": "Lightning"}
+"""What they put in front of every name."""
 _POINTER = b"version https://git-lfs"
 _AGAIN = "Copy it again, or save the model again with save_pretrained."
 
@@ -74,9 +80,11 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{path} is no safetensors file: {exc}. {_AGAIN}") from exc
 
 
-def wrapper(names: Iterable[str]) -> str:
-    """What stands in front of every name and may be a training tool's: ``module._orig_mod.``; empty if nothing does."""
-    left, found = [*names], ""
-    while prefix := next((one for one in WRAPPERS if left and all(name.startswith(one) for name in left)), ""):
-        left, found = [name.removeprefix(prefix) for name in left], found + prefix
-    return found
+def own_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name without what may be a training tool's in it; ``model.`` may be the model's own as well."""
+    own = {name: name for name in names}
+    for part in INSIDE:
+        own = {name: left.replace(part, "") for name, left in own.items()}
+    while own and (shared := [part for part in BEFORE if all(left.startswith(part) for left in own.values())]):
+        own = {name: left.removeprefix(shared[0]) for name, left in own.items()}
+    return own

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 from bantam.errors import ModelError
 from optimizer.load import resolve
 from optimizer.load.model import load_model
-from optimizer.load.weights import shapes, wrapper
+from optimizer.load.weights import own_names, shapes
 from tests.optimizer.tiny_models import CONFIGS
 from tests.optimizer.toy_classifiers import LABELS, change_json, write_classifier
 
@@ -112,10 +112,25 @@ def test_m03_what_a_training_tool_puts_before_the_names_is_left_out(
     rewrite(toy, lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()})
     said: list[str] = []
     model = load_model(toy, labels=LABELS, task="single_label", new_head=False, log=said.append)
-    assert said == [f"toy: its weights are named {prefix}..., as {tools} does; {prefix} is left out"]
+    name = "bert.embeddings.LayerNorm.bias"
+    assert said == [f"toy: {prefix}{name} and others are named as {tools} does; read as {name}"]
     assert torch.equal(logits(toy), expected)
     model.save_pretrained(tmp_path / "saved")
-    assert wrapper(shapes(tmp_path / "saved")) == ""
+    saved = shapes(tmp_path / "saved")
+    assert own_names(saved) == {name: name for name in saved}
+
+
+def test_m03_what_is_inside_the_names_is_left_out_too(toy: Path, tmp_path: Path) -> None:
+    expected = logits(toy)
+
+    def wrapped(name: str) -> str:
+        inside = "layer.1._fsdp_wrapped_module._checkpoint_wrapped_module."
+        return f"_fsdp_wrapped_module.{name.replace('layer.1.', inside)}"
+
+    rewrite(toy, lambda tensors: {wrapped(name): tensor for name, tensor in tensors.items()})
+    assert torch.equal(logits(toy, labels=LABELS, task="single_label", new_head=False), expected)
+    load_model(toy, log=quiet).save_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(tmp_path / "saved"), expected)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "modernbert", "bert"])

@@ -159,3 +159,34 @@ def test_test_contradicts_only_with_the_lower_end_of_its_interval() -> None:
     assert not contradicts(Drop(1.5, 0.9, 2.1), BUDGET)
     assert not contradicts(Drop(1.5, 1.0, 2.1), BUDGET)
     assert contradicts(Drop(1.5, 1.1, 2.1), BUDGET)
+
+
+SLICED = Budget(1.0, "macro-f1", 500, 2.0, "language")
+
+
+@pytest.mark.parametrize(
+    ("drop", "broken"),
+    [
+        (Drop(4.0, 0.5, 8.0), True),
+        (Drop(4.0, -0.5, 9.0), False),  # beyond the limit, but it may be chance
+        (Drop(1.9, 1.0, 2.8), False),  # no chance, but within
+        (Drop(0.0, -9.0, 9.0), False),  # of few rows nothing is known: no reason to refuse
+    ],
+)
+def test_a_slice_breaks_its_limit_if_its_loss_is_beyond_it_and_no_chance(drop: Drop, broken: bool) -> None:
+    assert SLICED.broken(drop) is broken
+    assert not BUDGET.broken(drop), "without a limit nothing does"
+    found = choose([FP32, candidate("int8", 2, groups={"language: fi": drop})], BASELINE, SLICED, "fp32")
+    assert found.chosen == ("fp32" if broken else "int8")
+    if broken:
+        assert found.dropped["int8"] == (
+            "loses 4.00 points on language: fi (95% interval 0.50 to 8.00), the budget for each language is 2"
+        )
+        assert found.why == "the fastest variant within 1 point (2 on each language)"
+
+
+def test_test_contradicts_on_a_slice_with_the_lower_end_of_its_interval() -> None:
+    fine, bad = Drop(2.5, 1.9, 3.1), Drop(3.0, 2.1, 3.9)
+    assert SLICED.contradicted_on({"language: en": fine}) is None
+    assert SLICED.contradicted_on({"language: en": fine, "language: fi": bad}) == "language: fi"
+    assert BUDGET.contradicted_on({"language: fi": bad}) is None

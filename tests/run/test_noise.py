@@ -13,6 +13,8 @@ from bantam.run.noise import Noise, Sample, sample, warning
 from tests.run.made_up import make_run
 from tests.run.test_record import reported
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def heard(*rounds: list[float], waited: float = 0.0) -> Noise:
     return Noise(tuple(tuple(Sample(ms, waited) for ms in each) for each in rounds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -9,20 +10,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bantam.errors import RecipeError
+from bantam.report.model_card import render as card_of
 from bantam.report.page import render
+from bantam.report.table import show
 from bantam.report.text import columns
 from bantam.run import judge
+from bantam.run.choose import Budget
 from bantam.run.measures import check_metric, given_thresholds
 from bantam.run.state import Run
 from optimizer.data import Dataset, Split
 from optimizer.data.sample import bounded
-from optimizer.metric import parse
+from optimizer.evaluate import bootstrap_drop
+from optimizer.metric import Metric, parse
+from optimizer.slices import Tokens
 from tests.run.made_up import LABELS, make_run
 from tests.run.test_record import reported
 
 ROWS = 600
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def with_data(run: Run, **changes: Any) -> Run:
@@ -261,3 +270,129 @@ def test_a_drawn_split_keeps_the_groups_of_its_rows() -> None:
     drawn = bounded(data, 10, 10).splits["dev"]
     assert drawn.groups == tuple(f"g{text}" for text in drawn.texts)
     assert drawn.targets.tolist() == [int(str(text)) for text in drawn.texts]
+
+
+def sliced(tmp_path: Path, wrong_in_fi: float, *, limit: float | None = 2.0) -> Run:
+    """Two languages, and one with three rows: int8 is as good as the baseline but in Finnish."""
+    run = make_run(tmp_path, dev=(0.1, 0.1), test=(0.1, 0.1), rows=1000)
+    run.recipe = run.recipe.model_copy(update={"max_drop_points": 50.0})
+    run.request = replace(run.request, slice_column="language", max_slice_drop=limit)
+    groups = ("sv",) * 3 + ("en",) * 797 + ("fi",) * 200
+    splits = {
+        name: replace(split, groups=groups if name != "train" else ("en",) * len(split.texts))
+        for name, split in run.data.splits.items()
+    }
+    run.data = replace(run.data, splits=MappingProxyType(splits))
+    rng, changed = np.random.default_rng(11), {}
+    for split in ("dev", "test"):
+        found = run.scored["int8"].on(split).copy()
+        flipped = (rng.random(found.shape) < wrong_in_fi) & (np.array(groups) == "fi")[:, None]
+        found[flipped] = 1 - found[flipped]
+        changed[split] = found
+    run.scored["int8"] = replace(run.scored["int8"], dev=changed["dev"], test=changed["test"])
+    run.answers["int8", "dev"] = changed["dev"]
+    return run
+
+
+def test_a_loss_in_one_language_is_beyond_the_limit_though_the_whole_is_not(tmp_path: Path) -> None:
+    report = reported(sliced(tmp_path, 0.1))
+    assert report.chosen == "fp32"
+    reason = {entry.name: entry.reason for entry in report.dropped}["int8"]
+    assert reason.startswith("loses ")
+    assert "points on language: fi (95% interval" in reason
+    assert reason.endswith("the budget for each language is 2")
+    assert (report.budget.slice_column, report.budget.max_slice_drop_points) == ("language", 2.0)
+    assert "Fewer than 50 rows of dev, and so no slice of their own: language 'sv' (3)." in report.notes
+
+
+def test_without_a_limit_slices_are_reported_alone_and_the_worst_is_shown(tmp_path: Path) -> None:
+    report = reported(sliced(tmp_path, 0.1, limit=None))
+    assert (report.chosen, report.budget.met) == ("int8", True)
+    quality = report.variant("int8").quality
+    assert quality is not None
+    groups = {name: part for name, part in (quality.slices or {}).items() if part.kind == "group"}
+    assert {name: part.rows for name, part in groups.items()} == {"language: en": 797, "language: fi": 200}
+    finnish = groups["language: fi"]
+    assert finnish.drop_points is not None
+    assert finnish.drop_ci95 is not None
+    assert finnish.drop_ci95[0] < finnish.drop_points < finnish.drop_ci95[1]
+    assert groups["language: en"].drop_points == 0.0
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Most is lost on language: fi: {finnish.drop_points:.2f} points (95% interval" in text
+    card, page = card_of(report), render(report)
+    for shown in (card, page):
+        assert "language: fi" in shown
+        assert f"{finnish.drop_ci95[0]:.2f} to {finnish.drop_ci95[1]:.2f}" in shown
+
+
+def test_chance_seldom_puts_a_slice_beyond_its_limit() -> None:
+    """Two models of equal quality on 20 slices of 60 rows each: differences are chance, and most are tolerated."""
+    rng, budget = np.random.default_rng(0), Budget(1.0, "accuracy", 1200, 2.0, "language")
+    beyond = broken = 0
+    for _ in range(20):
+        right = rng.random((60, 2)) < 0.9  # of either model
+        one, other = (Metric("accuracy").on(right, right[:, [i]], np.ones((60, 1), bool), ("a",)) for i in (0, 1))
+        drop = bootstrap_drop(one, other, 60, resamples=500)
+        beyond += drop.points > 2.0
+        broken += budget.broken(drop)
+    assert beyond >= 5, "the point estimate alone would refuse any model"
+    assert broken <= 2
+
+
+def test_a_variant_that_could_not_be_made_is_a_row_with_the_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.failed = {"onnx-int4": "the operator <Foo> is not known"}
+    report = reported(run)
+    assert [(failed.name, failed.reason) for failed in report.failed] == [*run.failed.items()]
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Failed onnx-int4: the operator <Foo> is not known" in text
+    assert "failed: the operator &lt;Foo&gt; is not known" in render(report)
+    assert "| onnx-int4 | failed: the operator &lt;Foo> is not known |" in card_of(report)
+
+
+def test_the_card_says_agreement_and_that_nothing_says_what_is_right(tmp_path: Path) -> None:
+    report = reported(unlabelled(tmp_path, dev=(0.1, 0.1)))
+    card = card_of(report)
+    assert "Nothing here says whether it is right." in card
+    assert "agree with the baseline in 1.000 of them" in card
+    assert "thresholds not tuned, as there are no labels: 0.5 for all labels" in card
+    assert "model-index" not in card, "no figure of it is one of the data"
+    assert "macro-F1 lost" not in card
+
+
+def test_the_card_of_a_regression_on_pairs(tmp_path: Path) -> None:
+    run = regression(tmp_path, noise=0.0)
+    run.data = replace(run.data, pair=True)
+    card = card_of(reported(run))
+    assert "A model that rates texts as ONNX int8" in card
+    assert "It gives each pair of texts a number, without labels." in card
+    assert "type: spearmanr" in card
+    assert "threshold" not in card
+    assert "macro-F1" not in card
+    assert "F1 of this model" not in card
+
+
+def test_how_texts_are_cut_is_in_the_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rows=ROWS)
+    rng = np.random.default_rng(0)
+    for split, longest in (("dev", 20), ("test", 10)):
+        counts = rng.integers(1, longest, ROWS)
+        run.tokens[split] = Tokens(counts, counts / 4, 15)
+    report = reported(run)
+    assert report.texts is not None
+    assert report.texts.cut == {"dev": pytest.approx((run.tokens["dev"].counts > 15).mean()), "test": 0.0}
+    assert report.texts.tokens_per_word == pytest.approx(run.tokens["dev"].per_word.mean())
+    assert report.conditions is not None
+    assert report.conditions.tokens_p50 == np.median(run.tokens["dev"].counts)
+    (note,) = [note for note in report.notes if "are cut" in note]
+    assert note.startswith("Texts longer than the 15 tokens that the model reads are cut: ")
+    assert note.endswith("% of dev.")
+    quality = report.variant("int8").quality
+    assert quality is not None
+    assert sum(part.rows for part in (quality.slices or {}).values() if part.kind == "pieces") == ROWS
+    assert "of dev, 0.0% of test (longer than 15 tokens)" in render(report)
+    assert "Texts that it does not read to their end: " in card_of(report)
