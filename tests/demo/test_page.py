@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +18,9 @@ from bantam.demo.run import read_upload
 from bantam.demo.served import ServedPair, Status
 from bantam.demo.tabs import Sources
 from tests.client.fake_kserve import PARAMETERS, Fake, Script
+
+if TYPE_CHECKING:
+    import gradio as gr  # not before bantam.demo, which says that it is to report nothing
 
 ODD_LABELS = ["a\nb", "<script>alert(1)</script>&amp;"]
 
@@ -43,9 +48,13 @@ class Rows(HTMLParser):
             self.heads[-1] += data
 
 
-pytestmark = pytest.mark.filterwarnings(  # of the event loop that Gradio makes for each page, and leaves
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+def page(address: str, sources: Sources) -> gr.Blocks:
+    """Made while an event loop runs: else Gradio makes one for each page, and leaves it."""
+
+    async def made() -> gr.Blocks:
+        return build(ServedPair(address, "fake"), sources)
+
+    return asyncio.run(made())
 
 
 @pytest.fixture
@@ -58,7 +67,7 @@ def fake() -> Iterator[Fake]:
 def parts(fake: Fake, examples: Sequence[Text] = ()) -> dict[str, dict[str, Any]]:
     """What is on the page, by id."""
     sources = Sources(examples, examples, read_upload, lambda: None)
-    config = build(ServedPair(fake.address, "fake"), sources).config
+    config = page(fake.address, sources).config
     return {part["props"].get("elem_id"): part["props"] for part in config["components"]}
 
 
@@ -74,6 +83,20 @@ def test_a_model_of_pairs_has_two(fake: Fake) -> None:
     found = parts(fake)
     assert (found["text"]["label"], found["second"]["label"]) == ("Text", "Second text")
     assert found["second-column"]["visible"]
+
+
+def test_what_is_typed_and_uploaded_is_asked_as_pairs(fake: Fake, tmp_path: Path) -> None:
+    fake.script.parameters = {**PARAMETERS, "pair": "true"}
+    sources = Sources([("a", "b")], [("12", "34")], read_upload, lambda: None)
+    called: dict[str, Any] = {str(each.name): each.fn for each in page(fake.address, sources).fns.values()}
+    assert "0.700" in called["compare"]("1", "23")
+    assert "A text is missing. Type both, and press Enter" in called["compare"]("1", " ")
+    (tmp_path / "pairs.csv").write_text("id,premise,hypothesis\n1,a,bcd\n", encoding="utf-8")
+    said, table, _ = called["score"](str(tmp_path / "pairs.csv"), "", "", lambda *_, **__: None)
+    assert "1 pairs of columns &#39;premise&#39; and &#39;hypothesis&#39;" in said
+    assert table["value"] == [["1", "a", "bcd", "short", 0.6, 0.4]]
+    said, *_ = called["score"](str(tmp_path / "pairs.csv"), "premise", "", lambda *_, **__: None)
+    assert "Name both text columns" in said
 
 
 def test_while_the_server_is_down_the_data_says_how_many() -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,9 @@ from serving.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 MOST_DISTRIBUTIONS, MOST_MB = 15, 130
 TEXTS = ["I love it", "You broke it again!"]
+README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+"""Its pieces of Python: one for production, and those that ask a model of pairs, called ``nli``."""
+PAIRS = [block for block in README if 'model="nli"' in block]
 
 pytestmark = [pytest.mark.index, pytest.mark.slow]
 
@@ -74,9 +77,13 @@ def interpreters() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("model_repo")
     publish(tiny_artifact, repository, "tiny", thresholds=[0.4, 0.5, 0.6])
+    pairs = make_artifact(task="single_label", labels=("entailment", "neutral", "contradiction"), pair=True)
+    publish(pairs, repository, "pairs", thresholds=None)
     with Server(repository) as running:
         yield running
 
@@ -108,8 +115,8 @@ def test_it_imports_nothing_of_the_checkout(python: Path, tmp_path: Path) -> Non
 
 
 def readme_lines(sync: str, asynchronous: str) -> str:
-    """The Python of README, with other arguments in place of those that name the server and the model."""
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    """README's Python for production, with other arguments in place of those that name the server and the model."""
+    (block,) = (block for block in README if block not in PAIRS)
     for words, replacement in (
         ('"localhost:8001", model="minilm"', sync),
         ('"localhost:8000", model="minilm", protocol="http"', asynchronous),
@@ -130,6 +137,22 @@ def test_the_lines_of_readme_ask_a_served_model(python: Path, server: Server, tm
     with Classifier(server.grpc_address, "tiny") as classify:
         expected = [f"{prediction.labels} {prediction.scores}" for prediction in classify(TEXTS)]
     assert done.stdout.splitlines() == expected * 2
+    assert done.stderr == ""
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("block", PAIRS)
+def test_the_pairs_of_readme_ask_a_served_model(python: Path, server: Server, tmp_path: Path, block: str) -> None:
+    assert block.count('"localhost:8001", model="nli"') == 1
+    script = tmp_path / "pairs.py"
+    lines = block.replace('"localhost:8001", model="nli"', f'"{server.grpc_address}", model="pairs"')
+    script.write_text(lines, encoding="utf-8")
+    done = run(python, "-W", "error", script, cwd=tmp_path)
+    asked = re.findall(r'\("([^"]*)", "([^"]*)"\)', block)
+    with Classifier(server.grpc_address, "pairs") as classify:
+        expected = [f"{prediction.labels} {prediction.scores}" for prediction in classify(asked)]
+    assert asked
+    assert done.stdout.splitlines() == expected
     assert done.stderr == ""
 
 
