@@ -39,8 +39,8 @@ class OptimizeRequest:
     metric: Annotated[
         str | None,
         Option(
-            help="What the budget is in points of: macro-f1, micro-f1, accuracy, average-precision, "
-            "recall@precision=0.95, f1:LABEL. The recipe's own if left out."
+            help="What the budget is in points of: macro-f1, micro-f1, accuracy, agreement, average-precision, "
+            "recall@precision=0.95, f1:LABEL; of a regression spearman, pearson. The recipe's own if left out."
         ),
     ] = None
     require_gain: Annotated[
