@@ -18,34 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FORMATS = ("single.csv", "several.csv", "pairs.csv", "single.tsv", "single.jsonl", "single.parquet")
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "that",
-    "for",
-    "it",
-    "was",
-    "on",
-    "are",
-    "as",
-    "with",
-    "his",
-    "they",
-    "at",
-    "be",
-    "this",
-    "have",
-    "from",
-    "or",
-    "one",
-    "had",
-    "by",
-    "word",
-]
+WORDS = [f"word{n}" for n in range(100)]
 
 
 def main() -> None:

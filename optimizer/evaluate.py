@@ -142,6 +142,9 @@ def total_variation(scores: Array, others: Array, *, exclusive: bool) -> float:
 
 CELLS = 2_000_000
 """Most row weights that a bootstrap holds at a time."""
+DRAWS = 200_000_000
+"""Most rows that it draws in all: some seconds. On more than 20,000 rows there are fewer resamples."""
+FEWEST_RESAMPLES = 1000
 
 
 class Drop(NamedTuple):
@@ -158,8 +161,9 @@ def bootstrap_drop(
     """Drop of a metric from baseline to variant, both measured on the same ``rows``.
 
     A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over rows as in Koehn 2004): rows are
-    drawn with replacement, the same for both.
+    drawn with replacement, the same for both. On many rows there are fewer than ``resamples``, as :data:`DRAWS` says.
     """
+    resamples = min(resamples, max(FEWEST_RESAMPLES, DRAWS // rows))
 
     def drops(weights: Array) -> Array:
         return 100.0 * (baseline(weights) - variant(weights))

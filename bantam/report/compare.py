@@ -139,6 +139,10 @@ def _doubts(a: Report, b: Report) -> Iterator[Doubt]:
             yield Doubt(figures, f"other machines: {', '.join(machine)}")
     if data:
         yield Doubt("times", f"other texts: {data}")
+    for name, report in (("A", a), ("B", b)):
+        noise = report.conditions.noise if report.conditions else None
+        if noise and {BASELINE, report.chosen} & {*noise.doubtful}:
+            yield Doubt("times", f"the machine was busy with something else while {name} was measured")
     before, after = a.conditions, b.conditions
     if before is None or after is None:
         yield Doubt("times", "how they were measured is not in both reports")

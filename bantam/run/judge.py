@@ -21,8 +21,11 @@ def decided(run: Run, name: str, split: str, answers: Array | None = None) -> Ar
     On dev no row is decided by thresholds that were tuned on it; on test by those of all of dev, which are published.
     Thresholds that were given decide both. What a regression says are the numbers themselves, ``[rows, 1]``.
     """
+    if answers is None:
+        if (name, split) not in run.decisions:  # asked for by every slice: thresholds are tuned once
+            run.decisions[name, split] = decided(run, name, split, run.scored[name].on(split))
+        return run.decisions[name, split]
     scored = run.scored[name]
-    answers = scored.on(split) if answers is None else answers
     if run.data.task == "regression":
         return answers
     if split == "dev" and run.thresholds is None:

@@ -53,6 +53,8 @@ class Run:
     scored: dict[str, Scored] = field(default_factory=dict)
     answers: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
     """What servers answered, probabilities ``[rows, labels]``, by variant and split."""
+    decisions: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+    """What variants decide, by variant and split; see :func:`bantam.run.judge.decided`."""
     drops: dict[tuple[str, str], Drop] = field(default_factory=dict)
     """Against the baseline, by variant and split."""
     part_drops: dict[tuple[str, str, str], Drop] = field(default_factory=dict)

@@ -24,16 +24,21 @@ def read_parquet(path: Path) -> Table:
 
 def from_arrow(name: str, table: Any) -> Table:
     """A pyarrow Table's columns; numbers that stand for classes become the classes' names, -1 becomes None."""
+    import pyarrow as pa
+
     features = _features(table.schema.metadata or {})
     columns = {
         column: named(cells.to_pylist(), features.get(column))
         for column, cells in zip(table.column_names, table.columns, strict=True)
+        if not pa.types.is_struct(cells.type) and not pa.types.is_binary(cells.type)  # such as images
     }
     return Table(name, columns, range(1, table.num_rows + 1))
 
 
 def named(cells: list[Any], feature: Any) -> list[Any]:
     """Numbers of classes as names, by the feature as ``datasets`` writes it: of a ClassLabel, or a list of them."""
+    if isinstance(feature, list) and len(feature) == 1:
+        feature = {"feature": feature[0]}  # as older versions wrote lists
     if not isinstance(feature, Mapping):
         return cells
     inner = feature.get("feature")

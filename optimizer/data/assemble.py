@@ -33,9 +33,12 @@ def build_from_tables(
     roles, chosen = find_roles(every, columns)
     parts, left_out = gather(tables, roles)
     parts, secret = without_hidden(parts)
+    if not parts:
+        raise DataError(f"{name}: no row has a text in {roles.text!r}. --text-column names another column.")
     if "train" not in parts:
         raise DataError(f"{name} has the splits {', '.join(parts) or '(none)'}, but no train split with texts in it.")
     labels = read_labels(parts, roles, columns)
+    _refuse_strangers(name, labels)
     splits, made = fill_splits({part: _rows(rows, part, labels) for part, rows in parts.items()}, seed=seed)
     return build(
         name,
@@ -51,3 +54,14 @@ def build_from_tables(
 
 def _rows(rows: RawRows, part: str, labels: Labels) -> Rows:
     return Rows(rows.texts, labels.rows.get(part, ()), labels.values.get(part, ()), rows.groups)
+
+
+def _refuse_strangers(name: str, labels: Labels) -> None:
+    """Raise :class:`DataError` if dev or test has names for classes of which train has none."""
+    if labels.task not in ("single_label", "multi_label"):
+        return
+    found = {part: {label for row in rows for label in row} for part, rows in labels.rows.items()}
+    for part, names in found.items():
+        if names and not names & found["train"]:
+            here, there = (", ".join(map(repr, sorted(some)[:4])) for some in (names, found["train"]))
+            raise DataError(f"{name}: {part} has the labels {here} and train {there}: none in common. Name them alike.")

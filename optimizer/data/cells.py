@@ -5,16 +5,23 @@ from __future__ import annotations
 import ast
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 from optimizer.data.rows import whole
 
 Cell = str | int | float | bool | tuple[Any, ...] | None
 """None: nothing there. A tuple: a list of labels."""
+ZEROS_AND_ONES = re.compile(r"[01](\.0*)?([\s,;|]+[01](\.0*)?){2,}")
+"""At least three of them: no list of labels has one twice, and no number two commas."""
 MISSING = ("nan", "NaN", "<NA>", "#N/A")
 """What pandas and spreadsheets write where nothing is; "none" and "n/a" may be names of classes."""
+EXACT_DIGITS = 15
+"""Longer whole numbers are names: a float cannot tell them apart."""
 BRACKETS = ("[]", "{}", "()")
 NUMBER = re.compile(r"-?(0|[1-9]\d*|(?=[.,]))([.,]\d+)?([eE][+-]?\d+)?")
+WRAPPED = re.compile(r"(?:array|tensor)\((\[.*\])(?:,\s*dtype=[\w.']+)?\)", re.DOTALL)
+"""A list as NumPy and PyTorch write it."""
 NUMPY_NUMBERS = re.compile(r"\[\s*-?\d+(\.\d*)?(\s+-?\d+(\.\d*)?)*\s*\]")
 NUMPY_STRINGS = re.compile(r"""\[\s*('[^']*'|"[^"]*")(\s+('[^']*'|"[^"]*"))+\s*\]""")
 
@@ -29,9 +36,13 @@ def clean(cell: Any) -> Cell:
         return None
     if isinstance(cell, str):
         stripped = cell.strip()
+        if wrapped := WRAPPED.fullmatch(stripped):
+            stripped = wrapped[1]
         if stripped[:1] + stripped[-1:] in BRACKETS:
             found = _list(stripped)
             return stripped if found is None else clean(found)
+        if ZEROS_AND_ONES.fullmatch(stripped):
+            return tuple(int(bit[0]) for bit in re.split(r"[\s,;|]+", stripped))
         return whole(stripped) if stripped and stripped not in MISSING else None
     if isinstance(cell, dict) and set(cell) == {"choices"}:
         return clean(cell["choices"])  # as Label Studio writes several answers
@@ -42,6 +53,8 @@ def clean(cell: Any) -> Cell:
         return inner
     if isinstance(cell, (bool, int, float)):
         return cell
+    if isinstance(cell, Decimal):
+        return float(cell)
     raise NotALabelError
 
 
@@ -70,9 +83,11 @@ def number(cell: Cell) -> float | None:
     """The number that a cell is, also with a decimal comma; None for a name, a code such as ``007``, or a list."""
     if cell is None or isinstance(cell, (bool, tuple)):
         return None
-    if isinstance(cell, str):
-        return float(cell.replace(",", ".")) if NUMBER.fullmatch(cell) else None
-    return float(cell)
+    if isinstance(cell, float):
+        return cell
+    written = str(cell)
+    exact = len(written) <= EXACT_DIGITS or any(mark in written for mark in ".,eE")
+    return float(written.replace(",", ".")) if exact and NUMBER.fullmatch(written) else None
 
 
 def name(cell: Cell) -> str:

@@ -41,16 +41,15 @@ def find_texts(table: Table, columns: Columns) -> tuple[str, str | None, list[st
     by_fold = _by_fold(table)
     text = None if columns.text is None else _given(table, columns.text, "--text-column")
     pair = None if columns.pair is None else _given(table, columns.pair, "--text-pair-column")
-    taken = {columns.text, columns.pair, columns.label, columns.group, *columns.labels}
-    free = {name: column for name, column in by_fold.items() if column not in taken}
+    taken = _named(columns)
+    free = {name: column for name, column in by_fold.items() if name not in taken}
     if text is None and pair is None:
         for first, second in PAIRS:
             if first in free and second in free:
                 return free[first], free[second], _others(free, (free[first], free[second]), pair=True)
     if text is None:
         text = next((free[name] for name in TEXT if name in free), None) or _no_text(table)
-    notes = [] if columns.text is not None or pair is not None else _others(free, (text,), pair=False)
-    return text, pair, notes
+    return text, pair, [] if pair is not None else _others(free, (text,), pair=False)
 
 
 def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[str]]:
@@ -60,7 +59,7 @@ def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[s
     """
     table = tables[0]
     text, pair, notes = find_texts(table, columns)
-    split = _split_column(tables, {text, pair, columns.label, columns.group, *columns.labels})
+    split = _split_column(tables, _named(columns))
     group = None if columns.group is None else _given(table, columns.group, "--slice-column")
     rest = [
         name
@@ -68,6 +67,9 @@ def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[s
         if name not in (text, pair, split, group) and not is_id(name) and fold(name) not in TEXTS - set(LABEL)
     ]
     label, labels, more = _find_labels(tables, columns, rest)
+    given = [name for name in (text, pair, label, *labels) if name is not None]
+    if twice := [name for name in given if given.count(name) > 1]:
+        raise DataError(f"{table.name}: the column {twice[0]!r} is given twice, as text, second text or label.")
     roles = Roles(text, pair, label, labels, split, group)
     if label is not None:
         what = f"label column {label!r}"
@@ -91,13 +93,8 @@ def _find_labels(
         return None, tuple(_given(table, name, "--label-columns") for name in columns.labels), []
     if columns.label == "" or not rest:
         return None, (), []
-    flags = [name for name in rest if are_flags(t.columns.get(name, ()) for t in tables)]
-    if (
-        len(flags) >= 2
-        and flags == list(rest)
-        and (not usual or len(flags) > 2)
-        and columns.task in (None, "multi_label")
-    ):
+    flags = [name for name in rest if are_flags(name, (t.columns.get(name, ()) for t in tables))]
+    if len(flags) >= 2 and flags == list(rest) and (not usual or len(flags) > 2) and columns.task != "regression":
         return None, tuple(flags), []
     if not usual:
         raise DataError(_no_label(table, rest, flags))
@@ -106,6 +103,12 @@ def _find_labels(
         return usual[0], (), []
     names = _list([repr(name) for name in others])
     return usual[0], (), [f"{names} may be labels too: --label-column takes another one, --label-columns several."]
+
+
+def _named(columns: Columns) -> set[str]:
+    """The columns that the user names, folded."""
+    given = (columns.text, columns.pair, columns.label, columns.group, *columns.labels)
+    return {fold(name) for name in given if name}
 
 
 def _by_fold(table: Table) -> dict[str, str]:
@@ -118,6 +121,8 @@ def _by_fold(table: Table) -> dict[str, str]:
 def _given(table: Table, name: str, option: str) -> str:
     if name in table.columns:
         return name
+    if fold(name) in _by_fold(table):
+        return _by_fold(table)[fold(name)]
     raise DataError(f"{table.name} has no column {name!r}. Columns: {_shown(table.columns)}; {option} names one.")
 
 
@@ -133,14 +138,14 @@ def _others(free: Mapping[str, str], taken: tuple[str, ...], *, pair: bool) -> l
     return [f"By its name, {names} holds texts too and is not read: {how}."]
 
 
-def _split_column(tables: Sequence[Table], taken: set[str | None]) -> str | None:
+def _split_column(tables: Sequence[Table], taken: set[str]) -> str | None:
     """The column that says a row's split, in a single table."""
     if len(tables) > 1:
         return None
     by_fold = _by_fold(tables[0])
     for name in SPLIT:
         column = by_fold.get(name)
-        if column is None or column in taken:
+        if column is None or name in taken:
             continue
         if name == SPLIT[0] or {fold(cell) for cell in tables[0].columns[column]} & set(SPLIT_NAMES):
             return column

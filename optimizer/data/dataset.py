@@ -26,10 +26,11 @@ class Columns:
     pair: str | None = None
     """Of the second text of a pair."""
     label: str | None = None
+    """Empty: the texts have no labels, whatever other columns there are."""
     labels: tuple[str, ...] = ()
-    """One column of 0 and 1 for each label, instead of ``label``."""
+    """One column of 0 and 1 for each label, instead of ``label``; or what the positions of multi-hot lists mean."""
     separator: str | None = None
-    """Separates several labels in one cell."""
+    """Separates several labels in one cell. Empty: each cell is one label."""
     group: str | None = None
     """Of what rows are grouped by for quality on slices, such as a language."""
     task: Literal["single_label", "multi_label", "regression"] | None = None
@@ -49,17 +50,10 @@ class Split:
     @property
     def single(self) -> tuple[str, ...]:
         """The texts, where they are no pairs. Raises :class:`DataError` for pairs."""
-        return singles(self.texts)
-
-
-def singles(texts: Sequence[Text]) -> tuple[str, ...]:
-    """Texts that are no pairs. Raises :class:`DataError` if there are pairs among them."""
-    found = tuple(text for text in texts if isinstance(text, str))
-    if len(found) < len(texts):
-        raise DataError(
-            f"Got pairs, such as {next(t for t in texts if not isinstance(t, str))!r}; expected single texts."
-        )
-    return found
+        found = tuple(text for text in self.texts if isinstance(text, str))
+        if len(found) < len(self.texts):
+            raise DataError(f"Got pairs, such as {self.texts[0]!r}; expected single texts.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -194,7 +188,7 @@ def build(
         labels if labels is not None else sorted({x for part in rows.values() for r in part.labels for x in r})
     )
     if task in ("single_label", "multi_label") and len(names) < 2:
-        found = f"one label ({names[0]!r})" if names else "no labels"
+        found = f"one label ({names[0][:60]!r})" if names else "no labels"
         raise DataError(
             f"{name}: {found}; a classifier needs at least two. Is the label column the right one? --label-column "
             "names another."

@@ -66,7 +66,7 @@ def _columns(path: Path, reader: Any, delimiter: str) -> Table:
     columns: list[list[str]] = []
     lines = array("q")
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next((row for row in reader if row), [])]
         columns = [[] for _ in header]
         appends = [column.append for column in columns]
         before = reader.line_num
@@ -79,10 +79,14 @@ def _columns(path: Path, reader: Any, delimiter: str) -> Table:
                 lines.append(before + 1)
             before = reader.line_num
     except csv.Error as exc:
-        raise DataError(f"{path}, line {reader.line_num}: {exc}. Is a quote left open?") from exc
+        raise DataError(
+            f"{path}, line {reader.line_num}: {exc}. Is a quote left open? Quotes inside a text are doubled."
+        ) from exc
     named = [name for name in header if name]
     if len(set(named)) < len(named):
-        raise DataError(f"{path}: two columns have the same name. Columns: {', '.join(header)}.")
+        raise DataError(
+            f"{path}: two columns have the same name. Columns: {', '.join(name[:60] for name in header[:12])}."
+        )
     by_name = {name: column for name, column in zip(header, columns, strict=True) if name}
     return Table(str(path), by_name, lines, tuple(_unnamed(path, header, columns)))
 

@@ -8,7 +8,7 @@ from bantam.errors import DataError
 from optimizer.data.cells import name
 from optimizer.data.dataset import Columns
 from optimizer.data.label_column import LabelColumn, Labels, in_order, one_label
-from optimizer.data.separators import SEPARATORS, find_separator, odd_cell, parts_of, without_brackets
+from optimizer.data.separators import AROUND, SEPARATORS, find_separator, odd_cell, parts_of, without_brackets
 
 
 def read_names(column: LabelColumn, columns: Columns) -> Labels:
@@ -44,7 +44,7 @@ def _look_alike(column: LabelColumn, columns: Columns) -> list[str]:
     if columns.separator is None and (odd := odd_cell(counts)):
         seen = next(seen for seen in column.full if str(seen.cell) == odd)
         raise DataError(
-            f"{seen.where}: the label is {odd!r}, and others are {odd.strip(' ,;|')!r}. Mend the cell; or say "
+            f"{seen.where}: the label is {odd!r}, and others are {odd.strip(AROUND)!r}. Mend the cell; or say "
             "--separator '' if it is a class of its own."
         )
     by_case: dict[str, list[str]] = {}

@@ -33,8 +33,9 @@ def read_numbers(column: LabelColumn, columns: Columns) -> Labels | None:
         if fractions and columns.task is None:
             _refuse_names_among_numbers(column)
         return None
-    if fractions and columns.task is None:
-        return _quantity(column)
+    if fractions:
+        # As classes, 3.10 and 3.1 are two.
+        return _quantity(column) if columns.task is None else None
     made = column.rows(_class)
     names = in_order(made)
     notes = [f"{len(names)} whole numbers are read as classes; --task regression predicts a number."]

@@ -13,7 +13,20 @@ def fold(name: object) -> str:
 TEXT = (
     *("text", "sentence", "review", "content", "comment", "message", "body", "tweet", "document", "utterance"),
     *("question", "query", "input", "sms", "commenttext", "reviewtext", "reviewbody", "tweettext", "fulltext"),
-    *("post", "abstract", "description", "passage", "premise", "data", "texts", "sentences", "title", "headline"),
+    *(
+        "post",
+        "abstract",
+        "description",
+        "passage",
+        "paragraph",
+        "article",
+        "premise",
+        "data",
+        "texts",
+        "sentences",
+        "title",
+        "headline",
+    ),
     # The SMS Spam Collection as it is on Kaggle.
     "v2",
 )

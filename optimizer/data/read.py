@@ -37,7 +37,9 @@ def read_table(path: Path) -> Table:
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc}.") from exc
     if not table.lines:
-        raise DataError(f"{path} has no rows, only the columns {', '.join(table.columns) or '(none)'}.")
+        raise DataError(
+            f"{path} has no rows, only the columns {', '.join(list(table.columns)[:12])[:600] or '(none)'}."
+        )
     return table
 
 

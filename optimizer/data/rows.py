@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bantam.artifact import Text
 from bantam.errors import DataError
 from optimizer.data.columns import Roles
+from optimizer.data.flags import is_secret
 from optimizer.data.names import LABEL, SPLIT_NAMES, UNDECIDED, fold
 from optimizer.data.table import Table
 
 NO_GROUP = "(none)"
+FEW = 5
+"""Fewer rows with a label of their own may be a small split, rather than one whose labels are secret."""
 
 
 @dataclass
@@ -49,16 +53,23 @@ def gather(tables: Mapping[str, Sequence[Table]], roles: Roles) -> tuple[dict[st
     notes: list[str] = []
     for part, several in tables.items():
         for table in several:
-            _require(table, [name for name in (roles.text, roles.pair, roles.group) if name is not None])
+            table = _alike(table, roles)
             notes += [*table.notes, *_gather(table, part, roles, found)]
     return found, notes
 
 
-def _require(table: Table, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in table.columns:
-            shown = ", ".join(list(table.columns)[:12])
+def _alike(table: Table, roles: Roles) -> Table:
+    """The table with its columns named as in the first one, where case and separators alone differ."""
+    by_fold = {fold(name): name for name in table.columns}
+    columns = dict(table.columns)
+    for name in (roles.text, roles.pair, roles.group, *roles.label_columns):
+        if name is not None and name not in columns and fold(name) in by_fold:
+            columns[name] = columns.pop(by_fold[fold(name)])
+    for name in (roles.text, roles.pair, roles.group):
+        if name is not None and name not in columns:
+            shown = ", ".join(list(columns)[:12])
             raise DataError(f"{table.name} has no column {name!r}, which the train split has. Columns: {shown}.")
+    return replace(table, columns=columns)
 
 
 def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) -> list[str]:
@@ -66,53 +77,45 @@ def _gather(table: Table, part: str, roles: Roles, found: dict[str, RawRows]) ->
     cells = _cells(table, roles)
     groups = table.columns[roles.group] if roles.group is not None else ()
     splits = table.columns[roles.split] if roles.split is not None else None
-    is_header = _header_test(table, roles)
-    undecided = UNDECIDED.get(fold(roles.label))
-    bare = headers = open_ = 0
+    is_header, unknown = _header_test(table, roles), _unknown_test(roles)
+    left: Counter[str] = Counter()
     for row in range(len(table.lines)):
         parts = [column(row) for column in text]
-        if not all(parts):
-            bare += 1
-            continue
-        if is_header(row):
-            headers += 1
-            continue
         cell = cells(row)
-        if undecided is not None and cell == undecided:
-            open_ += 1
-            continue
-        if splits is not None:
-            part = _part(table, row, splits[row])
-        rows = found.get(part) or found.setdefault(part, RawRows())
-        rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
-        rows.cells.append(cell)
-        if groups:
-            rows.groups.append(_group(groups[row]))
-        rows.origin(table, row)
-    total = f"of {len(table.lines):,} rows of {table.name}"
-    notes = [f"{bare:,} {total} have no text; they were left out."] if bare else []
-    if headers:
-        notes.append(f"{headers:,} {total} repeat the header, as joined files do; they were left out.")
-    if open_:
-        notes.append(f"{open_:,} {total} have the label {undecided!r}: raters did not agree; they were left out.")
-    broken = sum(column.broken for column in text)
+        if not all(parts):
+            left["have no text"] += 1
+        elif is_header(row):
+            left["repeat the header, as joined files do"] += 1
+        elif why := unknown(cell):
+            left[why] += 1
+        else:
+            if splits is not None:
+                part = _part(table, row, splits[row])
+            rows = found.get(part) or found.setdefault(part, RawRows())
+            rows.texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
+            rows.cells.append(cell)
+            if groups:
+                rows.groups.append(_group(groups[row]))
+            rows.origin(table, row)
+    rows_of = f"of {len(table.lines):,} rows of {table.name}"
+    notes = [f"{count:,} {rows_of} {why}; they were left out." for why, count in left.items()]
+    broken = [row for column in text for row in column.broken]
     if broken:
-        first = min(column.first_broken for column in text if column.broken)
         notes.append(
-            f"{broken:,} texts of {table.name} have half a character (a lone surrogate), the first in line "
-            f"{table.lines[first]}; it was replaced by U+FFFD."
+            f"{len(broken):,} texts of {table.name} have half a character (a lone surrogate), the first in line "
+            f"{table.lines[min(broken)]}; it was replaced by U+FFFD."
         )
     return notes
 
 
 class TextColumn:
-    """Reads a text column; counts what was mended."""
+    """Reads the cells of a text column."""
 
     def __init__(self, table: Table, name: str) -> None:
         """``name`` is a column of the table."""
         self._table, self._name, self._cells = table, name, table.columns[name]
-        self.broken = 0
-        self.first_broken = -1
+        self.broken: list[int] = []
+        """Rows with a text that was mended."""
 
     def __call__(self, row: int) -> str:
         """The text, or an empty one if there is nothing but spaces."""
@@ -129,8 +132,7 @@ class TextColumn:
         try:
             cell.encode()
         except UnicodeEncodeError:
-            self.first_broken = row if self.broken == 0 else self.first_broken
-            self.broken += 1
+            self.broken.append(row)
             return whole(cell)
         return cell
 
@@ -182,6 +184,20 @@ def _header_test(table: Table, roles: Roles) -> Callable[[int], bool]:
     return is_header if labels else lambda row: False
 
 
+def _unknown_test(roles: Roles) -> Callable[[Any], str | None]:
+    """Why nobody knows a row's label, though it has a cell for it; None if somebody may."""
+    undecided = UNDECIDED.get(fold(roles.label)) if roles.label is not None else None
+
+    def unknown(cell: Any) -> str | None:
+        if undecided is not None and cell == undecided:
+            return f"have the label {undecided!r}: raters did not agree"
+        if isinstance(cell, tuple) and all(map(is_secret, cell)):
+            return "have labels that are kept secret (-1)"
+        return None
+
+    return unknown
+
+
 def _part(table: Table, row: int, value: Any) -> str:
     part = SPLIT_NAMES.get(fold(value))
     if part is None:
@@ -195,28 +211,25 @@ def _group(cell: Any) -> str:
 
 
 def without_hidden(parts: dict[str, RawRows]) -> tuple[dict[str, RawRows], list[str]]:
-    """Leave out dev or test if no row of it has a label, while train has some: they are kept secret."""
-    train = parts.get("train")
-    if train is None or _hidden(train, train):
+    """Leave out dev or test if its labels are kept secret, while train has some.
+
+    They are if there are none, or if all are one value that train does not have, such as -1 or a question mark.
+    """
+    train = _values(parts["train"]) if "train" in parts else set()
+    if not train:
         return parts, []
-    secret = [part for part, rows in parts.items() if part != "train" and _hidden(rows, train)]
-    notes = [f"The split {part!r} has no labels; it was left out." for part in secret]
-    return {part: rows for part, rows in parts.items() if part not in secret}, notes
+    notes, kept = [], {}
+    for part, rows in parts.items():
+        values = _values(rows)
+        known = len(values) > 1 or bool(values & train)
+        if part == "train" or known or (values and len(rows.cells) < FEW and not is_secret(min(values))):
+            kept[part] = rows
+        else:
+            what = f" but {min(values)!r}" if values else ""
+            notes.append(f"The split {part!r} has no labels{what}; it was left out.")
+    return kept, notes
 
 
-def _hidden(rows: RawRows, train: RawRows) -> bool:
-    """Whether no cell is a label; -1 is one where train has it beside others."""
-    signs = {_sign(cell) for cell in rows.cells}
-    if signs <= {None}:
-        return True
-    return rows is not train and signs <= {None, "-1"} and "-1" not in {_sign(cell) for cell in train.cells}
-
-
-def _sign(cell: Any) -> str | None:
-    """None for nothing, "-1" for what stands for a secret, anything else as "label"."""
-    if isinstance(cell, tuple):
-        signs = {_sign(each) for each in cell}
-        return signs.pop() if len(signs) == 1 else "label"
-    if cell is None or cell != cell or (isinstance(cell, str) and not cell.strip()):
-        return None
-    return "-1" if str(cell).strip() in ("-1", "-1.0") else "label"
+def _values(rows: RawRows) -> set[str]:
+    """The different label cells, as text; no empty ones."""
+    return {str(cell).strip() for cell in rows.cells if cell is not None and cell == cell} - {""}

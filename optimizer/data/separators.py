@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 SEPARATORS = (",", ";", "|")
 OFTEN = 0.8
 """Share of the parts, by rows, that must come back in other cells."""
+SOME = 0.01
+"""Share of the rows that must have several labels."""
 DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)(,(\d+))?")
 ROUND = {"0", "00", "5", "50", "25", "75"}
 
@@ -37,8 +39,9 @@ def find_separator(counts: Mapping[str, int], *, sure: bool) -> str | None:
     for separator in SEPARATORS:
         cells = {cell: parts_of(cell, separator) for cell in counts}
         several = {cell: parts for cell, parts in cells.items() if len(parts) > 1}
-        if not several:
-            continue
+        rows = sum(counts[cell] for cell in several)
+        if not several or (not sure and (rows < 2 or rows < SOME * sum(counts.values()))):
+            continue  # an odd cell or two make no other task of a whole set
         numbers = all(part.isdecimal() for parts in several.values() for part in parts)
         homes: dict[str, set[str]] = defaultdict(set)
         for cell, parts in cells.items():
@@ -75,10 +78,14 @@ def is_decimal_comma(counts: Mapping[str, int]) -> bool:
     return known < (1 - OFTEN) * rows
 
 
+AROUND = " ,;|.:\"'"
+"""What a slip of the hand leaves before or after a label."""
+
+
 def odd_cell(counts: Mapping[str, int]) -> str | None:
-    """A cell that is a more frequent one with a separator before or after it, such as ``pos,``."""
+    """A cell that is a more frequent one with a mark before or after it, such as ``pos,``."""
     for cell, count in counts.items():
-        bare = cell.strip(" ,;|")
+        bare = cell.strip(AROUND)
         if bare != cell and counts.get(bare, 0) > count:
             return cell
     return None

@@ -69,13 +69,16 @@ def _encoding(path: Path) -> str:
     for mark, encoding in MARKS.items():
         if sample.startswith(mark):
             return encoding
-    # No text has zero bytes in UTF-8; in UTF-16 every line break has one.
-    high, low = sample[0::2].count(0), sample[1::2].count(0)
-    if max(high, low) <= 10 * min(high, low):
-        if high:
-            raise DataError(f"{path} has zero bytes and is no text. Save it as UTF-8.")
+    if b"\0" not in sample:
         return "utf-8"
-    return "utf-16-le" if low > high else "utf-16-be"
+    # No text has zero bytes in UTF-8. In UTF-16, read the right way round, what looks like line breaks are some.
+    char = "\n" if b"\n" in sample else '"'
+    even = sample[: len(sample) // 2 * 2]
+    found = {encoding: even.decode(encoding, "replace").count(char) for encoding in ("utf-16-le", "utf-16-be")}
+    best = max(found, key=found.__getitem__)
+    if found[best] <= sample.count(char.encode()) / 2:
+        raise DataError(f"{path} has zero bytes and is no text. Save it as UTF-8.")
+    return best
 
 
 def _not_decoded(path: Path, encoding: str) -> str:
@@ -87,7 +90,7 @@ def _not_decoded(path: Path, encoding: str) -> str:
                 line.decode("utf-8")
             except UnicodeDecodeError as exc:
                 return (
-                    f"{path}, line {number}: not UTF-8 (byte 0x{line[exc.start]:02x}). Save the file as UTF-8, "
-                    f"for example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
+                    f"{path}, line {number}: not UTF-8 (byte 0x{line[exc.start]:02x}). Save the file as UTF-8; if "
+                    f"it is Windows' for the West: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
                 )
     return f"{path} is not UTF-8. Save the file as UTF-8."

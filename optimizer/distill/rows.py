@@ -25,7 +25,15 @@ LABELLED = "labelled"
 def training_rows(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, config: DistillConfig, context: RunContext
 ) -> tuple[list[Row], list[Text] | None]:
-    """Encoded rows, and their texts for teachers with another tokenizer (None if augmented: such rows are no texts)."""
+    """Encoded rows, and their texts for teachers with another tokenizer (None if augmented: such rows are no texts).
+
+    Raises :class:`StageError` for single texts beside pairs.
+    """
+    if config.unlabelled and context.data.pair:
+        raise StageError(
+            f"Stage {config.name!r} is to learn from {config.unlabelled} too, which holds single texts, and the data "
+            "are pairs. Leave unlabelled out."
+        )
     split = draw(context.data.splits["train"], config.rows, config.seed)
     texts = list(split.texts)
     rows = [{**row, LABELLED: 1.0} for row in encode(tokenizer, model, split, config.max_length)]

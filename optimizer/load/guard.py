@@ -50,12 +50,12 @@ def check(
         shapes = [f"{name} is {[*got]}, by config.json {[*wanted]}" for name, got, wanted in changed]
         raise ModelError(f"{folder}: {_some(shapes, '; ')}.\n{_OTHER}")
     parts = {name for name, _ in model.base_model.named_children()}
-    vectors = {name for name, shape in weights.items() if len(shape) < 2}  # leftovers such as old models' buffers
+    matrices = {name for name, shape in weights.items() if len(shape) == 2}  # not old models' masks and counters
     base = f"{model.base_model_prefix}."
     left = sorted(
         name
         for name in info["unexpected_keys"]
-        if name.removeprefix(base).partition(".")[0] in parts and name not in vectors
+        if name.removeprefix(base).partition(".")[0] in parts and name in matrices
     )
     if left:
         raise ModelError(

@@ -122,11 +122,11 @@ def test_labels_and_slices_are_those_of_report_json(page: Page, written: Written
         assert numbers(shown) == rounded(shown, exact), name
     _, *rows = other.evaluate(READ_TABLE)
     assert len(rows) == len(chosen["slices"])
-    for name, support, was, now, accuracy, drop in rows:
+    for name, support, was, now, accuracy, drop, ends in rows:
         part = chosen["slices"][name.removesuffix("worst").strip()]
         old = baseline["slices"][name.removesuffix("worst").strip()]["macro_f1"]
-        shown = f"{support} {was} {now} {accuracy} {drop}"
-        exact = [part["rows"], old, part["macro_f1"], part["accuracy"], part["drop_points"]]
+        shown = f"{support} {was} {now} {accuracy} {drop} {ends}"
+        exact = [part["rows"], old, part["macro_f1"], part["accuracy"], part["drop_points"], *part["drop_ci95"]]
         assert numbers(shown) == rounded(shown, exact), name
 
 

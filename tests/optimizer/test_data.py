@@ -281,3 +281,37 @@ def test_three_rows_of_a_label_are_enough_for_three_splits(tmp_path: Path) -> No
     data = load_dataset(write_jsonl(tmp_path / "d.jsonl", objects))
     rare = data.labels.index("rare")
     assert [int((data.splits[part].targets == rare).sum()) for part in SPLITS] == [1, 1, 1]
+
+
+def as_read(tmp_path: Path, objects: Sequence[Any], several: bool = False) -> Dataset:
+    columns = Columns(task="multi_label" if several else None)
+    return load_dataset(write_jsonl(tmp_path / "d.jsonl", objects), columns=columns)
+
+
+def test_a_classifier_with_other_labels_in_another_order_reads_the_same_rows(tmp_path: Path) -> None:
+    data = as_read(tmp_path, rows())
+    read = data.read_by("single_label", ("other", "spam", "ham"))
+    assert pairs(read) == pairs(data)
+    assert (read.labels, read.digest != data.digest) == (("other", "spam", "ham"), True)
+    several = as_read(tmp_path, [{**row, "label": [row["label"], "all"]} for row in rows()])
+    read = several.read_by("multi_label", ("spam", "none", "all", "ham"))
+    assert read.splits["dev"].targets.dtype == np.uint8
+    names = {(text, frozenset(labels)) for text, labels in pairs(several)}
+    assert {(text, frozenset(labels)) for text, labels in pairs(read)} == names
+
+
+def test_a_classifier_that_lacks_a_label_or_does_another_task_cannot_read_it(tmp_path: Path) -> None:
+    data = as_read(tmp_path, rows())
+    with pytest.raises(DataError, match=r"the classifier has no label 'spam'\. It has: 'ham', 'eggs'"):
+        data.read_by("single_label", ("ham", "eggs"))
+    with pytest.raises(DataError, match=r"is single_label, and the classifier does multi_label\. --task multi_label"):
+        data.read_by("multi_label", ("ham", "spam"))
+    as_several = as_read(tmp_path, rows(), several=True)
+    assert pairs(as_several.read_by("multi_label", ("ham", "spam"))) == pairs(data)
+
+
+def test_a_regression_reads_numbers_whatever_its_output_is_called(tmp_path: Path) -> None:
+    data = as_read(tmp_path, [{"text": f"text {i}", "score": i / 8} for i in range(60)])
+    read = data.read_by("regression", ("LABEL_0",))
+    assert read.labels == ("LABEL_0",)
+    assert read.splits["test"].targets.tolist() == data.splits["test"].targets.tolist()

@@ -6,7 +6,10 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,8 @@ def test_compressed_files(tmp_path: Path, suffix: str, packed: Callable[[bytes],
         ("text,label\ncafé,a\n".encode("cp1252"), r"line 2: not UTF-8 \(byte 0xe9\).*iconv -f WINDOWS-1252"),
         (b"\xff\xfet\x00e\x00x", r"not UTF-16, which its first bytes promise"),
         (b"PK\x03\x04\x00\x00\x00\x00\x08\x00\x08\x08", r"has zero bytes and is no text"),
+        (b"text,label\n" + b"one\x00,a\n" * 20, r"has zero bytes and is no text"),
+        (b"text,label\n" + b",a\n,b\n" * 20, r"no row has a text in 'text'\. --text-column names another"),
     ],
 )
 def test_bytes_that_are_no_text(tmp_path: Path, content: bytes, message: str) -> None:
@@ -88,6 +93,8 @@ def test_spaces_and_case_of_header_names(tmp_path: Path, header: str) -> None:
 
 def test_excels_own_line_before_the_header(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("sep=;\n" + table(";"), encoding="utf-8")
+    assert same_rows(load_dataset(str(tmp_path / "d.csv")))
+    (tmp_path / "d.csv").write_text("\n\n" + table(), encoding="utf-8")
     assert same_rows(load_dataset(str(tmp_path / "d.csv")))
 
 
@@ -241,6 +248,44 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     (tmp_path / "one" / "state.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match="cannot be read as a saved data set"):
         load_dataset(str(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("written", ["disk", "parquet"])
+def test_lists_of_numbers_of_classes_are_their_names(tmp_path: Path, written: str) -> None:
+    import datasets
+
+    names = datasets.Sequence(datasets.ClassLabel(names=["joy", "fear", "anger"]))
+    features = datasets.Features({"text": datasets.Value("string"), "labels": names})
+    rows = [{"text": f"text {i}", "labels": [[0], [1, 2], []][i % 3]} for i in range(60)]
+    whole = datasets.Dataset.from_list(rows, features=features)
+    if written == "disk":
+        whole.save_to_disk(tmp_path / "d")
+    else:
+        whole.to_parquet(tmp_path / "d" / "train.parquet")
+    data = load_dataset(str(tmp_path / "d"))
+    assert (data.task, data.labels) == ("multi_label", ("anger", "fear", "joy"))
+
+
+def test_columns_of_parquet_that_hold_no_text(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {
+        "text": pa.array([f"text {i}" for i in range(60)]).dictionary_encode(),
+        "image": [{"bytes": b"png"}] * 60,
+        "raw": pa.array([b"png"] * 60),
+        "score": [Decimal(i) / 4 for i in range(60)],
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "d.parquet")
+    assert load_dataset(str(tmp_path / "d.parquet")).task == "regression"
+
+
+def test_data_is_read_without_torch(tmp_path: Path) -> None:
+    """Which takes seconds to import, and memory."""
+    (tmp_path / "d.csv").write_text(table(), encoding="utf-8")
+    program = f"import sys; from optimizer.data import load_dataset; load_dataset({str(tmp_path / 'd.csv')!r}); "
+    found = subprocess.run([sys.executable, "-c", program + "print('torch' in sys.modules)"], capture_output=True)
+    assert found.stdout.strip() == b"False", found.stderr
 
 
 @pytest.mark.parametrize("names", ["{part}-0000{n}-of-00002.parquet", "{part}_{n}.parquet", "my-{part}.{n}.parquet"])

@@ -59,6 +59,7 @@ def label_sets(data: Dataset) -> dict[str, tuple[str, ...]]:
         ([True, False], ("False", "True")),
         (["(25, 32)", "(8, 12)"], ("(25, 32)", "(8, 12)")),
         (["none", "N/A", "null"], ("N/A", "none", "null")),
+        (["12345678901234567", "12345678901234568"], ("12345678901234567", "12345678901234568")),
     ],
     ids=str,
 )
@@ -105,12 +106,20 @@ def test_a_row_without_a_label_is_named_by_its_line(tmp_path: Path, nothing: str
         load_dataset(path)
 
 
-@pytest.mark.parametrize("odd", ["pos,", "pos ;", "|pos"])
+@pytest.mark.parametrize("odd", ["pos,", "pos ;", "|pos", "pos.", '"pos"'])
 def test_one_odd_cell_is_named_by_its_line(tmp_path: Path, odd: str) -> None:
     path = write(tmp_path / "d.csv", [*["neg", "pos"] * 20, odd])
     with pytest.raises(DataError, match=r"d\.csv, line 42: the label is '.*', and others are 'pos'\. .*--separator ''"):
         load_dataset(path)
     assert len(load_dataset(path, columns=Columns(separator="")).labels) == 3
+
+
+@pytest.mark.parametrize("odd", ["pos;neg", "pos|neg", "pos,neg"])
+def test_one_row_with_a_separator_makes_no_other_task_of_the_set(tmp_path: Path, odd: str) -> None:
+    data = load_dataset(write(tmp_path / "d.csv", [*["neg", "pos"] * 59, odd], n=119))
+    assert (data.task, data.labels) == ("single_label", ("neg", "pos", odd))
+    assert any(f"{odd!r} is read as one label; --separator" in note for note in data.notes)
+    assert any(f"{odd!r} (1)" in note for note in data.notes)
 
 
 def test_labels_that_differ_in_case_are_said(tmp_path: Path) -> None:
@@ -132,8 +141,24 @@ MULTI_HOT = [[0, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
         json.dumps,
         lambda bits: "[" + " ".join(map(str, bits)) + "]",
         lambda bits: "[" + " ".join(f"{bit}." for bit in bits) + "]",
+        lambda bits: f"array({bits}, dtype=int32)",
+        lambda bits: f"tensor([{', '.join(f'{bit}.' for bit in bits)}])",
+        lambda bits: ",".join(map(str, bits)),
+        lambda bits: " ".join(map(str, bits)),
     ],
-    ids=["ints", "floats", "strings", "booleans", "json", "numpy", "numpy floats"],
+    ids=[
+        "ints",
+        "floats",
+        "strings",
+        "booleans",
+        "json",
+        "numpy",
+        "numpy floats",
+        "array",
+        "tensor",
+        "commas",
+        "spaces",
+    ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_multi_hot_lists_are_a_label_a_position(tmp_path: Path, suffix: str, written: Any) -> None:
@@ -194,6 +219,29 @@ def test_columns_of_zeros_and_ones_are_a_label_each(tmp_path: Path, cells: tuple
     assert "Text column 'comment_text', a label a column: toxic, rude, threat." in data.notes
 
 
+def test_label_columns_of_joined_files_with_secret_labels(tmp_path: Path) -> None:
+    """As the test files of toxicity competitions: -1 in all columns where a label is kept secret."""
+    once = Path(one_hot(tmp_path / "d.csv")).read_text(encoding="utf-8")
+    secret = "".join(f"{i},another text {i},-1,-1,-1\n" for i in range(20))
+    (tmp_path / "d.csv").write_text(once + once.replace("number", "no.") + secret, encoding="utf-8")
+    data = load_dataset(str(tmp_path / "d.csv"))
+    assert (data.labels, len(label_sets(data))) == (("toxic", "rude", "threat"), 240)
+    assert any(note.startswith("1 of 261 rows") and "repeat the header" in note for note in data.notes)
+    assert any(note.startswith("20 of 261 rows") and "kept secret" in note for note in data.notes)
+
+
+def test_columns_of_which_one_applies_can_be_one_label_a_row(tmp_path: Path) -> None:
+    lines = ["text,pos,neg,neutral", *(f"text number {i},{i % 3 == 0},{i % 3 == 1},{i % 3 == 2}" for i in range(60))]
+    (tmp_path / "d.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    several = load_dataset(str(tmp_path / "d.csv"))
+    assert several.task == "multi_label"
+    assert any("--task single_label" in note for note in several.notes)
+    data = load_dataset(str(tmp_path / "d.csv"), columns=Columns(task="single_label"))
+    assert (data.task, label_sets(data)["text number 1"]) == ("single_label", ("neg",))
+    with pytest.raises(DataError, match=r"line 2: 2 labels, where --task single_label expects 1"):
+        load_dataset(one_hot(tmp_path / "e.csv"), columns=Columns(task="single_label"))
+
+
 def test_label_columns_that_the_user_names(tmp_path: Path) -> None:
     path = one_hot(tmp_path / "d.csv", more="language")
     with pytest.raises(DataError, match=r"no label column .*\n.*--label-columns toxic,rude,threat reads"):
@@ -223,6 +271,11 @@ def test_fractions_are_a_number_to_be_predicted(tmp_path: Path, suffix: str, cel
     assert any("--task single_label" in note for note in data.notes)
 
 
+def test_all_digits_of_a_fraction_are_read(tmp_path: Path) -> None:
+    data = load_dataset(write(tmp_path / "d.csv", ["3.6666666666666665", "1", "1e-05"]))
+    assert data.task == "regression"
+
+
 def test_half_steps_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
     data = load_dataset(write(tmp_path / "d.csv", ["1", "1,5", "2", "2,5", "5"]))
     assert data.task == "regression"
@@ -238,6 +291,8 @@ def test_whole_numbers_are_classes_unless_the_task_says_otherwise(tmp_path: Path
     assert (data.task, data.labels) == ("regression", ("label",))
     data = load_dataset(write(tmp_path / "e.csv", ["0.5", "1", "2.5"]), columns=Columns(task="single_label"))
     assert (data.task, data.labels) == ("single_label", ("0.5", "1", "2.5"))
+    data = load_dataset(write(tmp_path / "f.csv", ["3.1", "3.10", "3.9"]), columns=Columns(task="single_label"))
+    assert data.labels == ("3.1", "3.10", "3.9")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +353,7 @@ def test_a_label_without_rows_in_train_is_said(tmp_path: Path) -> None:
     assert any("'c' (0)" in note for note in data.notes)
 
 
-@pytest.mark.parametrize("secret", [-1, None, "", "-1"])
+@pytest.mark.parametrize("secret", [-1, None, "", "-1", "?", "hidden"])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_split_whose_labels_are_kept_secret_is_left_out(tmp_path: Path, suffix: str, secret: Any) -> None:
     write(tmp_path / f"train{suffix}", [0, 1], n=90)
@@ -306,8 +361,27 @@ def test_a_split_whose_labels_are_kept_secret_is_left_out(tmp_path: Path, suffix
     write(tmp_path / f"test{suffix}", [secret], n=20)
     data = load_dataset(str(tmp_path))
     assert data.labels == ("0", "1")
-    assert "The split 'test' has no labels; it was left out." in data.notes
+    assert any(note.startswith("The split 'test' has no labels") and "left out" in note for note in data.notes)
     assert len(data.splits["dev"].texts) == 20
+
+
+def test_splits_without_a_label_in_common_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", [0, 1], n=90)
+    write(tmp_path / "test.csv", ["neg", "pos"], n=20)
+    with pytest.raises(DataError, match=r"test has the labels 'neg', 'pos' and train '0', '1': none in common"):
+        load_dataset(str(tmp_path))
+
+
+def test_column_names_of_splits_may_differ_in_case(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", ["a", "b"], n=90)
+    write(tmp_path / "test.csv", ["a", "b"], n=20, text="Text", label="LABEL")
+    assert len(load_dataset(str(tmp_path)).splits["test"].texts) == 20
+
+
+@pytest.mark.parametrize("columns", [Columns(text="text", label="text"), Columns(text="text", pair="text")])
+def test_a_column_cannot_be_two_things(tmp_path: Path, columns: Columns) -> None:
+    with pytest.raises(DataError, match=r"the column 'text' is given twice"):
+        load_dataset(write(tmp_path / "d.csv", ["a", "b"]), columns=columns)
 
 
 def test_minus_one_is_a_label_where_train_has_it(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_columns_that_the_user_names_are_a_pair(tmp_path: Path) -> None:
         DataError, match=r"no column 'other'\. Columns: left side, right.*; --text-pair-column names one"
     ):
         load_dataset(path, columns=Columns(text="left side", pair="other"))
+    assert load_dataset(path, columns=Columns(text="Left_Side", pair="RIGHT SIDE")).pair, "names are compared folded"
     # Of two columns with usual names, one alone can be asked for.
     path = write(tmp_path / "e.jsonl", "premise", "hypothesis")
     alone = load_dataset(path, columns=Columns(text="hypothesis"))
@@ -135,7 +136,7 @@ def sick(path: Path, header: str = "pair_ID\tsentence_A\tsentence_B\trelatedness
     parts = ("TRAIN", "TRIAL", "TEST")
     lines = [f"{i}\tA {i}\tB {i}\t{1 + i % 9 / 2}\t{kinds[i % 3]}" for i in range(90)]
     if "SemEval_set" in header:
-        lines = [f"{line}\t{parts[i % 3]}" for i, line in enumerate(lines)]
+        lines = [f"{line}\t{parts[i // 30]}" for i, line in enumerate(lines)]
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     return str(path)
 
@@ -236,3 +237,20 @@ def test_glue_tasks_as_files(tmp_path: Path) -> None:
     assert len(data.splits["dev"].texts) == 30
     assert "The split 'test' has no labels; it was left out." in data.notes
     assert any("dev_mismatched.tsv" in note for note in data.notes)
+
+
+def test_similarity_from_the_hub_is_a_number_and_its_secret_test_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def part(name: str, n: int, secret: bool = False) -> Any:
+        scores = [-1.0 if secret else i % 26 / 5 for i in range(n)]
+        texts = {"sentence1": [f"{name} {i}" for i in range(n)], "sentence2": [f"other {i}" for i in range(n)]}
+        return datasets.Dataset.from_dict({**texts, "label": scores, "idx": list(range(n))})
+
+    parts = {"train": part("a", 60), "validation": part("b", 20), "test": part("c", 20, secret=True)}
+    monkeypatch.setattr("optimizer.data.hub.require_hub", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, configuration: datasets.DatasetDict(parts))
+    data = load_dataset("glue/stsb")
+    assert (data.task, data.pair, data.labels) == ("regression", True, ("label",))
+    assert {part: len(split.texts) for part, split in data.splits.items()} == {"train": 40, "dev": 20, "test": 20}
+    assert "The split 'test' has no labels but '-1.0'; it was left out." in data.notes

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from optimizer import evaluate
 from optimizer.evaluate import Drop
-from optimizer.metric import Measure, Metric, parse
+from optimizer.metric import Array, Measure, Metric, parse
 
 RNG = np.random.default_rng(0)
 TARGETS = (RNG.random((400, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]).astype(np.uint8)
@@ -178,6 +178,22 @@ def test_the_distance_of_probabilities_is_half_of_l1_or_the_mean_over_labels() -
     assert evaluate.total_variation(one, other, exclusive=True) == pytest.approx((0.2 + 1.0) / 2)
     assert evaluate.total_variation(one, other, exclusive=False) == pytest.approx((0.4 / 3 + 2 / 3) / 2)
     assert evaluate.total_variation(one, one, exclusive=True) == 0.0
+
+
+def test_on_many_rows_fewer_resamples_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def counting(weights: Array) -> Array:
+        drawn.append(len(weights))
+        return np.zeros(len(weights))
+
+    monkeypatch.setattr(evaluate, "DRAWS", 1500 * 400)
+    evaluate.bootstrap_drop(counting, counting, 400, resamples=10_000)
+    assert sum(drawn) == 2 * (1500 + 1), "and once the rows as they are"
+    drawn.clear()
+    monkeypatch.setattr(evaluate, "DRAWS", 400)
+    evaluate.bootstrap_drop(counting, counting, 400, resamples=10_000)
+    assert sum(drawn) == 2 * (evaluate.FEWEST_RESAMPLES + 1)
 
 
 def test_how_many_resamples_are_drawn_at_a_time_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,13 @@ import torch
 
 from bantam.artifact import Artifact
 from bantam.errors import ModelError, StageError
-from optimizer import finetune
+from optimizer import adopt, finetune
 from optimizer.catalog import Checkpoint
-from optimizer.config import FinetuneConfig
+from optimizer.config import AdoptConfig, FinetuneConfig
 from optimizer.data import Dataset, load_dataset
 from optimizer.evaluate import quality
+from optimizer.load import resolve
+from optimizer.load.head import fit, read_head
 from optimizer.reference import Reference
 from optimizer.training import progress, trainer
 from tests.optimizer.moods import CONFIG, context_in, macro_f1
@@ -32,6 +34,19 @@ def test_it_learns_and_the_folder_is_a_hugging_face_checkpoint(fine_tuned: Artif
     assert Reference.load(fine_tuned.folder).model.config.id2label == dict(enumerate(moods.labels))
     assert fine_tuned.manifest.signature.labels == moods.labels
     assert set(fine_tuned.manifest.deployable) >= {"model.safetensors", "config.json", "tokenizer.json"}
+
+
+def test_what_it_wrote_is_a_classifier_that_is_taken_as_it_is(
+    fine_tuned: Artifact, moods: Dataset, tmp_path: Path
+) -> None:
+    found = resolve(str(fine_tuned.folder))
+    head = read_head(found.folder)
+    assert head is not None
+    assert fit(head, moods.labels, moods.task).labels == moods.labels
+    again = adopt.run(None, AdoptConfig(name="baseline"), context_in(tmp_path, moods, found))
+    texts = moods.splits["test"].texts[:50]
+    scores = [Reference.load(each.folder).probabilities(texts) for each in (fine_tuned, again)]
+    assert np.array_equal(scores[0], scores[1])
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(

@@ -198,6 +198,18 @@ def test_m04_a_config_that_does_not_fit_the_weights_is_refused(toy: Path, change
             load_model(toy, labels=labels, task="single_label")
 
 
+def test_leftovers_of_older_versions_are_no_fault(toy: Path) -> None:
+    """Masks and counters, which transformers kept among the weights once."""
+    expected = logits(toy)
+    old = {
+        "bert.encoder.layer.0.attention.self.bias": torch.ones(1, 1, 64, 64),
+        "bert.encoder.layer.0.attention.self.masked_bias": torch.tensor(-1e4),
+        "bert.embeddings.position_ids": torch.arange(64)[None],
+    }
+    rewrite(toy, lambda tensors: tensors | old)
+    assert torch.equal(logits(toy), expected)
+
+
 def test_a_pretraining_head_and_a_missing_pooler_are_no_fault(tmp_path: Path) -> None:
     config = AutoConfig.for_model("bert", vocab_size=200, **CONFIGS["bert"])
     AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)  # has no pooler

@@ -55,6 +55,15 @@ def test_labels_alone_that_are_not_there_are_refused(
         distill.run(fine_tuned, config, context_in(tmp_path, unlabelled, untrained, {"baseline": fine_tuned}))
 
 
+def test_single_texts_beside_pairs_are_refused(
+    tmp_path: Path, fine_tuned: Artifact, moods: Dataset, untrained: Checkpoint
+) -> None:
+    config = DISTILL.model_copy(update={"unlabelled": "more.txt"})
+    context = context_in(tmp_path, replace(moods, pair=True), untrained, {"baseline": fine_tuned})
+    with pytest.raises(StageError, match=r"more\.txt too, which holds single texts, and the data are pairs"):
+        distill.run(fine_tuned, config, context)
+
+
 def test_what_is_pruned_is_chosen_by_the_models_own_answers(
     tmp_path: Path, fine_tuned: Artifact, moods: Dataset, unlabelled: Dataset, untrained: Checkpoint
 ) -> None:

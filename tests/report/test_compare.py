@@ -181,3 +181,12 @@ def test_json_has_the_exact_figures(report: Report) -> None:
     assert found["differences"] == [{"group": "Run", "what": "chosen", "a": "onnx-int8", "b": "openvino-int8"}]
     assert found["b"]["chosen"] == "openvino-int8"
     assert found["variants"].keys() == {variant.name for variant in report.variants}
+
+
+def test_times_of_a_busy_machine_cannot_be_compared(report: Report) -> None:
+    assert report.conditions is not None
+    noise = {"kernel_ms": 9.0, "spread": 1.4, "waited": 0.4, "doubtful": [report.chosen]}
+    busy = changed(report, conditions={**report.conditions.model_dump(), "noise": noise})
+    found = compare(report, busy)
+    reasons = {doubt.figures: doubt.reason for doubt in found.doubts}
+    assert reasons == {"times": "the machine was busy with something else while B was measured"}

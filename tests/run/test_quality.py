@@ -162,8 +162,8 @@ def test_a_label_without_rows_in_dev_is_no_metric(tmp_path: Path) -> None:
 
 
 def test_labels_that_no_row_has_are_absent_and_named(tmp_path: Path) -> None:
+    before = reported(make_run(tmp_path, rows=ROWS)).variant("int8").on_dev
     run = make_run(tmp_path, rows=ROWS)
-    before = reported(run).variant("int8").on_dev
     run.data = run.data.read_by("multi_label", (*LABELS, "d"))
     for name, scored in run.scored.items():
         dev, test = (np.pad(scored.on(split), ((0, 0), (0, 1))) for split in ("dev", "test"))

@@ -23,6 +23,7 @@ from optimizer.evaluate import quality
 from optimizer.recipe import Recipe
 from tests.run.made_up import make_run, timing
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 SIGNATURE = Signature("single_label", ("no", "yes"), ("input_ids",), 64)
 SPARSE = {"sparsity": {"pattern": "magnitude", "ratio": 0.25, "modules": []}}
 
