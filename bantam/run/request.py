@@ -64,8 +64,15 @@ class OptimizeRequest:
     ] = None
     text_column: Annotated[str | None, Option(help="Column of the texts, if it is not found.")] = None
     text_pair_column: Annotated[str | None, Option(help="Column of the second text of a pair.")] = None
-    label_column: Annotated[str | None, Option(help="Column of the labels, if it is not found.")] = None
-    label_columns: Annotated[str | None, Option(help="Columns of 0 and 1, one a label: toxic,insult,...")] = None
+    label_column: Annotated[
+        str | None, Option(help="Column of the labels, if it is not found; '' if there are none.")
+    ] = None
+    label_columns: Annotated[
+        str | None,
+        Option(
+            help="Columns of 0 and 1, one a label: toxic,insult,... Or the labels' names for lists such as [0,1,0]."
+        ),
+    ] = None
     separator: Annotated[str | None, Option(help="Separates several labels in one cell.")] = None
     task: Annotated[
         Literal["single_label", "multi_label", "regression"] | None,
