@@ -32,7 +32,7 @@ def own(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(parameter.flip(0))
-    labels = list(model.config.id2label.values())[::-1]
+    labels = list((model.config.id2label or {}).values())[::-1]
     model.config.id2label, model.config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     model.save_pretrained(folder / "mine")
     for name in ("moods.csv", "toy.toml"):
