@@ -125,7 +125,7 @@ def _results(report: Report, chosen: Variant) -> list[Any]:
     from huggingface_hub import EvalResult
 
     quality, data = chosen.quality, report.data_source
-    if quality is None or report.random_weights or report.judged_by == "baseline":
+    if quality is None or report.random_weights or report.unlabelled:
         return []
     return [
         EvalResult(
