@@ -210,7 +210,7 @@ def test_mnli_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, configuration: datasets.DatasetDict(parts))
     data = load_dataset("glue:mnli")
     assert first_pair(data)[1].startswith("12 h")
-    assert data.labels == ("contradiction", "entailment", "neutral")
+    assert data.labels == ("entailment", "neutral", "contradiction")
     assert (len(data.splits["dev"].texts), sum(len(split.texts) for split in data.splits.values())) == (12, 102)
     assert {
         "The split 'validation_mismatched' was left out.",
