@@ -400,6 +400,12 @@ def test_groups_follow_their_rows_through_the_splits(tmp_path: Path) -> None:
     rows_alone = [{name: cell for name, cell in row.items() if name != "language"} for row in rows]
     (tmp_path / "alone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_alone), encoding="utf-8")
     assert load_dataset(str(tmp_path / "alone.jsonl")).digest == data.digest, "nothing is trained again for slices"
+    both = load_dataset(str(tmp_path / "d.jsonl"), columns=Columns(label="label", group="label"))
+    assert (both.labels, {*both.splits["dev"].groups}) == (("0", "1"), {"0", "1"})
+    with pytest.raises(
+        DataError, match=r"'label' is by its name the column of the labels, and there is no other\. Say"
+    ):
+        load_dataset(str(tmp_path / "alone.jsonl"), columns=Columns(group="label"))
     with pytest.raises(DataError, match=r"no column 'lang'\. Columns: .*; --slice-column names one"):
         load_dataset(str(tmp_path / "d.jsonl"), columns=Columns(group="lang"))
 

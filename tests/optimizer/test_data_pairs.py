@@ -121,7 +121,7 @@ def test_a_pair_goes_into_one_split_and_its_order_counts(tmp_path: Path) -> None
 
 def test_pairs_and_texts_that_read_the_same_have_other_digests(tmp_path: Path) -> None:
     pair = load_dataset(write(tmp_path / "d.jsonl", "text", "text_pair"))
-    groups = load_dataset(write(tmp_path / "d.jsonl", "text", "text_pair"), columns=Columns(group="label"))
+    groups = load_dataset(write(tmp_path / "d.jsonl", "text", "text_pair"), columns=Columns(label="", group="label"))
     alone = load_dataset(write(tmp_path / "d.jsonl", "text", "note"))
     assert len({data.digest for data in (pair, groups, alone)}) == 3
 
