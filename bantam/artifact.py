@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 SCHEMA = 2
 Text = str | tuple[str, str]
 """What a classifier reads: a text, or a pair of texts. Tokenizers take either."""
+EXAMPLES = {False: '"I love it"', True: '("A man is asleep", "Somebody sleeps")'}
+"""What to ask a model, as Python: by whether it reads pairs."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 """What an exported model's tokenizer is made of."""
 

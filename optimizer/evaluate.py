@@ -140,6 +140,15 @@ def total_variation(scores: Array, others: Array, *, exclusive: bool) -> float:
     return float((apart.sum(axis=1) / 2 if exclusive else apart.mean(axis=1)).mean())
 
 
+def apart(scores: Array, others: Array) -> Array:
+    """How far two computations of the same scores ``[rows, labels]`` are apart, ``[rows]``: the largest difference.
+
+    In units of the largest score, or 1: absolute for probabilities, relative for the numbers of a regression, whose
+    rounding grows with them. NaN where either is.
+    """
+    return np.asarray(np.abs(scores - others).max(axis=1) / max(1.0, float(np.abs(scores).max())))
+
+
 CELLS = 2_000_000
 """Most row weights that a bootstrap holds at a time."""
 DRAWS = 200_000_000

@@ -57,5 +57,12 @@ class Reference:
             truncation=True,
             max_length=self.signature.max_length,
         )
-        logits = self.model(**{name: batch[name] for name in self.signature.inputs}).logits
+        feeds = {name: batch[name] for name in self.signature.inputs}
+        if not feeds["input_ids"].numel():
+            pad = {"input_ids": self.signature.pad_token_id}
+            feeds = {name: torch.full((len(texts), 1), pad.get(name, 0)) for name in feeds}
+        if "attention_mask" in feeds:
+            # An empty text has no token where the tokenizer adds none: its padding counts as one, as in the engine.
+            feeds["attention_mask"][:, 0] = 1
+        logits = self.model(**feeds).logits
         return np.asarray(ACTIVATIONS[self.signature.task](logits).float().numpy())

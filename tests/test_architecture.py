@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("optimizer", "serving", "bantam")
 INSIDE_TRITON = ("serving.backend", "serving.inline")
-STAGES = ("finetune", "distill", "prune", "quantize", "export")
+STAGES = ("adopt", "finetune", "distill", "prune", "quantize", "export")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
 HEAVY = (
     "torch",

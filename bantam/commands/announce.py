@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from bantam.artifact import EXAMPLES, Artifact
 from serving.ports import is_loopback
+from serving.repository import published
 from serving.server import Server
 
 
@@ -23,4 +25,10 @@ def announce(server: Server, as_json: bool, log: Callable[[str], None]) -> None:
         )
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
     log("  from bantam import Classifier")
-    log(f'  Classifier("{grpc}", model="{server.models[0]}")(["I love it"])')
+    log(f'  Classifier("{grpc}", model="{server.models[0]}")([{EXAMPLES[_reads_pairs(server)]}])')
+
+
+def _reads_pairs(server: Server) -> bool:
+    """Whether the first model does."""
+    version = published(server.repository, server.models[0])
+    return version is not None and Artifact.load(version.folder).manifest.signature.pair

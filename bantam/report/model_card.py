@@ -125,7 +125,7 @@ def _results(report: Report, chosen: Variant) -> list[Any]:
     from huggingface_hub import EvalResult
 
     quality, data = chosen.quality, report.data_source
-    if quality is None or report.random_weights or report.judged_by == "baseline":
+    if quality is None or report.random_weights or report.unlabelled:
         return []
     return [
         EvalResult(
@@ -155,13 +155,13 @@ def _text(report: Report) -> str:
         settings=settings,
         public=public,
     )
-    chosen, baseline = report.variant(report.chosen), report.variant(BASELINE)
+    chosen, baseline = (_on_test(report.variant(name)) for name in (report.chosen, BASELINE))
     parts = slices(baseline.quality, chosen.quality)
     return environment.get_template("card.md.j2").render(
         report=report,
         title=title(report),
         chosen=chosen,
-        baseline=None if chosen is baseline else baseline,
+        baseline=None if report.chosen == BASELINE else baseline,
         data=report.data_source or DataSource(),
         model=report.model_source or ModelSource(),
         headline=headline(report),
@@ -174,11 +174,16 @@ def _text(report: Report) -> str:
         lost=lost(report),
         metric=metric(report),
         thresholds=thresholds(report),
-        cut=cut(report),
+        cut=cut(report) if report.texts and any((report.texts.cut or {}).values()) else None,
         serve=_one_line(serve_command(report)),
         client=Markup(client_code(report)),  # noqa: S704 - names in it are written as JSON: one line each
         command=_one_line(_command(report.command)) if report.command else None,
     )
+
+
+def _on_test(variant: Variant) -> Variant:
+    """The variant with the quality on test alone, which both that a card shows have."""
+    return variant.model_copy(update={"quality_dev": None})
 
 
 def _weakest(found: Sequence[QualityRow]) -> QualityRow | None:

@@ -225,10 +225,14 @@ class Report(Record):
     @property
     def judged_by(self) -> Literal["labels", "baseline", "numbers"]:
         """What the variants' quality is of: labels, the baseline's decisions where there are none, or numbers."""
-        data = self.data_source or DataSource()
-        if data.task == "regression":
+        if self.data_source and self.data_source.task == "regression":
             return "numbers"
-        return "baseline" if data.labelled is False else "labels"
+        return "baseline" if self.unlabelled else "labels"
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether nobody knows what is right, so that all quality is against the baseline."""
+        return self.data_source is not None and self.data_source.labelled is False
 
     def variant(self, name: str) -> Variant:
         """The variant of this name; KeyError if there is none."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bantam.artifact import EXAMPLES
+from bantam.report.provenance import DataSource
 from bantam.report.quality import Quality
 from bantam.report.schema import BASELINE, Report, Variant, speedup
 
@@ -284,10 +286,12 @@ def serve_command(report: Report) -> str:
 
 
 def client_code(report: Report) -> str:
-    """Python that asks the served model."""
+    """Python that asks the served model, with what it reads, for what it gives."""
+    data = report.data_source or DataSource()
+    said = "prediction.scores" if data.task == "regression" else "prediction.labels, prediction.scores"
     return (
         "from bantam import Classifier\n\n"
         f'classifier = Classifier("localhost:8001", model={json.dumps(served_name(report), ensure_ascii=False)})\n'
-        'for prediction in classifier(["I love it"]):\n'
-        "    print(prediction.labels, prediction.scores)"
+        f"for prediction in classifier([{EXAMPLES[bool(data.pair)]}]):\n"
+        f"    print({said})"
     )

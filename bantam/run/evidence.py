@@ -27,7 +27,7 @@ class Evidence:
     scores: tuple[tuple[float, ...], ...]
     """``[rows, labels]``, in process, where it was made."""
     actual: tuple[tuple[float, ...], ...]
-    """``[rows, labels]``: what is right, as 0 and 1, or the numbers of a regression."""
+    """``[rows, labels]``: what ``metric`` wants to be said, as 0 and 1, or the numbers of a regression."""
     metric: str
     max_drop_points: float
     """The run's budget, in points of ``metric``."""
@@ -45,7 +45,7 @@ def evidence(run: Run, name: str) -> str:
     found = Evidence(
         texts=tuple(split.texts[row] for row in rows),
         scores=_rows(run.scored[name].on("test")[rows]),
-        actual=_rows(judge.actual(run, "test")[rows]),
+        actual=_rows(judge.wanted(run, "test", run.metric)[rows]),
         metric=str(run.metric),
         max_drop_points=run.budget.points,
         in_process_ms=in_process.p50_ms.value if in_process else float("nan"),

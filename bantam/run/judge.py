@@ -44,15 +44,16 @@ def actual(run: Run, split: str) -> Array:
     return targets[:, None] if run.data.task == "regression" else one_hot(targets, len(run.data.labels))
 
 
-def measure(run: Run, name: str, split: str, metric: Metric | None = None, rows: Array | None = None) -> Measure:
-    """A metric of a variant, by default the budget's, on a split or some ``rows`` of it, as a function of row weights.
+def wanted(run: Run, split: str, metric: Metric) -> Array:
+    """What a metric wants to be said: what is right, or for agreement, whatever is right, what the baseline decides."""
+    return decided(run, BASELINE, split) if metric.kind == "agreement" else actual(run, split)
 
-    Agreement is with the baseline's decisions, whatever is right.
-    """
+
+def measure(run: Run, name: str, split: str, metric: Metric | None = None, rows: Array | None = None) -> Measure:
+    """A metric of a variant, by default the budget's, on a split or some ``rows`` of it: a function of row weights."""
     metric, chosen = metric or run.metric, slice(None) if rows is None else rows
-    right = decided(run, BASELINE, split) if metric.kind == "agreement" else actual(run, split)
     scores, said = run.scored[name].on(split), decided(run, name, split)
-    return metric.on(scores[chosen], said[chosen], right[chosen], run.data.labels)
+    return metric.on(scores[chosen], said[chosen], wanted(run, split, metric)[chosen], run.data.labels)
 
 
 def drop(run: Run, name: str, split: str) -> Drop | None:
@@ -85,6 +86,8 @@ def parts(run: Run, split: str) -> list[Portion]:
         found += by_pieces(run.tokens[split])
     if run.data.task == "regression":
         return [part for part in found if part.rows.sum() >= FEWEST_NUMBERS]
+    if run.metric.kind in ("accuracy", "agreement"):  # of rows, whatever labels they have
+        return found
     return [part for part in found if right[part.rows].any()]
 
 

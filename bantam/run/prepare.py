@@ -38,7 +38,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     data = load_dataset(str(request.data), columns=request.columns)
     data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
     checkpoint = resolve(request.model, random_init=request.random_init, log=log)
-    if given.data is None:
+    if given.data is None and request.finetune != "always":
         data = texts_alone(data, checkpoint)
     stands_for = _identity(request, data, checkpoint)
     if request.name is None:

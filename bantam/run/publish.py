@@ -13,6 +13,7 @@ from bantam.report.schema import BASELINE
 from bantam.run.evidence import evidence
 from bantam.run.score import Scored
 from bantam.run.state import SCORE_TOLERANCE, Log, Run
+from optimizer.evaluate import apart
 from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
 from serving.server import Server
 
@@ -67,7 +68,7 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
                 run.answers[chosen, "test"] = answers["test"]
                 run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())
         # numpy's maximum, of which NaN is part; Python's would pass over it.
-        difference = float(np.max([np.abs(answers[split] - scored.on(split)).max() for split in SPLITS]))
+        difference = float(np.max([apart(scored.on(split), answers[split]).max() for split in SPLITS]))
         if not difference <= SCORE_TOLERANCE:
             raise UnfaithfulError(
                 f"{staged.folder}: staged for {name}, it answers with scores that differ from those measured by up to "

@@ -116,7 +116,9 @@ def _of_groups(run: Run) -> list[str]:
         return []
     names = ", ".join(f"{value!r} ({rows})" for value, rows in [*small.items()][:5])
     more = f" and {len(small) - 5} more" if len(small) > 5 else ""
-    return [f"Fewer than {LEAST} rows of dev, and so no slice of their own: {run.request.slice_column} {names}{more}."]
+    unheld = "" if run.budget.group_points is None else f" that is held to {run.budget.group_points:g} points"
+    what = f"no slice of their own{unheld}: {run.request.slice_column} {names}{more}"
+    return [f"Fewer than {LEAST} rows of dev, and so {what}."]
 
 
 def _of_texts(run: Run) -> list[str]:

@@ -18,7 +18,7 @@ from bantam.run.score import Scored
 from bantam.run.timing import Timing
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset
-from optimizer.evaluate import Drop
+from optimizer.evaluate import Drop, apart
 from optimizer.metric import Metric, default
 from optimizer.recipe import Recipe
 from optimizer.slices import Tokens
@@ -26,7 +26,7 @@ from serving.repository import Identity, Version
 
 Log = Callable[[str], None]
 SCORE_TOLERANCE = 1e-3
-"""Most that a served and an in-process score of the same text may differ; beyond it, a variant is not published."""
+"""Most that a served and an in-process score of the same text may be :func:`apart`, or a variant is not published."""
 
 
 @dataclass
@@ -92,9 +92,9 @@ class Run:
         )
 
     def difference(self, name: str, split: str) -> float:
-        """The largest difference between a served and an in-process score of a variant; 0 if it was not served."""
+        """How far a served and an in-process score of a variant are :func:`apart` at most; 0 if it was not served."""
         answers, scored = self.answers.get((name, split)), self.scored[name].on(split)
-        return 0.0 if answers is None else float(np.abs(answers - scored).max())
+        return 0.0 if answers is None else float(apart(scored, answers).max())
 
     def behind(self, name: str, where: str, key: str) -> list[Any]:
         """The values of a key of ``details`` or ``metrics`` in what a variant was made from, oldest first."""

@@ -12,12 +12,14 @@ from bantam.errors import ParityError
 from bantam.run.builder import kept_or_made
 from bantam.run.score import computed_by, score_name
 from bantam.run.worker import Worker
+from optimizer.evaluate import apart
 from optimizer.stage import RunContext
 
 SPLIT = "probes"
 """What the texts are called among the scores of a run."""
 TOLERANCE = 1e-4
-"""Most that a score may differ: fp32 sums in another order move one by some 1e-6, a token more or less by far more."""
+"""Most that scores may be :func:`apart`: fp32 sums in another order move them by some 1e-6, a token more or less
+by far more."""
 SHOWN = 60
 LONG = " ".join(f"{word} {number}" for number in range(300) for word in ("It", "was", "good,", "not", "bad!"))
 """Longer than any encoder reads, and its two ends differ."""
@@ -65,8 +67,7 @@ def check(reference: Artifact, exported: Artifact, context: RunContext) -> float
     )
 
     def make(target: RunContext) -> Artifact:
-        found = [_scores(each, texts, context) for each in (reference, exported)]
-        difference = np.abs(found[0] - found[1]).max(axis=1)
+        difference = apart(*(_scores(each, texts, context) for each in (reference, exported)))
         if not (difference <= TOLERANCE).all():
             raise ParityError(_report(exported.name, texts, difference))
         manifest = replace(

@@ -29,6 +29,11 @@ def load_dataset(
     Raises :class:`DataError` if the data cannot be found, read or used for training.
     """
     if name in BUNDLED:
+        if columns != AS_USUAL:
+            raise DataError(
+                f"{name} ships with Bantam, and it is known what its columns are. Leave the options of columns, labels "
+                "and task out, such as --slice-column; or give data of your own."
+            )
         return load_bundled(name, seed=seed)
     path = Path(name).expanduser()
     if path.exists():

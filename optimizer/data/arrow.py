@@ -27,29 +27,38 @@ def from_arrow(name: str, table: Any) -> Table:
     import pyarrow as pa
 
     features = _features(table.schema.metadata or {})
+    classes = {column: names for column in table.column_names if (names := class_names(features.get(column)))}
     columns = {
-        column: named(cells.to_pylist(), features.get(column))
+        column: named(cells.to_pylist(), classes.get(column))
         for column, cells in zip(table.column_names, table.columns, strict=True)
         if not pa.types.is_struct(cells.type) and not pa.types.is_binary(cells.type)  # such as images
     }
-    return Table(name, columns, range(1, table.num_rows + 1))
+    return Table(name, columns, range(1, table.num_rows + 1), classes=classes)
 
 
-def named(cells: list[Any], feature: Any) -> list[Any]:
-    """Numbers of classes as names, by the feature as ``datasets`` writes it: of a ClassLabel, or a list of them."""
+def class_names(feature: Any) -> Sequence[str] | None:
+    """The classes of a feature as ``datasets`` writes it, a ClassLabel or a list of them; None of anything else."""
     if isinstance(feature, list) and len(feature) == 1:
         feature = {"feature": feature[0]}  # as older versions wrote lists
     if not isinstance(feature, Mapping):
-        return cells
+        return None
     inner = feature.get("feature")
-    if isinstance(inner, Mapping) and inner.get("_type") == "ClassLabel":
-        names: Sequence[str] = inner["names"]
-        return [None if cell is None else [names[i] for i in cell] for cell in cells]
-    if feature.get("_type") != "ClassLabel":
+    found = inner if isinstance(inner, Mapping) else feature
+    return found["names"] if found.get("_type") == "ClassLabel" else None
+
+
+def named(cells: list[Any], classes: Sequence[str] | None) -> list[Any]:
+    """Numbers of classes, or lists of them, as their names."""
+    if classes is None:
         return cells
-    names = feature["names"]
-    # -1 is the hub's word for a label that is kept secret.
-    return [None if cell is None or cell < 0 else names[cell] for cell in cells]
+
+    def name(cell: Any) -> Any:
+        if isinstance(cell, list):
+            return [classes[i] for i in cell]
+        # -1 is the hub's word for a label that is kept secret.
+        return None if cell is None or cell < 0 else classes[cell]
+
+    return [name(cell) for cell in cells]
 
 
 def _features(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:

@@ -18,9 +18,11 @@ SHOWN = 5
 
 
 def odd(task: str, names: Sequence[str], splits: Mapping[str, Split]) -> Iterator[str]:
-    """Lines for the user: labels with few or no rows, texts in two splits, texts with two labels."""
+    """Lines for the user: labels with few or no rows, numbers that are all one, texts in two splits, or two labels."""
     if task in ("single_label", "multi_label"):
         yield from _rare(task, names, splits)
+    if task == "regression":
+        yield from _constant(splits)
     yield from _duplicates(splits)
     if task != "unlabelled":
         yield from _contradictions(splits)
@@ -36,6 +38,13 @@ def _rare(task: str, names: Sequence[str], splits: Mapping[str, Split]) -> Itera
         none = [repr(name) for name, count in zip(names, counts[part], strict=True) if count == 0]
         if none:
             yield f"No row of {part} has the label {_some(none)}: quality on {part} says nothing of it."
+
+
+def _constant(splits: Mapping[str, Split]) -> Iterator[str]:
+    for part in ("dev", "test"):
+        first = splits[part].targets[0]
+        if (splits[part].targets == first).all():
+            yield f"All numbers of {part} are {first:g}: correlation on {part} says nothing, whatever a variant loses."
 
 
 def _counts(task: str, labels: int, targets: np.ndarray) -> np.ndarray:

@@ -67,6 +67,11 @@ def find_roles(tables: Sequence[Table], columns: Columns) -> tuple[Roles, list[s
         if name not in (text, pair, split, group) and not is_id(name) and fold(name) not in TEXTS - set(LABEL)
     ]
     label, labels, more = _find_labels(tables, columns, rest)
+    if label is None and not labels and columns.label is None and group is not None and fold(group) in LABEL:
+        raise DataError(
+            f"{table.name}: --slice-column {group!r} is by its name the column of the labels, and there is no other. "
+            f"Say --label-column {group!r} if it is both; '' if nobody has labelled the texts."
+        )
     given = [name for name in (text, pair, label, *labels) if name is not None]
     if twice := [name for name in given if given.count(name) > 1]:
         raise DataError(f"{table.name}: the column {twice[0]!r} is given twice, as text, second text or label.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bantam.errors import DataError
 from optimizer.data.cells import BRACKETS, number
@@ -26,13 +27,30 @@ def read_labels(parts: Mapping[str, RawRows], roles: Roles, columns: Columns) ->
         return Labels("unlabelled", rows={part: [()] * len(rows.cells) for part, rows in parts.items()}, notes=(note,))
     if roles.label is None:
         return read_flags(parts, roles.labels, columns)
-    column = LabelColumn(roles.label, parts)
+    return _in_own_order(_of_column(LabelColumn(roles.label, parts), columns), parts, roles.label)
+
+
+def _of_column(column: LabelColumn, columns: Columns) -> Labels:
     if not column.full:
-        raise DataError(f"The label column {roles.label!r} is empty. --label-column names another; '' says: no labels.")
+        raise DataError(
+            f"The label column {column.label!r} is empty. --label-column names another; '' says: no labels."
+        )
     if columns.task != "regression" and _are_lists(column):
         return read_lists(column, columns)
     _refuse_mixed(column)
     return read_numbers(column, columns) or read_names(column, columns)
+
+
+def _in_own_order(labels: Labels, parts: Mapping[str, RawRows], column: str) -> Labels:
+    """The labels in the order in which the file itself numbers its classes, where it does.
+
+    A classifier that names none (``LABEL_0`` ...) was trained with these numbers.
+    """
+    for table in (table for rows in parts.values() for table in rows.tables):
+        own = table.classes.get(column, ())
+        if labels.names and {*labels.names} <= {*own}:
+            return replace(labels, names=tuple(label for label in own if label in labels.names))
+    return labels
 
 
 def _are_lists(column: LabelColumn) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -18,6 +18,8 @@ class Table:
     """Where each row is in the file, counted from 1."""
     notes: tuple[str, ...] = ()
     """What was left out when it was read."""
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The names of the classes in their own order, of columns for which the file says it."""
 
     def where(self, row: int) -> str:
         """File and line of a row, for messages."""

@@ -105,7 +105,7 @@ def train(
         eval_dataset=dev,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=partial(dev_metrics, data=context.data),
-        callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing)],
+        callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing, best_by(context.data))],
         processing_class=tokenizer,
         **more,
     )

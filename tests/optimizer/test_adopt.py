@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from bantam.artifact import Artifact, Text
@@ -92,6 +93,18 @@ def test_what_was_adopted_can_be_adopted_again(tmp_path: Path) -> None:
     first = adopted(folder, data, tmp_path / "1")
     second = adopted(first.folder, data, tmp_path / "2")
     assert second.digest == first.digest
+
+
+def test_an_empty_text_has_a_padding_token_where_the_tokenizer_adds_none(tmp_path: Path) -> None:
+    """As the engine gives it one: transformers cannot run GPT-2 on an empty text."""
+    folder = write_classifier(tmp_path / "toy", "gpt2")
+    plain = tokenizer(model_input_names=["input_ids", "attention_mask"])
+    plain.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    plain.save_pretrained(folder)
+    artifact = adopted(folder, dataset("single_label", LABELS), tmp_path / "out")
+    scores = Reference.load(artifact.folder).probabilities(["", "", "[PAD]"])
+    alone = Reference.load(artifact.folder).probabilities([""])
+    np.testing.assert_allclose(scores, np.repeat(alone, 3, axis=0), atol=1e-6)
 
 
 def test_the_configs_longest_text_bounds_the_models(tmp_path: Path) -> None:

@@ -315,3 +315,8 @@ def test_a_regression_reads_numbers_whatever_its_output_is_called(tmp_path: Path
     read = data.read_by("regression", ("LABEL_0",))
     assert read.labels == ("LABEL_0",)
     assert read.splits["test"].targets.tolist() == data.splits["test"].targets.tolist()
+
+
+def test_options_of_columns_are_not_passed_over_for_a_bundled_set() -> None:
+    with pytest.raises(DataError, match="sms-spam ships with Bantam, and it is known what its columns are"):
+        load_dataset("sms-spam", columns=Columns(group="language"))

@@ -263,7 +263,26 @@ def test_lists_of_numbers_of_classes_are_their_names(tmp_path: Path, written: st
     else:
         whole.to_parquet(tmp_path / "d" / "train.parquet")
     data = load_dataset(str(tmp_path / "d"))
-    assert (data.task, data.labels) == ("multi_label", ("anger", "fear", "joy"))
+    assert (data.task, data.labels) == ("multi_label", ("joy", "fear", "anger"))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "disk"])
+def test_classes_that_the_file_numbers_keep_their_order(tmp_path: Path, kind: str) -> None:
+    """A head without names was trained with these numbers: LABEL_0 is the first class, not the first by name."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["World", "Sports", "Business", "Sci/Tech", "never"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    rows = [{"text": f"text {i}", "label": i % 4} for i in range(80)]
+    whole = datasets.Dataset.from_list(rows, features=features)
+    if kind == "disk":
+        whole.save_to_disk(tmp_path / "d")
+    else:
+        whole.to_parquet(tmp_path / "d" / "train.parquet")
+    data = load_dataset(str(tmp_path / "d"))
+    assert data.labels == ("World", "Sports", "Business", "Sci/Tech")
+    numbers = [int(text.split()[1]) % 4 for text in data.splits["train"].single]
+    assert data.splits["train"].targets.tolist() == numbers
 
 
 def test_columns_of_parquet_that_hold_no_text(tmp_path: Path) -> None:

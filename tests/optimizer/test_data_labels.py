@@ -397,5 +397,23 @@ def test_groups_follow_their_rows_through_the_splits(tmp_path: Path) -> None:
     for split in data.splits.values():
         for text, group in zip(split.single, split.groups, strict=True):
             assert group == ("en", "fi", "(none)")[int(text.split()[1]) % 3]
+    rows_alone = [{name: cell for name, cell in row.items() if name != "language"} for row in rows]
+    (tmp_path / "alone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_alone), encoding="utf-8")
+    assert load_dataset(str(tmp_path / "alone.jsonl")).digest == data.digest, "nothing is trained again for slices"
+    both = load_dataset(str(tmp_path / "d.jsonl"), columns=Columns(label="label", group="label"))
+    assert (both.labels, {*both.splits["dev"].groups}) == (("0", "1"), {"0", "1"})
+    with pytest.raises(
+        DataError, match=r"'label' is by its name the column of the labels, and there is no other\. Say"
+    ):
+        load_dataset(str(tmp_path / "alone.jsonl"), columns=Columns(group="label"))
     with pytest.raises(DataError, match=r"no column 'lang'\. Columns: .*; --slice-column names one"):
         load_dataset(str(tmp_path / "d.jsonl"), columns=Columns(group="lang"))
+
+
+def test_numbers_of_dev_that_are_all_the_same_are_said(tmp_path: Path) -> None:
+    for part in ("train", "dev", "test"):
+        write(tmp_path / f"{part}.csv", [1.5] if part == "dev" else [0.5, 1.5, 2.25], n=30)
+    notes = load_dataset(str(tmp_path)).notes
+    assert [note for note in notes if "All numbers" in note] == [
+        "All numbers of dev are 1.5: correlation on dev says nothing, whatever a variant loses."
+    ]

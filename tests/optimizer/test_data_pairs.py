@@ -121,7 +121,7 @@ def test_a_pair_goes_into_one_split_and_its_order_counts(tmp_path: Path) -> None
 
 def test_pairs_and_texts_that_read_the_same_have_other_digests(tmp_path: Path) -> None:
     pair = load_dataset(write(tmp_path / "d.jsonl", "text", "text_pair"))
-    groups = load_dataset(write(tmp_path / "d.jsonl", "text", "text_pair"), columns=Columns(group="label"))
+    groups = load_dataset(write(tmp_path / "d.jsonl", "text", "text_pair"), columns=Columns(label="", group="label"))
     alone = load_dataset(write(tmp_path / "d.jsonl", "text", "note"))
     assert len({data.digest for data in (pair, groups, alone)}) == 3
 
@@ -210,7 +210,7 @@ def test_mnli_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, configuration: datasets.DatasetDict(parts))
     data = load_dataset("glue:mnli")
     assert first_pair(data)[1].startswith("12 h")
-    assert data.labels == ("contradiction", "entailment", "neutral")
+    assert data.labels == ("entailment", "neutral", "contradiction")
     assert (len(data.splits["dev"].texts), sum(len(split.texts) for split in data.splits.values())) == (12, 102)
     assert {
         "The split 'validation_mismatched' was left out.",

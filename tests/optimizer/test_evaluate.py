@@ -202,3 +202,10 @@ def test_how_many_resamples_are_drawn_at_a_time_makes_no_difference(monkeypatch:
     whole = evaluate.bootstrap_drop(before, after, 400, resamples=600)
     monkeypatch.setattr(evaluate, "CELLS", 7 * 400)
     assert evaluate.bootstrap_drop(before, after, 400, resamples=600) == whole
+
+
+def test_probabilities_are_apart_by_their_difference_and_numbers_in_units_of_the_largest() -> None:
+    shares = np.array([[0.25, 0.75], [0.5, 0.5]])
+    assert evaluate.apart(shares, shares + np.array([[0, 0.125], [0, 0]])).tolist() == [0.125, 0]
+    found = evaluate.apart(np.array([[1000.0], [2.0]]), np.array([[1001.0], [np.nan]]))
+    assert found.tolist() == pytest.approx([1e-3, np.nan], nan_ok=True)

@@ -144,6 +144,11 @@ def test_without_data_the_texts_of_a_bundled_set_serve_a_classifier_of_other_lab
     )
 
 
+def test_who_asks_for_training_without_data_has_the_labels_of_the_default(toy: Checkpoint, tmp_path: Path) -> None:
+    request = OptimizeRequest(model=str(toy.folder), finetune="always", repository=tmp_path / "repo")
+    assert prepare(request, lambda line: None).data.labelled
+
+
 def test_data_that_was_asked_for_is_read_as_it_is_though_it_is_the_default(toy: Checkpoint, tmp_path: Path) -> None:
     request = OptimizeRequest(model=str(toy.folder), data="goemotions-ekman", repository=tmp_path / "repo")
     run = prepare(request, lambda line: None)

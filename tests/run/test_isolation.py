@@ -18,9 +18,14 @@ from serving.tritonserver import Backend
 WHY = "there is no C compiler 'cc'"
 
 
-def server(backend: Backend, http_host: str = "127.0.0.1") -> Server:
+def server(backend: Backend, http_host: str = "127.0.0.1", repository: Path = Path("nowhere")) -> Server:
     started = SimpleNamespace(
-        grpc_address="host:1", http_address="host:2", http_host=http_host, models=("tiny",), backend=backend
+        grpc_address="host:1",
+        http_address="host:2",
+        http_host=http_host,
+        models=("tiny",),
+        backend=backend,
+        repository=repository,
     )
     return cast(Server, started)
 

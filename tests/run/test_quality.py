@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from bantam.report.table import show
 from bantam.report.text import columns
 from bantam.run import judge
 from bantam.run.choose import Budget
+from bantam.run.evidence import evidence
 from bantam.run.measures import check_metric, given_thresholds
 from bantam.run.state import Run
 from optimizer.data import Dataset, Split
@@ -112,6 +114,29 @@ def test_macro_f1_against_the_baseline_has_an_interval(tmp_path: Path) -> None:
     assert quality.agreement == quality.metric_value == quality.accuracy
 
 
+def test_texts_of_which_the_baseline_says_no_label_are_slices_of_agreement_too(tmp_path: Path) -> None:
+    run = unlabelled(tmp_path)
+    groups = ("fi",) * 100 + ("en",) * (ROWS - 100)
+    run.request = replace(run.request, slice_column="language", max_slice_drop=2.0)
+    run.data = replace(run.data, splits={**run.data.splits, "dev": replace(run.data.splits["dev"], groups=groups)})
+    silent = run.scored["baseline"].dev.copy()
+    silent[:100] = 0.1
+    run.scored["baseline"] = replace(run.scored["baseline"], dev=silent)
+    run.scored["int8"] = replace(run.scored["int8"], dev=np.vstack([silent[:100] + np.float32(0.8), silent[100:]]))
+    assert judge.group_drops(run, "int8", "dev")["language: fi"].points == pytest.approx(100)
+
+
+def test_what_is_published_is_remeasured_against_what_its_metric_wants(tmp_path: Path) -> None:
+    """Agreement is with the baseline's decisions, though the data have labels."""
+    run = make_run(tmp_path, test=(0.1, 0.13), metric="agreement")
+    found = json.loads(evidence(run, "int8"))
+    rows = np.sort(np.random.default_rng(0).permutation(ROWS)[: len(found["texts"])])
+    assert found["metric"] == "agreement"
+    assert (np.array(found["actual"]) == judge.decided(run, "baseline", "test")[rows]).all()
+    assert (judge.wanted(run, "test", Metric("macro-f1")) == judge.actual(run, "test")).all()
+    assert (np.array(found["actual"]) != judge.actual(run, "test")[rows]).any()
+
+
 def test_a_regression_is_judged_by_its_ranks(tmp_path: Path) -> None:
     run = regression(tmp_path, noise=0.0)
     report = reported(run)
@@ -142,6 +167,15 @@ def test_a_regression_without_labels_is_compared_with_the_baseline_s_numbers(tmp
     base = reported(run).variant("baseline").on_dev
     assert base is not None
     assert base.spearman == pytest.approx(1.0)
+
+
+def test_numbers_that_are_large_may_differ_by_more_than_probabilities(tmp_path: Path) -> None:
+    run = regression(tmp_path, noise=0.0)
+    for name, scored in run.scored.items():
+        run.scored[name] = replace(scored, dev=scored.dev * 1e4)
+    run.answers = {key: said * np.float32(1e4) * np.float32(1 + 1e-5) for key, said in run.answers.items()}
+    assert run.difference("int8", "dev") == pytest.approx(1e-5, rel=0.1)
+    assert judge.problem(run, "int8") is None
 
 
 def test_a_metric_that_judges_something_else_is_refused_with_those_that_fit(tmp_path: Path) -> None:
@@ -302,7 +336,8 @@ def test_a_loss_in_one_language_is_beyond_the_limit_though_the_whole_is_not(tmp_
     assert "points on language: fi (95% interval" in reason
     assert reason.endswith("the budget for each language is 2")
     assert (report.budget.slice_column, report.budget.max_slice_drop_points) == ("language", 2.0)
-    assert "Fewer than 50 rows of dev, and so no slice of their own: language 'sv' (3)." in report.notes
+    what = "no slice of their own that is held to 2 points: language 'sv' (3)."
+    assert f"Fewer than 50 rows of dev, and so {what}" in report.notes
 
 
 def test_without_a_limit_slices_are_reported_alone_and_the_worst_is_shown(tmp_path: Path) -> None:
@@ -312,6 +347,7 @@ def test_without_a_limit_slices_are_reported_alone_and_the_worst_is_shown(tmp_pa
     assert quality is not None
     groups = {name: part for name, part in (quality.slices or {}).items() if part.kind == "group"}
     assert {name: part.rows for name, part in groups.items()} == {"language: en": 797, "language: fi": 200}
+    assert "Fewer than 50 rows of dev, and so no slice of their own: language 'sv' (3)." in report.notes
     finnish = groups["language: fi"]
     assert finnish.drop_points is not None
     assert finnish.drop_ci95 is not None
@@ -374,6 +410,17 @@ def test_the_card_of_a_regression_on_pairs(tmp_path: Path) -> None:
     assert "threshold" not in card
     assert "macro-F1" not in card
     assert "F1 of this model" not in card
+    assert "print(prediction.scores)" in card
+    assert 'classifier([("' in card, "a pair is what it reads"
+
+
+def test_a_regression_without_labels_says_that_its_numbers_are_the_baseline_s(tmp_path: Path) -> None:
+    report = reported(regression(tmp_path, noise=0.0, labelled=False))
+    card = card_of(report)
+    assert "quality is agreement with the numbers of the uncompressed model" in card
+    assert "with the baseline's." in card
+    assert "model-index" not in card, "no figure of it is one of the data"
+    assert "are against the numbers of the baseline" in render(report)
 
 
 def test_how_texts_are_cut_is_in_the_report(tmp_path: Path) -> None:
