@@ -24,7 +24,7 @@ def main() -> None:
     """Read the options, try what has no outcome yet, write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__)
     parser.add_argument("--only", default="", help="types of models, separated by commas, to be tried (again)")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time, each on a core of its own")
     parser.add_argument("--seconds", type=float, default=600, help="most that one may take")
     parser.add_argument("--results", type=Path, default=Path("build/architectures.jsonl"))
     parser.add_argument("--page", type=Path, default=Path("docs/architectures.md"))

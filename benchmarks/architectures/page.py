@@ -21,6 +21,15 @@ KINDS = {
     "defect": "an exception that Bantam does not know",
     "not built": "transformers cannot build it so small, or not here",
 }
+MADE = """\
+Each of the {types} types that transformers {transformers} has a text classifier for, built with 2 layers, width 32,
+random weights and a small tokenizer.json, and taken through Bantam: the rehearsal; fine-tuning on 240 made-up texts of
+three moods; ONNX with its parity check; dynamic int8; OpenVINO with its parity check; static int8 by NNCF; odd texts
+through tokenizer and model, in transformers and as served."""
+READ = """\
+macro-F1 is that of the fine-tuned model on dev (0.33 is chance); seconds are from the start of the run to its end on
+one core of a shared machine; of a refusal, to its message. A real checkpoint of a type that passes can still fail: with
+its sizes, its settings, or its tokenizer, which some types have in Python only."""
 HEADER = ("type", "outcome", "macro-F1", *VARIANTS, "texts differ by", "seconds", "why")
 
 
@@ -34,20 +43,14 @@ def page(outcomes: Mapping[str, Outcome], names: Sequence[str]) -> str:
         [
             "# Architectures",
             "",
-            f"Every type of model for which transformers {version('transformers')} has a text classifier, {len(names)}",
-            "in all, built with 2 layers, width 32, random weights and a small tokenizer.json, and taken through Bantam:",
-            "the rehearsal; fine-tuning on 240 made-up texts of three moods; ONNX with its parity check; dynamic int8;",
-            "OpenVINO with its parity check; static int8 by NNCF; and odd texts through tokenizer and model in transformers",
-            "and in the served engine.",
+            MADE.format(types=len(names), transformers=version("transformers")),
             f"Made by `python -m benchmarks.architectures` on {datetime.now(UTC):%Y-%m-%d} with "
             + ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
             + ".",
             "",
             *(f"- {kind}: {counts[kind]} ({what})" for kind, what in KINDS.items() if counts[kind]),
             "",
-            "macro-F1 is that of the fine-tuned model on dev (0.33 is chance); seconds are from the start of the run to",
-            "its end, two at a time on two shared cores; of a refusal, to its message. A real checkpoint of a type that",
-            "passes can still fail, with sizes, a tokenizer (some types come with one in Python only) or settings of its own.",
+            READ,
             "",
             *("| " + " | ".join(row) + " |" for row in (HEADER, ["---"] * len(HEADER), *map(_row, ordered))),
             "",

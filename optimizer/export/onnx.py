@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
 from bantam.artifact import Artifact, Signature
@@ -37,8 +38,9 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     """
     # Eager attention is a plain matmul, softmax, matmul: the form that the rules of fusion recognise.
     module = load_model(parent.folder, attention="eager")
-    for part in filter(lambda part: hasattr(part, "config"), module.modules()):  # T5's decoder has one of its own
-        part.config.use_cache = False
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel):  # T5's decoder has a config of its own
+            part.config.use_cache = False
     model = _export(module, parent.manifest.signature, vocabulary(parent.folder))
     del model.graph.outputs[1:]  # hidden states and memories: nobody reads them
     RemoveUnusedNodesPass()(model)

@@ -23,8 +23,10 @@ LAYERS = 2
 SEED = 0
 HEAD_SCALE = 5.0
 """By which the head's initial weights are multiplied, so that texts have scores that differ."""
-_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_COUNTS += ("encoder_layers", "decoder_layers", "num_decoder_layers")
+_COUNTS = (
+    *("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    *("encoder_layers", "decoder_layers", "num_decoder_layers"),
+)
 
 
 def small(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
