@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bantam.artifact import Artifact, Text, cache_key, seal
 from bantam.errors import ParityError
 from bantam.run.builder import kept_or_made
 from bantam.run.score import computed_by, score_name
-from bantam.run.worker import Worker
 from optimizer.evaluate import apart
 from optimizer.stage import RunContext
+from serving.backend.engine import Engine
+
+if TYPE_CHECKING:
+    from optimizer.reference import Reference
 
 SPLIT = "probes"
 """What the texts are called among the scores of a run."""
@@ -67,7 +72,7 @@ def check(reference: Artifact, exported: Artifact, context: RunContext) -> float
     )
 
     def make(target: RunContext) -> Artifact:
-        difference = apart(*(_scores(each, texts, context) for each in (reference, exported)))
+        difference = apart(*(_scores(each, texts, context.threads) for each in (reference, exported)))
         if not (difference <= TOLERANCE).all():
             raise ParityError(_report(exported.name, texts, difference))
         manifest = replace(
@@ -86,10 +91,16 @@ def check(reference: Artifact, exported: Artifact, context: RunContext) -> float
     return float(kept.manifest.metrics["max_difference"])
 
 
-def _scores(artifact: Artifact, texts: Sequence[Text], context: RunContext) -> np.ndarray:
-    # One at a time: how texts are put together in batches is not what is compared.
-    with Worker(artifact, threads=context.threads, micro_batch=1) as worker:
-        return np.concatenate([worker.probabilities([text]) for text in texts])
+def _scores(artifact: Artifact, texts: Sequence[Text], threads: int) -> NDArray[np.float32]:
+    """One text at a time: how texts are put together in batches is not what is compared."""
+    model: Reference | Engine
+    if artifact.manifest.layout == "hf":
+        from optimizer.reference import Reference
+
+        model = Reference.load(artifact.folder, threads=threads)
+    else:
+        model = Engine(artifact.folder, threads=threads, micro_batch=1)
+    return np.concatenate([model.probabilities([text]) for text in texts])
 
 
 def _report(name: str, texts: Sequence[Text], difference: np.ndarray) -> str:
