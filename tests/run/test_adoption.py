@@ -153,4 +153,7 @@ def test_data_that_was_asked_for_is_read_as_it_is_though_it_is_the_default(toy: 
     request = OptimizeRequest(model=str(toy.folder), data="goemotions-ekman", repository=tmp_path / "repo")
     run = prepare(request, lambda line: None)
     assert (run.data.labelled, len(run.data.labels)) == (True, 7)
+    texts = prepare(replace(request, data=None), lambda line: None)
+    assert texts.folder != run.folder
+    assert texts.identity != run.identity, "one name must not mean both"
     assert isinstance(run.recipe.stages[0], FinetuneConfig)
