@@ -172,7 +172,7 @@ def blocks(model: PreTrainedModel) -> tuple[nn.Module, ...]:
 
 def blocks_path(model: PreTrainedModel) -> str:
     """Dotted name of the list of blocks, such as ``bert.encoder.layer``. Raises like :func:`blocks`."""
-    count = model.config.num_hidden_layers
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     modules: list[tuple[str, nn.Module]] = list(model.named_modules())
     found = [name for name, part in modules if isinstance(part, nn.ModuleList) and len(part) == count]
     if len(found) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +71,28 @@ def _openvino(artifact: Artifact, threads: int | None) -> Logits:
     return lambda batch: np.array(request.infer(dict(batch))["logits"])
 
 
-def vocabulary(folder: Path) -> int:
-    """Number of tokens that the tokenizer in ``folder`` knows; their ids are 0 to this minus one."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a text's tokens may be; ids int64."""
+
+    ordinary: NDArray[np.int64]
+    """All that are not special."""
+    after: NDArray[np.int64]
+    """The special ones that end each text; may be empty."""
+
+
+def vocabulary(folder: Path) -> Vocabulary:
+    """The tokens that the tokenizer in ``folder`` gives."""
     from tokenizers import Tokenizer
 
-    return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    ids = np.arange(tokenizer.get_vocab_size(), dtype=np.int64)
+    word = tokenizer.encode("a")
+    after = len(word.ids) - max((i + 1 for i, mark in enumerate(word.special_tokens_mask) if not mark), default=0)
+    ends = np.array(word.ids[len(word.ids) - after :], dtype=np.int64)
+    return Vocabulary(np.setdiff1d(ids, [*special, *ends]), ends)
 
 
 def encode(folder: Path, signature: Signature, texts: Sequence[Text]) -> list[Batch]:

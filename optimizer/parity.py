@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bantam.artifact import Signature
 from bantam.errors import ParityError
-from optimizer.logits import Batch, Logits
+from optimizer.logits import Batch, Logits, Vocabulary
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-1}
 """Largest difference of a logit, in units of the largest logit or 1.
@@ -43,7 +43,7 @@ def check(
     exported: Logits,
     signature: Signature,
     *,
-    vocabulary: int,
+    vocabulary: Vocabulary,
     precision: str = "fp32",
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -95,18 +95,21 @@ def lattice(longest: int) -> Iterator[tuple[int, ...]]:
 
 
 def tokens(
-    lengths: tuple[int, ...], signature: Signature, vocabulary: int, rng: np.random.Generator
+    lengths: tuple[int, ...], signature: Signature, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> dict[str, NDArray[np.int64]]:
-    """Random tokens of these lengths, padded on the right; each input int64 ``[len(lengths), max(lengths)]``."""
+    """Random tokens of these lengths, padded on the right; each input int64 ``[len(lengths), max(lengths)]``.
+
+    Special tokens are at the end, where the tokenizer puts them, and nowhere else: some models classify from the one
+    that ends a text. A text shorter than these has the last of them.
+    """
     shape = (len(lengths), max(lengths))
     mask = (np.arange(shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
-    ids = rng.integers(0, vocabulary - 1, shape)
-    ids += ids >= signature.pad_token_id  # any token but padding
-    inputs = {
-        "input_ids": np.where(mask == 1, ids, signature.pad_token_id).astype(np.int64),
-        "attention_mask": mask,
-        "token_type_ids": np.zeros(shape, dtype=np.int64),
-    }
+    ids = np.full(shape, signature.pad_token_id, dtype=np.int64)
+    ordinary = vocabulary.ordinary[vocabulary.ordinary != signature.pad_token_id]
+    for row, length in zip(ids, lengths, strict=True):
+        body = rng.choice(ordinary, max(0, length - len(vocabulary.after)))
+        row[:length] = np.concatenate([body, vocabulary.after])[-length:]
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, dtype=np.int64)}
     return {name: inputs[name] for name in signature.inputs}
 
 

@@ -22,7 +22,7 @@ CHUNK = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Portion:
     """Rows of a split, and what they have in common."""
 
     name: str
@@ -70,16 +70,16 @@ def tokens_of(tokenizer_json: Path, max_length: int, texts: Sequence[Text]) -> T
     return Tokens(np.array(counts, dtype=np.int64), np.array(per_word), max_length)
 
 
-def by_length(texts: Sequence[Text]) -> Iterator[Part]:
+def by_length(texts: Sequence[Text]) -> Iterator[Portion]:
     """Texts of like lengths in words, those of a pair together."""
     words = np.array([len((text if isinstance(text, str) else " ".join(text)).split()) for text in texts])
     for low, high in LENGTHS:
         inside = (words >= low) & (words <= (high or words.max(initial=0)))
         if inside.any():
-            yield Part(f"{low} to {high} words" if high else f"{low} words and more", "length", inside)
+            yield Portion(f"{low} to {high} words" if high else f"{low} words and more", "length", inside)
 
 
-def by_pieces(tokens: Tokens) -> Iterator[Part]:
+def by_pieces(tokens: Tokens) -> Iterator[Portion]:
     """Thirds of the texts, by how many tokens their words are split into; none where all texts are alike in that."""
     known = tokens.per_word[~np.isnan(tokens.per_word)]
     if not known.size:
@@ -91,15 +91,15 @@ def by_pieces(tokens: Tokens) -> Iterator[Part]:
         (f"{second:.2f} tokens a word and more", tokens.per_word >= second),
     ):
         if 0 < inside.sum() < len(known):
-            yield Part(name, "pieces", inside)
+            yield Portion(name, "pieces", inside)
 
 
-def by_group(groups: Sequence[str], column: str) -> Iterator[Part]:
+def by_group(groups: Sequence[str], column: str) -> Iterator[Portion]:
     """Each value of a column that has :data:`LEAST` rows or more, the most frequent first."""
     values = np.array(groups, dtype=object)
     for value, rows in Counter(groups).most_common():
         if rows >= LEAST:
-            yield Part(f"{column}: {value}", "group", np.asarray(values == value))
+            yield Portion(f"{column}: {value}", "group", np.asarray(values == value))
 
 
 def too_small(groups: Sequence[str]) -> dict[str, int]:

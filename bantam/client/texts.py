@@ -33,14 +33,14 @@ def is_one(texts: object) -> TypeGuard[Text]:
 
 def encoded(texts: Text | Iterable[Text]) -> list[Row]:
     """The rows, all of one width; :class:`InvalidInputError` names the first item that is no text."""
-    rows = [_row(item, f"texts[{position}]") for position, item in enumerate(_items(texts))]
-    for position, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            kinds = {1: "a single text", 2: "a pair"}
-            raise InvalidInputError(
-                f"texts[{position}] is {kinds[len(row)]}, and texts[0] {kinds[len(rows[0])]}. Expected one kind in a "
-                "call, the one that the model reads."
-            )
+    rows = [_row(item, position) for position, item in enumerate(texts if type(texts) is list else _items(texts))]
+    if len(set(map(len, rows))) > 1:
+        position = next(number for number, row in enumerate(rows) if len(row) != len(rows[0]))
+        kinds = {1: "a single text", 2: "a pair"}
+        raise InvalidInputError(
+            f"texts[{position}] is {kinds[len(rows[position])]}, and texts[0] {kinds[len(rows[0])]}. Expected one kind "
+            "in a call, the one that the model reads."
+        )
     return rows
 
 
@@ -70,35 +70,32 @@ def _items(texts: Any) -> Iterator[object]:
     return iter(texts)
 
 
-def _row(item: object, name: str) -> Row:
-    if isinstance(item, str):
-        return (_utf8(item, name),)
-    if _is_pair(item):
-        return _utf8(item[0], f"{name}[0]"), _utf8(item[1], f"{name}[1]")
+def _row(item: object, position: int) -> Row:
+    try:
+        if isinstance(item, str):
+            return (item.encode(),)
+        if _is_pair(item):
+            return item[0].encode(), item[1].encode()
+    except UnicodeEncodeError as exc:
+        part = f"[{item.index(exc.object)}]" if _is_pair(item) else ""
+        raise InvalidInputError(
+            f"texts[{position}]{part} has a lone surrogate at character {exc.start}, which no UTF-8 can carry. "
+            "Read its source with the right encoding, or with errors='replace'."
+        ) from exc
     if isinstance(item, (list, tuple)):
         kinds = ", ".join(type(part).__name__ for part in item[:3]) + (", ..." if len(item) > 3 else "")
         raise InvalidInputError(
-            f'{name} is a {type(item).__name__} of {kinds or "nothing"}; a pair is a tuple of two str: ("first", '
-            '"second").'
+            f"texts[{position}] is a {type(item).__name__} of {kinds or 'nothing'}; a pair is a tuple of two str: "
+            '("first", "second").'
         )
     raise InvalidInputError(
-        f"{name} is {type(item).__name__} ({item!r:.40}), expected str, or a tuple of two for a pair. Convert it, or "
-        "leave it out."
+        f"texts[{position}] is {type(item).__name__} ({item!r:.40}), expected str, or a tuple of two for a pair. "
+        "Convert it, or leave it out."
     )
 
 
-def _utf8(text: str, name: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as exc:
-        raise InvalidInputError(
-            f"{name} has a lone surrogate at character {exc.start}, which no UTF-8 can carry. "
-            "Read its source with the right encoding, or with errors='replace'."
-        ) from exc
-
-
 def _is_pair(item: object) -> TypeGuard[tuple[str, str]]:
-    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], str)
 
 
 def width(rows: Sequence[Row]) -> int:

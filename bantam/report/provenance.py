@@ -77,7 +77,7 @@ class ModelSource(Record):
     """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
 
 
-class Texts(Record):
+class TextRecord(Record):
     """How the baseline's tokenizer cuts the texts."""
 
     max_length: int | None = Field(None, ge=1)
@@ -97,7 +97,7 @@ class Thresholds(Record):
     """Label to threshold, of the chosen variant."""
 
 
-class Noise(Record):
+class NoiseRecord(Record):
     """A fixed piece of work, done again and again between the timed passes: what it took says how quiet it was."""
 
     kernel_ms: Positive

@@ -17,12 +17,12 @@ from bantam.report.provenance import (
     DataSource,
     Machine,
     ModelSource,
-    Noise,
+    NoiseRecord,
     Positive,
     Record,
     Share,
     StageStep,
-    Texts,
+    TextRecord,
     Thresholds,
 )
 from bantam.report.quality import Correlation, Quality
@@ -168,7 +168,7 @@ class Conditions(Record):
     threads: int | None = Field(None, ge=1)
     tokens_p50: Positive | None = None
     """Median length of the texts in tokens."""
-    noise: Noise | None = None
+    noise: NoiseRecord | None = None
     """What else the machine did meanwhile."""
 
 
@@ -207,7 +207,7 @@ class Report(Record):
     optimize: Optimize | None = None
     data_source: DataSource | None = None
     model_source: ModelSource | None = None
-    texts: Texts | None = None
+    texts: TextRecord | None = None
     thresholds: Thresholds | None = None
     serving_versions: dict[str, str] | None = None
     """Libraries of the serving environment, where those of ``versions`` do not run."""

@@ -64,15 +64,17 @@ def show(report: Report, console: Console, *, html: Path | None = None, whole: b
 
 
 def _tables(report: Report, shown: Sequence[Variant], console: Console) -> list[Table]:
-    """One table if the console is wide enough, otherwise one of quality and cost and one of latency."""
+    """One table if the console is wide enough, else one of quality and cost and one of latency, else three."""
     every = columns(report)
-    whole = table(report, shown, every)
+    latency = [column for column in every if column.group in LATENCY_GROUPS]
+    quality = [column for column in every if column.group == "Quality"]
+    cost = [column for column in every if column not in latency and column not in quality]
     unbounded = console.options.update(width=10_000)
-    if Measurement.get(console, unbounded, whole).maximum <= console.width:
-        return [whole]
-    latency = tuple(column for column in every if column.group in LATENCY_GROUPS)
-    others = tuple(column for column in every if column not in latency)
-    return [table(report, shown, others), table(report, shown, latency)]
+    for parts in ([every], [[*quality, *cost], latency], [quality, [*cost, *latency]]):
+        tables = [table(report, shown, part) for part in parts]
+        if all(Measurement.get(console, unbounded, each).maximum <= console.width for each in tables):
+            return tables
+    return [table(report, shown, part) for part in (quality, cost, latency)]
 
 
 def _rest(report: Report, shown: int, html: Path | None) -> str:

@@ -11,7 +11,7 @@ from bantam.run.choose import Candidate
 from bantam.run.state import SCORE_TOLERANCE, Run
 from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, one_hot, predict
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Measure, Metric
-from optimizer.slices import Part, by_group, by_length, by_pieces
+from optimizer.slices import Portion, by_group, by_length, by_pieces
 from serving.repository import published
 
 
@@ -67,7 +67,7 @@ def drop(run: Run, name: str, split: str) -> Drop | None:
     return run.drops[name, split]
 
 
-def drop_on(run: Run, name: str, split: str, part: Part) -> Drop | None:
+def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
     """The same on a part of a split's rows."""
     if name == BASELINE or run.checkpoint.random_weights:
         return None
@@ -78,7 +78,7 @@ def drop_on(run: Run, name: str, split: str, part: Part) -> Drop | None:
     return run.part_drops[name, split, part.name]
 
 
-def parts(run: Run, split: str) -> list[Part]:
+def parts(run: Run, split: str) -> list[Portion]:
     """The parts of a split whose quality is told apart; none on which the metric would mean nothing."""
     rows, right = run.data.splits[split], actual(run, split)
     found = [*by_group(rows.groups, run.request.slice_column or "group"), *by_length(rows.texts)]

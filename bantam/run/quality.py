@@ -13,7 +13,7 @@ from bantam.run.state import Run
 from optimizer.config import AdoptConfig
 from optimizer.evaluate import bootstrap_drop, correlation_of, other_order, per_label, quality_of, total_variation
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Metric
-from optimizer.slices import LEAST, Part, too_small
+from optimizer.slices import LEAST, Portion, too_small
 
 
 def quality(run: Run, name: str, split: str) -> Quality | None:
@@ -65,7 +65,7 @@ def _value(run: Run, name: str, split: str, rows: Array | None = None) -> float:
     return float(judge.measure(run, name, split, rows=rows)(whole)[0])
 
 
-def _slice(run: Run, name: str, split: str, part: Part) -> Slice:
+def _slice(run: Run, name: str, split: str, part: Portion) -> Slice:
     drop, found = judge.drop_on(run, name, split, part), {}
     if run.data.task != "regression":
         scores, decided = run.scored[name].on(split), judge.decided(run, name, split)

@@ -10,8 +10,7 @@ import numpy as np
 from bantam import checkout
 from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
-from bantam.report.provenance import DataSource, ModelSource, StageStep, Texts, Thresholds
-from bantam.report.provenance import Noise as NoiseRecord
+from bantam.report.provenance import DataSource, ModelSource, NoiseRecord, StageStep, TextRecord, Thresholds
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
@@ -64,35 +63,47 @@ def report(run: Run, choice: Choice) -> Report:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
         published=PublishedRecord(name=run.published.name, version=run.published.number) if run.published else None,
-        conditions=Conditions(
-            texts=min(run.recipe.measure.texts, len(run.data.splits["dev"].texts)),
-            rounds=run.recipe.measure.rounds,
-            threads=run.recipe.serving.threads or usable_cores(),
-            noise=_noise(run),
-            tokens_p50=float(np.median(run.tokens["dev"].counts)) or None if "dev" in run.tokens else None,
-        ),
+        conditions=_conditions(run),
         texts=_texts(run),
         thresholds=_thresholds(run, choice.chosen),
         optimize=Optimize(peak_rss_mb=round(run.peak_rss_mb, 1), seconds=round(run.seconds, 1)),
-        data_source=DataSource(
-            source=run.data.source,
-            licence=run.data.licence,
-            digest=run.data.digest,
-            hub_id=run.data.hub_id,
-            task=run.data.task,
-            labelled=None if run.data.labelled else False,
-            pair=run.data.pair or None,
-            language=run.data.language,
-            about=run.data.about,
-            rows={name: len(split.texts) for name, split in run.data.splits.items()},
-        ),
-        model_source=ModelSource(
-            source=run.checkpoint.source,
-            revision=run.checkpoint.revision,
-            licence=run.checkpoint.licence,
-            digest=run.checkpoint.digest,
-            hub_id=run.checkpoint.hub_id,
-        ),
+        data_source=_data_source(run),
+        model_source=_model_source(run),
+    )
+
+
+def _conditions(run: Run) -> Conditions:
+    return Conditions(
+        texts=min(run.recipe.measure.texts, len(run.data.splits["dev"].texts)),
+        rounds=run.recipe.measure.rounds,
+        threads=run.recipe.serving.threads or usable_cores(),
+        noise=_noise(run),
+        tokens_p50=float(np.median(run.tokens["dev"].counts)) or None if "dev" in run.tokens else None,
+    )
+
+
+def _data_source(run: Run) -> DataSource:
+    return DataSource(
+        source=run.data.source,
+        licence=run.data.licence,
+        digest=run.data.digest,
+        hub_id=run.data.hub_id,
+        task=run.data.task,
+        labelled=None if run.data.labelled else False,
+        pair=run.data.pair or None,
+        language=run.data.language,
+        about=run.data.about,
+        rows={name: len(split.texts) for name, split in run.data.splits.items()},
+    )
+
+
+def _model_source(run: Run) -> ModelSource:
+    return ModelSource(
+        source=run.checkpoint.source,
+        revision=run.checkpoint.revision,
+        licence=run.checkpoint.licence,
+        digest=run.checkpoint.digest,
+        hub_id=run.checkpoint.hub_id,
     )
 
 
@@ -128,10 +139,10 @@ def noise_notes(run: Run) -> list[str]:
     return [warning(heard, ["every variant"] if len(names) == len(run.measured) else names)] if heard else []
 
 
-def _texts(run: Run) -> Texts | None:
+def _texts(run: Run) -> TextRecord | None:
     if not run.tokens:
         return None
-    return Texts(
+    return TextRecord(
         max_length=next(iter(run.tokens.values())).max_length,
         cut={split: found.cut for split, found in run.tokens.items()},
         tokens_per_word=run.tokens["dev"].pieces if "dev" in run.tokens else None,

@@ -15,12 +15,12 @@ from optimizer.config import (
     AnyStage,
     CheckpointConfig,
     DistillConfig,
+    FinetuneConfig,
     LayersConfig,
     TrainingConfig,
 )
 from optimizer.data import Dataset
 from optimizer.data.sample import draw
-from optimizer.load.small import small
 from optimizer.recipe import Recipe
 
 ROWS = 64
@@ -28,16 +28,19 @@ ROWS = 64
 
 
 def rehearse(run: Run, log: Log) -> dict[str, str]:
-    """Export, quantize and prune a small untrained model as the recipe says; returns why stages failed, by name.
+    """Take one step, export, quantize and prune with a small untrained model; returns why stages failed, by name.
 
     A run without training needs no rehearsal. What passed once is in the store, so that a run that goes on does not
     wait. What fails here is said, and tried all the same when its turn comes: random weights are not the user's.
-    Raises :class:`StageError` or :class:`ModelError` if nothing would be left that can be served, or served texts
-    would be handled otherwise than by the model's own tokenizer.
+    Raises :class:`StageError` or :class:`ModelError` if it cannot be trained, or nothing would be left that can be
+    served, or served texts would be handled otherwise than by the model's own tokenizer.
     """
     if not any(isinstance(stage, TrainingConfig) for stage in run.recipe.stages):
         return {}
-    log("rehearsal: what follows the training, on a small untrained model")
+    from optimizer.load.small import small
+    from optimizer.training.one_step import take_one_step
+
+    log("rehearsal: a step of training and what follows it, on a small untrained model")
     data = _few_rows(run.data)
     checkpoints = {name: small(checkpoint, data) for name, checkpoint in run.checkpoints.items()}
     trial = replace(
@@ -50,6 +53,9 @@ def rehearse(run: Run, log: Log) -> dict[str, str]:
     )
     try:
         with pipeline.locked(trial.folder):
+            for stage in run.recipe.stages:
+                if isinstance(stage, FinetuneConfig):
+                    take_one_step(checkpoints[stage.model], data, stage, _silent)
             built = pipeline.run(trial.recipe, data, checkpoints, trial.folder, device=run.request.device, log=_silent)
             if export := trial.recipe.export_of(BASELINE):
                 context = evaluator.context(trial, _silent)

@@ -56,8 +56,10 @@ def _read_lines(path: Path) -> Table:
         )
     with text_of(path) as file:
         numbered = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
+    if not numbered:
+        raise DataError(f"{path} has no text in it. Expected one text a line.")
     lines = [number for number, _ in numbered]
-    if numbered and all(line.startswith(FASTTEXT) for _, line in numbered):
+    if all(line.startswith(FASTTEXT) for _, line in numbered):
         return Table(str(path), _fasttext([line for _, line in numbered]), lines)
     return Table(str(path), {"text": [line for _, line in numbered]}, lines)
 

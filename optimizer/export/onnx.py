@@ -6,13 +6,16 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask, sdpa_mask
 
 from bantam.artifact import Artifact, Signature
@@ -21,6 +24,8 @@ from optimizer.config import ExportConfig
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
 from optimizer.load.model import load_model
+from optimizer.logits import Vocabulary, vocabulary
+from optimizer.parity import tokens
 
 LARGEST_FILE = 2_000_000_000
 """Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""
@@ -33,8 +38,12 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     """
     # Eager attention is a plain matmul, softmax, matmul: the form that the rules of fusion recognise.
     module = load_model(parent.folder, attention="eager")
-    module.config.use_cache = False
-    model = _export(module, parent.manifest.signature)
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel):  # T5's decoder has a config of its own
+            part.config.use_cache = False
+    model = _export(module, parent.manifest.signature, vocabulary(parent.folder))
+    del model.graph.outputs[1:]  # hidden states and memories: nobody reads them
+    RemoveUnusedNodesPass()(model)
     _clean(model)
     model, fused = fuse_attention(model) if fuse else (model, 0)
     narrowed = compute_first_token_only(model) if fuse else 0
@@ -44,13 +53,12 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     return {"opset": model.opset_imports[""], "fused_attention": fused, "first_token_only": narrowed}
 
 
-def _export(module: torch.nn.Module, signature: Signature) -> ir.Model:
+def _export(module: torch.nn.Module, signature: Signature, known: Vocabulary) -> ir.Model:
     # Two texts of 8 tokens, no padding: a batch or a length of one would be taken for a constant.
-    example = {name: torch.full((2, 8), 0 if name == "token_type_ids" else 1) for name in signature.inputs}
-    if signature.pad_token_id == 1:
-        example["input_ids"] += 1
+    batch = tokens((8, 8), signature, known, np.random.default_rng(0))
+    example = {name: torch.from_numpy(array) for name, array in batch.items()}
     dynamic = torch.export.Dim.DYNAMIC
-    with torch.inference_mode(), _light_masks(), _quiet():
+    with torch.inference_mode(), _light_masks(), _Exportable(), _quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -72,6 +80,41 @@ def _export(module: torch.nn.Module, signature: Signature) -> ir.Model:
     if program is None:
         raise StageError(f"torch gave no ONNX program for {type(module).__name__}. Choose another model.")
     return program.model
+
+
+class _Exportable(TorchFunctionMode):
+    """While exporting, compute in another way what a graph cannot hold, or torch's exporter does not know.
+
+    Encoder-decoders (BART, T5) classify from the last end-of-text token. They find it by a mask ``[batch, tokens]``,
+    ``hidden_states[marked, :]``, of which nobody knows how many rows it gives, and refuse a batch whose texts have
+    different numbers of them. XLNet takes an integer mask from 1.0, for which the exporter finds no operator.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """As of :class:`TorchFunctionMode`."""
+        if func is torch.Tensor.__getitem__ and _picks_tokens(*args):
+            states, (marked, _) = args
+            last = (marked.long() * torch.arange(1, marked.shape[1] + 1, device=marked.device)).argmax(dim=1)
+            return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
+        if func is torch.unique_consecutive:
+            return args[0][:1]
+        if func is torch.Tensor.__rsub__ and isinstance(args[1], float) and not args[0].is_floating_point():
+            return func(args[0].to(torch.get_default_dtype()), args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def _picks_tokens(states: torch.Tensor, index: Any) -> bool:
+    """Whether it is ``states[marked, :]``."""
+    return (
+        isinstance(index, tuple)
+        and len(index) == states.dim() - 1 == 2
+        and isinstance(index[0], torch.Tensor)
+        and index[0].dtype == torch.bool
+        and index[0].dim() == 2
+        and index[1] == slice(None)
+    )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
 from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
-from optimizer.load.foreign import refuse_foreign, refuse_quantized
+from optimizer.load.foreign import refuse_foreign, refuse_unfinished
 from optimizer.load.weights import INDEX, SINGLE, WEIGHTS, has_weights, refuse_pointers, shapes
 
 CONFIG = "config.json"
@@ -128,7 +128,7 @@ def checkpoint_in(
     random_weights: bool = False,
 ) -> Checkpoint:
     """Describe the checkpoint in ``folder``; raises :class:`ModelError` if its config or tokenizer is not usable."""
-    refuse_quantized(folder, read_config(folder))
+    refuse_unfinished(folder, read_config(folder))
     files = [path for path in sorted(folder.iterdir()) if any(fnmatch(path.name, pattern) for pattern in FILES)]
     if not any(path.name in TOKENIZER for path in files):
         raise ModelError(f"{folder} has no tokenizer. Expected tokenizer.json; save it there with save_pretrained.")

@@ -42,8 +42,14 @@ def refuse_foreign(folder: Path, shown: str) -> None:
             raise ModelError(f"{shown} {what} ({found[0]}), not a model.\n{do.format(source=source)}")
 
 
-def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise :class:`ModelError` if weights are stored in another tool's compressed numbers."""
+def refuse_unfinished(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise :class:`ModelError` if weights are another tool's compressed numbers, or have an adapter beside them."""
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} has a model's weights and an adapter ({ADAPTER}); expected one model.\n"
+            "Remove the adapter's files if it is merged into the weights already; else merge them with peft's "
+            "merge_and_unload and give the result."
+        )
     found = config.get("quantization_config")
     file = next((name for name in ("quantize_config.json", "quant_config.json") if (folder / name).is_file()), None)
     if found or file:

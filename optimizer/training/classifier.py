@@ -15,7 +15,7 @@ from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset, Split
-from optimizer.load.model import load_model
+from optimizer.load.model import load_model, reading
 from optimizer.load.tokenizer import columns, fit_to, load_tokenizer
 from optimizer.stage import RunContext
 
@@ -30,7 +30,8 @@ def load_checkpoint(
     """
     tokenizer = load_tokenizer(checkpoint.folder)
     model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head, log=log)
-    embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    with reading(checkpoint.folder, f"a classifier of token ids ({type(model).__name__})", "Choose another model."):
+        embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
     fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
     return tokenizer, model
 

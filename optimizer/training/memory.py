@@ -9,12 +9,13 @@ from typing import TypeVar
 
 import torch
 
-from bantam.errors import StageError
+from bantam.errors import BantamError, StageError, reason
 from optimizer import distributed
 from optimizer.config import TrainingConfig
 from optimizer.stage import RunContext
 
 Trained = TypeVar("Trained")
+_OTHER = "Expected a model that learns from token ids and their mask alone. Choose another model."
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class Attempt:
 def within_memory(train: Callable[[Attempt], Trained], config: TrainingConfig, context: RunContext) -> Trained:
     """Call ``train``; when memory runs out, halve the batch, accumulate two, and go on from the last checkpoint.
 
-    Raises :class:`StageError` if memory does not suffice even for a batch of one text.
+    Raises :class:`StageError` if memory does not suffice even for a batch of one text, or the model cannot be trained.
     """
     # Several processes share the batch of the recipe, which so means the same on any number of them.
     attempt = Attempt(max(1, config.batch_size // distributed.count()))
     while True:
         try:
             return train(attempt)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as exc:
+        except (BantamError, OSError):
+            raise
+        except Exception as exc:  # models' own code, which raises anything
             if not _is_out_of_memory(exc):
-                raise
+                raise StageError(f"{context.checkpoint.name} cannot be trained: {reason(exc)}.\n{_OTHER}") from exc
             if attempt.batch == 1:
                 raise StageError(
                     "Out of memory with a batch of one text. Expected room for the model, its gradients and one text "

@@ -105,6 +105,8 @@ def train(
         eval_dataset=dev,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=partial(dev_metrics, data=context.data),
+        # Encoder-decoders and models with a memory give hidden states too, of all dev texts at once.
+        preprocess_logits_for_metrics=lambda outputs, _: outputs[0] if isinstance(outputs, tuple) else outputs,
         callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing, best_by(context.data))],
         processing_class=tokenizer,
         **more,

@@ -14,6 +14,8 @@ from .manifest import ModelManifest
 Text = str | tuple[str, str]
 SLACK = 64
 """Tokens, for what a cut changes around itself."""
+LAST_WORDS = 8
+"""Words, for what a cut within a word changes: it, and those next to it that are told apart by what follows."""
 CHARACTERS = 8
 """Characters taken for each token, at first: English has 4 to 5, and few texts have more than that."""
 CROSSING = re.compile(r"[^\s▁ĠĊ][\s▁ĠĊ]")
@@ -40,7 +42,9 @@ class Reader:
         self._enough = manifest.max_length + SLACK
         self._at_left = manifest.truncation_side == "left"
         self._first = CHARACTERS * self._enough
-        self._cuts = _splits_at_spaces(self._tokenizer)
+        self._words_apart = _splits_words(self._tokenizer)
+        # No token spans a space between two words: they are cut apart first, or no token is so made.
+        self._cuts = self._words_apart or not any(map(CROSSING.search, self._tokenizer.get_vocab()))
 
     def __call__(self, texts: Sequence[Text]) -> list[Encoding]:
         """The tokens of each text or pair. Raises ``ValueError`` if one is not what the model reads."""
@@ -72,29 +76,40 @@ class Reader:
         """As much of a very long text as has the same tokens in the end: to tokenize all of it would take seconds.
 
         The tokenizer works from one space to the next, so what a cut at a space changes is around it, and the model
-        does not get to see it if there are many more tokens than it can take: ``enough``. A text with fewer, or without
-        any space near, is left whole: slow, and right.
+        does not get to see it if there are many more tokens than it can take: ``enough``. Without a space near, as in
+        Chinese, whole words count alone, which the tokenizer finds from left to right. A text with fewer tokens, or of
+        one endless word, is left whole: slow, and right.
         """
-        size = self._first
+        size, by_words = self._first, self._words_apart and not self._at_left
         while 2 * size < len(text):
             start = len(text) - 2 * size if self._at_left else size
             places = (text.find(mark, start, start + size) for mark in " \n" if self._cuts)
-            place = next((found for found in places if found >= 0), start if anywhere else None)
-            if place is not None:
+            place = next((found for found in places if found >= 0), None)
+            if place is not None or anywhere:
+                place = start if place is None else place
                 part = text[place:] if self._at_left else text[:place]
                 if self._count(part) >= enough:
                     return part
+            elif by_words:
+                if self._count(text[:start], without_words=LAST_WORDS) >= enough:
+                    return text[:start]
+                by_words = False
             size *= 2
         return text
 
-    def _count(self, text: str) -> int:
-        """How many tokens a text has, those included that are cut off; a few special ones are counted as well."""
+    def _count(self, text: str, *, without_words: int = 0) -> int:
+        """How many tokens a text has, those included that are cut off, and a few special ones counted several times;
+        or only those before its last words.
+        """
         encoding = self._tokenizer.encode(text)
-        return sum(map(len, [encoding, *encoding.overflowing]))
+        parts = [encoding, *encoding.overflowing]
+        if not without_words:
+            return sum(map(len, parts))
+        words = [word for part in parts for word in part.word_ids if word is not None]
+        last = max(words, default=0) - without_words
+        return sum(word < last for word in words)
 
 
-def _splits_at_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether no token spans a space between two words: the words are cut apart first, or no token is so made."""
-    if len({word for word in tokenizer.encode("a b", add_special_tokens=False).word_ids if word is not None}) > 1:
-        return True
-    return not any(CROSSING.search(token) for token in tokenizer.get_vocab())
+def _splits_words(tokenizer: Tokenizer) -> bool:
+    """Whether words are cut apart before they are cut into tokens."""
+    return len({word for word in tokenizer.encode("a b", add_special_tokens=False).word_ids if word is not None}) > 1

@@ -16,6 +16,7 @@ from bantam.errors import ParityError, StageError
 from optimizer import export, logits, quantize
 from optimizer.config import ExportConfig
 from optimizer.export import onnx as export_onnx
+from optimizer.logits import Vocabulary
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
 
@@ -155,8 +156,9 @@ def test_an_operator_without_an_onnx_form_is_a_clear_error() -> None:
             return eigenvalues.real
 
     signature = Signature("single_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=16)
+    vocabulary = Vocabulary(np.arange(30), after=np.array([], dtype=np.int64))
     with pytest.raises(StageError, match=r"torch cannot export Odd to ONNX: .+\n?.*Choose another model\."):
-        export_onnx._export(Odd().eval(), signature)
+        export_onnx._export(Odd().eval(), signature, vocabulary)
 
 
 def test_a_parent_of_the_wrong_format_is_refused(bert_onnx: Artifact, tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ def test_m28_an_adapter_names_its_base_and_how_to_merge_them(tmp_path: Path) -> 
     assert len(str(caught.value).splitlines()) == 3
 
 
+def test_m28_an_adapter_beside_weights_is_not_passed_over(toy: Path) -> None:
+    (toy / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        ModelError, match=r"a model's weights and an adapter .*\nRemove the adapter's files if it is merged"
+    ):
+        resolve(str(toy))
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [

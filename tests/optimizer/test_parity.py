@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import ParityError
 from optimizer import logits, parity
-from optimizer.logits import Batch
+from optimizer.logits import Batch, Vocabulary
+from tests.conftest import write_tokenizer
 
 SIGNATURE = Signature("multi_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=512, pad_token_id=7)
+VOCABULARY = Vocabulary(np.arange(30), after=np.array([], dtype=np.int64))
 
 
 def model(batch: Batch) -> NDArray[np.float32]:
@@ -44,14 +46,23 @@ def test_lattice_keeps_to_the_longest_input(longest: int) -> None:
 
 
 def test_tokens_are_padded_on_the_right_and_are_no_padding_elsewhere() -> None:
-    batch = parity.tokens((5, 1, 3), SIGNATURE, 30, np.random.default_rng(0))
+    batch = parity.tokens((5, 1, 3), SIGNATURE, VOCABULARY, np.random.default_rng(0))
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
     assert ((batch["input_ids"] == 7) == (batch["attention_mask"] == 0)).all()
     assert batch["input_ids"].max() < 30
 
 
+def test_texts_end_as_the_tokenizer_ends_them_with_no_special_token_before(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer.json")
+    vocabulary = logits.vocabulary(tmp_path)
+    assert vocabulary.after.tolist() == [3]
+    batch = parity.tokens((5, 1, 3), SIGNATURE, vocabulary, np.random.default_rng(0))["input_ids"]
+    assert batch[1, 0] == batch[0, 4] == batch[2, 2] == 3
+    assert (batch == 3).sum() == 3
+
+
 def test_equal_models_pass_and_give_figures() -> None:
-    figures = parity.check(model, model, SIGNATURE, vocabulary=30)
+    figures = parity.check(model, model, SIGNATURE, vocabulary=VOCABULARY)
     assert figures["max_difference"] == 0
     assert figures["comparisons"] > 100
     assert figures["padding_moves_reference"] == 0
@@ -69,7 +80,7 @@ def test_all_mismatches_are_gathered_before_it_raises() -> None:
         return got
 
     with pytest.raises(ParityError) as error:
-        parity.check(model, exported, SIGNATURE, vocabulary=30)
+        parity.check(model, exported, SIGNATURE, vocabulary=VOCABULARY)
     message = str(error.value)
     # NaN at 1 x 1; 0.25 at 1 x 512; nothing for the three batches of 64, one of which is compared row by row too.
     assert "in 69 of" in message
@@ -85,7 +96,7 @@ def test_a_single_mismatch_is_shown_with_its_shape_and_size() -> None:
     with pytest.raises(
         ParityError, match=r"in 1 of \d+ comparisons \(fp32\); largest difference of a logit 0\.01, "
     ) as error:
-        parity.check(model, exported, SIGNATURE, vocabulary=30)
+        parity.check(model, exported, SIGNATURE, vocabulary=VOCABULARY)
     assert "      1     127  batch                 0.01" in str(error.value)
 
 
@@ -93,8 +104,8 @@ def test_an_export_that_ignores_the_mask_is_caught() -> None:
     def exported(batch: Batch) -> NDArray[np.float32]:
         return model({**batch, "attention_mask": np.ones_like(batch["attention_mask"])})
 
-    with pytest.raises(ParityError, match="row 4 of 5"):
-        parity.check(model, exported, replace_longest(3), vocabulary=30)
+    with pytest.raises(ParityError, match=r"row \d of"):
+        parity.check(model, exported, replace_longest(3), vocabulary=VOCABULARY)
 
 
 def replace_longest(longest: int) -> Signature:
@@ -105,18 +116,18 @@ def test_rows_are_not_compared_alone_where_padding_moves_the_reference() -> None
     def padded_mean(batch: Batch) -> NDArray[np.float32]:
         return np.asarray(batch["input_ids"].mean(1, keepdims=True), dtype=np.float32)
 
-    figures = parity.check(padded_mean, padded_mean, SIGNATURE, vocabulary=30)
+    figures = parity.check(padded_mean, padded_mean, SIGNATURE, vocabulary=VOCABULARY)
     assert figures["padding_moves_reference"] > 1
-    assert figures["comparisons"] < parity.check(model, model, SIGNATURE, vocabulary=30)["comparisons"]
+    assert figures["comparisons"] < parity.check(model, model, SIGNATURE, vocabulary=VOCABULARY)["comparisons"]
 
 
 def test_bf16_is_bounded_more_loosely_than_fp32() -> None:
     def rounded(batch: Batch) -> NDArray[np.float32]:
         return model(batch) * np.float32(1 + 2**-8)
 
-    assert parity.check(model, rounded, SIGNATURE, vocabulary=30, precision="bf16")["max_difference"] > 1e-4
+    assert parity.check(model, rounded, SIGNATURE, vocabulary=VOCABULARY, precision="bf16")["max_difference"] > 1e-4
     with pytest.raises(ParityError, match="fp32"):
-        parity.check(model, rounded, SIGNATURE, vocabulary=30)
+        parity.check(model, rounded, SIGNATURE, vocabulary=VOCABULARY)
 
 
 def test_a_damaged_onnx_weight_is_caught(tiny_artifact: Artifact, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_all_that_follows_the_training_is_tried_without_any_and_said(run: Run, m
     with monkeypatch.context() as patch:
         patch.setattr(quantize, "run", broken)
         assert rehearse(run, said.append) == {"int8": "no kernel for this"}
-    beginning = "rehearsal: what follows the training, on a small untrained model"
+    beginning = "rehearsal: a step of training and what follows it, on a small untrained model"
     assert said == [beginning, "int8 will probably fail: no kernel for this"]
     assert not run.folder.exists()
     assert [path.name for path in run.folder.parent.iterdir()] == ["store"]

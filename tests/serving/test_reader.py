@@ -97,15 +97,16 @@ def test_the_tokens_are_those_of_transformers(both: Both) -> None:
 
 def test_the_tokens_of_pairs_are_those_of_transformers(both: Both) -> None:
     rng = random.Random(1)
-    sides = [*ODD, *(made_up(rng, rng.randint(1, 60)) for _ in range(100))]
+    sides = [*ODD, *(made_up(rng, rng.randint(1, 30)) for _ in range(40))]
     assert both.differences([(one, rng.choice(sides)) for one in sides]) == []
-    counts = (0, 3, 10, 11, 12, 99)
+    counts = (0, 3, 10, 11, 12, 30)
     assert both.differences([("a " * n, "b " * m) for n in counts for m in counts]) == []
 
 
 def test_very_long_texts_have_the_same_tokens_as_if_they_were_not_cut_first(both: Both) -> None:
     rng = random.Random(2)
-    longs = [made_up(rng, words) for words in (200, 1000, 1001, 5000)]
+    longs = [made_up(rng, words) for words in (200, 1000, 1001, 3000)]
+    longs += ["爱人民、中国。x1" * 900, "".join(rng.choices("abXY0123456789+/=", k=9000)), "0123456789" * 900]
     longs += [
         "x" * 20_000,
         " " * 20_000,
@@ -119,12 +120,12 @@ def test_very_long_texts_have_the_same_tokens_as_if_they_were_not_cut_first(both
 
 def test_very_long_sides_of_pairs_keep_the_tokens_that_they_would_have(both: Both) -> None:
     rng = random.Random(3)
-    longs = [made_up(rng, 260)[:2600], "ab " * 800, "x" * 2200]
+    longs = [made_up(rng, 260)[:2300], "ab " * 800, "x" * 2200]
     assert min(map(len, longs)) > 2 * CHARACTERS * (MAX_LENGTH + 40 + SLACK)
-    pairs = [(one, other) for one in longs for other in ("", "short", "ab " * 100, *longs)]
+    pairs = [(one, other) for one in longs for other in ("", "ab " * 100, longs[1], one)]
     turned = [(other, one) for one, other in pairs[:4]]
     assert both.differences([*pairs, *turned], max_length=MAX_LENGTH + 40) == []
-    assert both.differences(pairs[:6], max_length=MAX_LENGTH + 39) == []
+    assert both.differences(pairs[:4], max_length=MAX_LENGTH + 39) == []
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
