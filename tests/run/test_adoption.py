@@ -52,6 +52,16 @@ def test_labels_without_names_are_matched_by_index_and_the_mapping_is_said(toy: 
     assert said[0].endswith("LABEL_0 = negative, LABEL_1 = positive (by index: the checkpoint has no names)")
 
 
+def test_numbers_of_the_data_are_called_as_the_head_calls_them(toy: Checkpoint) -> None:
+    """Who asks the served model gets the labels that the classifier always gave."""
+    data = dataset("single_label", ("0", "1"))
+    recipe, read, said = asked(RECIPE, data, own=toy)
+    assert isinstance(recipe.stages[0], AdoptConfig)
+    assert (read.labels, read.digest != data.digest) == (("pos", "neg"), True)
+    assert read.splits["train"].targets.tolist() == data.splits["train"].targets.tolist()
+    assert said[0].endswith("pos = 0, neg = 1 (by index: the data's labels are numbers)")
+
+
 def test_a_head_of_other_labels_is_trained_anew_and_both_are_named(toy: Checkpoint) -> None:
     data = dataset("single_label", ("cat", "dog"))
     recipe, same, said = asked(RECIPE, data, own=toy)
