@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from bantam.artifact import Artifact
 from optimizer.config import AdoptConfig
 from optimizer.stage import RunContext
-from optimizer.training.classifier import load_checkpoint, write
+from optimizer.training.classifier import load_checkpoint, max_length, write
 
 
 def run(parent: Artifact | None, config: AdoptConfig, context: RunContext) -> Artifact:
@@ -15,6 +17,11 @@ def run(parent: Artifact | None, config: AdoptConfig, context: RunContext) -> Ar
     are put in the same order. Raises :class:`ModelError` if the checkpoint has no trained head for these labels.
     """
     tokenizer, model = load_checkpoint(context.checkpoint, context.data, new_head=False, log=context.log)
+    if max_length(tokenizer, model, sys.maxsize) > config.max_length:
+        context.log(
+            f"{config.name}: longer texts are cut at {config.max_length:,} tokens, as the recipe's max_length says; "
+            "the classifier itself reads more"
+        )
     return write(
         model,
         tokenizer,

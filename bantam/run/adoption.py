@@ -47,7 +47,7 @@ def as_they_are(
             log(f"{stage.name}: {checkpoint.name} is trained on from the head that it has. {found.how}")
             continue
         if not taken and (stage.model is None or data.task == "unlabelled"):
-            data = data.read_by(found.task, found.labels)
+            data = data.read_by(found.task, found.labels, found.called)
         taken.append(stage.name)
         log(f"{stage.name}: {checkpoint.name} is a classifier already and is not trained. {found.how}")
     return recipe.adopting(taken), data

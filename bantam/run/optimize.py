@@ -17,6 +17,7 @@ from bantam.run import evaluator, judge, record, text_parity
 from bantam.run.choose import Choice, choose, contradicts
 from bantam.run.prepare import prepare
 from bantam.run.publish import publish_chosen
+from bantam.run.quality import of_order
 from bantam.run.rehearse import rehearse
 from bantam.run.request import OptimizeRequest
 from bantam.run.score import score_name
@@ -66,6 +67,8 @@ def make(run: Run, log: Log) -> None:
     _check_texts(run, log)
     measured = [stage.name for stage in run.recipe.stages if stage.measure]
     evaluator.score_dev(run, [name for name in measured if name in run.artifacts], log)
+    for note in of_order(run):
+        log(note)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
     stages = [stage.name for stage in run.recipe.stages]
     scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, text_parity.SPLIT)]

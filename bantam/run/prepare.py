@@ -40,7 +40,9 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     checkpoint = resolve(request.model, random_init=request.random_init, log=log)
     if given.data is None and request.finetune != "always":
         data = texts_alone(data, checkpoint)
-    stands_for = _identity(request, data, checkpoint)
+    # The default's texts without its labels are other data than the default.
+    what = "-texts" if given.data is None and not data.labelled else ""
+    stands_for = _identity(request, data, checkpoint, what)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
     checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
@@ -54,7 +56,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
         log(note)
     if checkpoint.random_weights:
         log("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
-    folder = request.build / run_name(request)
+    folder = request.build / f"{run_name(request)}{what}"
     return Run(request, recipe, data, checkpoint, checkpoints, folder, name, stands_for, thresholds)
 
 
@@ -140,13 +142,13 @@ def _check_name(name: str) -> None:
         )
 
 
-def _identity(request: OptimizeRequest, data: Dataset, checkpoint: Checkpoint) -> Identity:
+def _identity(request: OptimizeRequest, data: Dataset, checkpoint: Checkpoint, what: str) -> Identity:
     """What a name stands for: where model and data come from, not what is in them, which new rows may change."""
     return Identity(
         model=checkpoint.hub_id or checkpoint.name,
         model_digest=cache_key(source=checkpoint.hub_id or checkpoint.source),
         data=data.name,
-        data_digest=cache_key(source=_source(request)),
+        data_digest=cache_key(source=_source(request) + what),
     )
 
 

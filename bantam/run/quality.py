@@ -10,7 +10,8 @@ from bantam.report.quality import Quality, Slice
 from bantam.report.schema import BASELINE
 from bantam.run import judge
 from bantam.run.state import Run
-from optimizer.evaluate import bootstrap_drop, correlation_of, per_label, quality_of, total_variation
+from optimizer.config import AdoptConfig
+from optimizer.evaluate import bootstrap_drop, correlation_of, other_order, per_label, quality_of, total_variation
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Metric
 from optimizer.slices import LEAST, Portion, too_small
 
@@ -89,7 +90,25 @@ def _labels(run: Run, name: str, split: str) -> Any:
 
 def notes(run: Run) -> list[str]:
     """What a reader has to know of the figures: what is right, which labels and values are left out, what is cut."""
-    return [*_of_labels(run), *_of_groups(run), *_of_texts(run)]
+    return [*of_order(run), *_of_labels(run), *_of_groups(run), *_of_texts(run)]
+
+
+def of_order(run: Run) -> list[str]:
+    """Whether a classifier that was taken as it is seems to have its labels in another order than was found."""
+    adopted = any(stage.name == BASELINE and isinstance(stage, AdoptConfig) for stage in run.recipe.stages)
+    if not (adopted and run.data.labelled and run.data.task == "single_label"):
+        return []
+    found = other_order(judge.decided(run, BASELINE, "dev"), judge.actual(run, "dev"))
+    if found is None:
+        return []
+    means, as_it_is, otherwise = found
+    labels = run.data.labels
+    swapped = [f"{labels[means[i]]!r} where it says {label!r}" for i, label in enumerate(labels) if means[i] != i]
+    shown = ", ".join(swapped[:5]) + (f" and {len(swapped) - 5} more" if len(swapped) > 5 else "")
+    return [
+        f"The classifier's labels seem to be in another order: {as_it_is:.0%} of rows of dev are right, and "
+        f"{otherwise:.0%} would be with {shown}. If so, write the names into id2label of its config.json."
+    ]
 
 
 def _of_labels(run: Run) -> list[str]:

@@ -19,6 +19,7 @@ from bantam.run.worker import Requester, Worker
 from optimizer.evaluate import predict
 from optimizer.metric import parse
 from serving.repository import Version, models, published
+from serving.triton_config import CONFIG, parse_pbtxt
 
 TEXTS, ROUNDS = 200, 3
 """Timed: so many texts in so many rounds, after one that warms up."""
@@ -73,7 +74,7 @@ def remeasure(repository: Path, name: str) -> Remeasured:
     with (
         Requester() as requester,
         paused(repository, name, requester) as endpoint,
-        Worker(artifact, threads=None, micro_batch=8) as worker,
+        Worker(artifact, threads=_threads(version.folder), micro_batch=8) as worker,
     ):
         with endpoint.resumed():
             answers = endpoint.client.probabilities(evidence.texts)
@@ -81,6 +82,12 @@ def remeasure(repository: Path, name: str) -> Remeasured:
         in_process, served = _timed(worker, endpoint, evidence)
         memory = endpoint.peak_rss_mb()
     return _compared(version, evidence, answers, thresholds, in_process, served, memory)
+
+
+def _threads(folder: Path) -> int | None:
+    """How many a version was published to run with; None for all cores."""
+    parameters = parse_pbtxt((folder / CONFIG).read_text(encoding="utf-8")).parameters
+    return int(parameters["threads"].string_value) if "threads" in parameters else None
 
 
 def _thresholds(client: Classifier) -> tuple[float, ...] | None:

@@ -85,11 +85,11 @@ class Dataset:
     pair: bool = False
     """Whether each text is a pair."""
 
-    def read_by(self, task: str, labels: tuple[str, ...]) -> Dataset:
+    def read_by(self, task: str, labels: tuple[str, ...], called: tuple[str, ...] | None = None) -> Dataset:
         """This data as a classifier with these labels reads it: targets in the order of its outputs.
 
-        The classifier may know labels that no row has. Raises :class:`DataError` if it lacks one that a row has, or
-        does another task.
+        The classifier may know labels that no row has. ``called``: its own names for them, where the data has numbers.
+        Raises :class:`DataError` if it lacks a label that a row has, or does another task.
         """
         if not self.labelled:
             rows = {part: len(split.texts) for part, split in self.splits.items()}
@@ -111,8 +111,9 @@ class Dataset:
             columns = np.array([labels.index(label) for label in self.labels])
             targets = {part: _moved(split.targets, task, columns, len(labels)) for part, split in self.splits.items()}
         splits = {part: replace(split, targets=targets[part]) for part, split in self.splits.items()}
-        digest = _digest(task, labels, splits)
-        return replace(self, task=task, labels=labels, splits=MappingProxyType(splits), digest=digest)
+        names = called or labels
+        digest = _digest(task, names, splits)
+        return replace(self, task=task, labels=names, splits=MappingProxyType(splits), digest=digest)
 
     def without_labels(self, note: str) -> Dataset:
         """The texts alone, as of data in which no row has a label; ``note`` says why."""

@@ -43,6 +43,8 @@ class Fit:
     task: str
     how: str
     """The mapping, for the user."""
+    called: tuple[str, ...] | None = None
+    """The head's own names for them, where the data has only numbers."""
 
     def rows(self, labels: tuple[str, ...]) -> tuple[int, ...] | None:
         """Which output of the head is each of ``labels``; None if these are not the same labels in some order."""
@@ -116,7 +118,8 @@ def fit(head: Head, labels: tuple[str, ...], task: str) -> Fit:
     found = _by_name(head.labels, labels) or _by_index(head, labels)
     if found is None:
         raise ModelError(_difference(head, labels))
-    return Fit(found[0], does, found[1])
+    numbers = head.named and all(label.strip().isdecimal() for label in found[0])
+    return Fit(found[0], does, found[1], called=head.labels if numbers else None)
 
 
 def _by_name(have: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[str, ...], str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,12 @@ def test_an_empty_text_has_a_padding_token_where_the_tokenizer_adds_none(tmp_pat
 def test_the_configs_longest_text_bounds_the_models(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path / "toy")
     tokenizer(model_max_length=10**30).save_pretrained(folder)
-    context = context_in(tmp_path, dataset("single_label", LABELS), checkpoint(folder))
+    said: list[str] = []
+    context = replace(context_in(tmp_path, dataset("single_label", LABELS), checkpoint(folder)), log=said.append)
     artifact = adopt.run(None, AdoptConfig(name="baseline", max_length=24), context)
     assert artifact.manifest.signature.max_length == 24
+    cut = "longer texts are cut at 24 tokens, as the recipe's max_length says; the classifier itself reads more"
+    assert said == [f"baseline: {cut}"]
 
 
 def test_a_head_for_other_labels_is_refused(tmp_path: Path) -> None:

@@ -209,3 +209,20 @@ def test_probabilities_are_apart_by_their_difference_and_numbers_in_units_of_the
     assert evaluate.apart(shares, shares + np.array([[0, 0.125], [0, 0]])).tolist() == [0.125, 0]
     found = evaluate.apart(np.array([[1000.0], [2.0]]), np.array([[1001.0], [np.nan]]))
     assert found.tolist() == pytest.approx([1e-3, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(("labels", "rows"), [(2, 40), (6, 300), (60, 240)])
+def test_labels_in_another_order_are_seen_and_chance_is_not(labels: int, rows: int) -> None:
+    rng = np.random.default_rng(1)
+    actual = evaluate.one_hot(np.arange(rows) % labels, labels)
+    wrong = rng.random(rows) < 0.2
+    said = np.where(wrong, rng.integers(0, labels, rows), np.arange(rows) % labels)
+    assert evaluate.other_order(evaluate.one_hot(said, labels), actual) is None
+    assert evaluate.other_order(evaluate.one_hot(rng.integers(0, labels, rows), labels), actual) is None
+    assert evaluate.other_order(evaluate.one_hot(np.zeros(rows, dtype=np.int64), labels), actual) is None
+    swapped = np.roll(np.arange(labels), 1)
+    found = evaluate.other_order(evaluate.one_hot(swapped[said], labels), actual)
+    assert found is not None
+    means, as_it_is, otherwise = found
+    assert (means[swapped] == np.arange(labels)).mean() > 0.9
+    assert as_it_is < 0.3 < 0.6 < otherwise

@@ -52,6 +52,16 @@ def test_labels_without_names_are_matched_by_index_and_the_mapping_is_said(toy: 
     assert said[0].endswith("LABEL_0 = negative, LABEL_1 = positive (by index: the checkpoint has no names)")
 
 
+def test_numbers_of_the_data_are_called_as_the_head_calls_them(toy: Checkpoint) -> None:
+    """Who asks the served model gets the labels that the classifier always gave."""
+    data = dataset("single_label", ("0", "1"))
+    recipe, read, said = asked(RECIPE, data, own=toy)
+    assert isinstance(recipe.stages[0], AdoptConfig)
+    assert (read.labels, read.digest != data.digest) == (("pos", "neg"), True)
+    assert read.splits["train"].targets.tolist() == data.splits["train"].targets.tolist()
+    assert said[0].endswith("pos = 0, neg = 1 (by index: the data's labels are numbers)")
+
+
 def test_a_head_of_other_labels_is_trained_anew_and_both_are_named(toy: Checkpoint) -> None:
     data = dataset("single_label", ("cat", "dog"))
     recipe, same, said = asked(RECIPE, data, own=toy)
@@ -153,4 +163,7 @@ def test_data_that_was_asked_for_is_read_as_it_is_though_it_is_the_default(toy: 
     request = OptimizeRequest(model=str(toy.folder), data="goemotions-ekman", repository=tmp_path / "repo")
     run = prepare(request, lambda line: None)
     assert (run.data.labelled, len(run.data.labels)) == (True, 7)
+    texts = prepare(replace(request, data=None), lambda line: None)
+    assert texts.folder != run.folder
+    assert texts.identity != run.identity, "one name must not mean both"
     assert isinstance(run.recipe.stages[0], FinetuneConfig)

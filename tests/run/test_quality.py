@@ -22,6 +22,7 @@ from bantam.run import judge
 from bantam.run.choose import Budget
 from bantam.run.evidence import evidence
 from bantam.run.measures import check_metric, given_thresholds
+from bantam.run.quality import of_order
 from bantam.run.state import Run
 from optimizer.data import Dataset, Split
 from optimizer.data.sample import bounded
@@ -421,6 +422,22 @@ def test_a_regression_without_labels_says_that_its_numbers_are_the_baseline_s(tm
     assert "with the baseline's." in card
     assert "model-index" not in card, "no figure of it is one of the data"
     assert "are against the numbers of the baseline" in render(report)
+
+
+def test_labels_of_an_adopted_head_that_fit_in_another_order_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rows=ROWS)
+    numbers = np.arange(ROWS) % 3
+    split = replace(run.data.splits["dev"], targets=numbers)
+    with_data(run, task="single_label", splits={**run.data.splits, "dev": split})
+    said = np.eye(3, dtype=np.float32)[[1, 0, 2]][numbers]  # a for b, and b for a
+    run.scored["baseline"] = replace(run.scored["baseline"], thresholds=None, dev=said)
+    assert of_order(run) == [], "it was trained on these labels"
+    run.recipe = run.recipe.adopting(["baseline"])
+    (note,) = of_order(run)
+    assert "33% of rows of dev are right, and 100% would be with 'b' where it says 'a', 'a' where it says 'b'." in note
+    run.decisions.clear()
+    run.scored["baseline"] = replace(run.scored["baseline"], dev=np.eye(3, dtype=np.float32)[numbers])
+    assert of_order(run) == []
 
 
 def test_how_texts_are_cut_is_in_the_report(tmp_path: Path) -> None:
