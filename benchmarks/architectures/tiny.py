@@ -159,7 +159,7 @@ def write_checkpoint(folder: Path, model_type: str) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.for_model(model_type, **settings(model_type))
+    config = AutoConfig.for_model(model_type, num_labels=2, **settings(model_type))
     with torch.device("meta"):
         parameters = AutoModelForSequenceClassification.from_config(config).num_parameters()
     if parameters > LARGEST:
