@@ -15,7 +15,7 @@ _NAME = "bantam-every-expert"
 
 
 @contextlib.contextmanager
-def every_expert(model: PreTrainedModel) -> Iterator[None]:
+def every_expert(model: nn.Module) -> Iterator[None]:
     """While exporting, compute all experts for each token and weigh those by zero that it is not routed to.
 
     Which tokens an expert gets, and how many, depends on the text; a graph has no loop over them. The result is the
@@ -42,11 +42,12 @@ def _forward(self: Any, states: torch.Tensor, top_k_index: torch.Tensor, top_k_w
     out = _linear(self, "down_proj", self._apply_gate(up) if self.has_gate else self.act_fn(up))
     if self.has_post_expert_norm:
         out = self.post_expert_norm(out)
-    return (out * routed.T[:, :, None]).sum(dim=0).to(states.dtype)
+    mixed: torch.Tensor = (out * routed.T[:, :, None]).sum(dim=0)
+    return mixed.to(states.dtype)
 
 
-def _linear(experts: nn.Module, name: str, states: torch.Tensor) -> torch.Tensor:
+def _linear(experts: Any, name: str, states: torch.Tensor) -> torch.Tensor:
     """``[experts or 1, tokens, in]`` to ``[experts, tokens, out]``."""
     weight = getattr(experts, name)
-    out = states @ (weight if experts.is_transposed else weight.transpose(1, 2))
+    out: torch.Tensor = states @ (weight if experts.is_transposed else weight.transpose(1, 2))
     return out + getattr(experts, f"{name}_bias")[:, None] if experts.has_bias else out

@@ -55,6 +55,7 @@ def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddi
         named = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and 0 <= known < embeddings else None
         tokenizer.pad_token = named or tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "left" if getattr(config, "summary_type", None) == "last" else "right"
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # only what is there is saved
     config.pad_token_id = tokenizer.pad_token_id
 
 

@@ -15,13 +15,14 @@ from benchmarks.architectures import tiny
 from benchmarks.architectures.outcome import VARIANTS, Outcome
 from benchmarks.architectures.page import page
 from benchmarks.architectures.processes import known, run
-from optimizer import export, finetune
+from optimizer import export, finetune, quantize
 from optimizer.catalog import Checkpoint
 from optimizer.config import ExportConfig, FinetuneConfig
 from optimizer.data import Dataset, load_dataset
 from optimizer.load import resolve
 from optimizer.load.small import _with_few_layers
 from optimizer.load.tokenizer import load_tokenizer
+from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from optimizer.stage import RunContext
 from optimizer.training.memory import within_memory
 from optimizer.training.one_step import take_one_step
@@ -29,6 +30,7 @@ from tests.optimizer.moods import context_in
 
 FINETUNE = FinetuneConfig(name="baseline", rows=16, dev_rows=8, epochs=1, batch_size=8, precision="fp32")
 ONNX = ExportConfig(name="onnx", parent="baseline", format="onnx")
+INT8 = DynamicInt8Config(name="int8", parent="onnx")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,8 @@ def test_who_is_no_plain_encoder_is_trained_and_exported(model_type: str, data: 
     baseline = finetune.run(None, FINETUNE, context)
     assert 0 <= baseline.manifest.metrics["dev"]["macro_f1"] <= 1
     exported = _exported(baseline, context, tmp_path)
+    int8 = context_in(tmp_path / "int8", data, context.checkpoint, {"onnx": exported})
+    assert quantize.run(exported, INT8, int8).size_bytes < exported.size_bytes
     assert exported.manifest.metrics["parity"]["max_difference"] < 1e-4
     # XLNet reads the last token, whatever it is: it is trained with padding on the left, and served without any.
     assert exported.manifest.compute.batch_invariant == (model_type != "xlnet")
