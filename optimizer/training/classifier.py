@@ -33,10 +33,10 @@ def load_checkpoint(
     model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head, log=log)
     try:
         embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
-    except NotImplementedError as exc:
+    except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
         raise ModelError(
-            f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings, as CANINE's, which reads "
-            "characters.\nExpected a model of token ids. Choose another one."
+            f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings.\n"
+            "Expected a model of token ids. Choose another one."
         ) from exc
     fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
     return tokenizer, model
