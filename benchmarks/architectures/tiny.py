@@ -83,12 +83,13 @@ _MIXED = {"layer_types": ["linear_attention", "full_attention"], "linear_num_key
 _MIXED |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
 _MAMBA = {"layers_block_type": ["linear_attention", "hybrid"], "attention_hidden_size": 2 * WIDTH}
 ODD: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "minicpm3", "mistral4"), _LATENT),
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v3", "minicpm3"), _LATENT),
     **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral", "nemotron"), _GROUPED),
     **dict.fromkeys(("qwen3_5_text", "qwen3_next"), _MIXED),
     "big_bird": {"attention_type": "original_full"},  # what it falls back to on short texts, with a warning
     "bigbird_pegasus": {"attention_type": "original_full"},
     "cohere_compass_text": {"num_key_value_heads": HEADS},
+    "deepseek_v2": {**_LATENT, "num_experts_per_tok": 2},
     "esm": {"vocab_size": VOCABULARY},
     "esmc": {"num_key_value_heads": HEADS},
     "funnel": {"block_sizes": [1, 1]},
@@ -99,6 +100,7 @@ ODD: dict[str, dict[str, Any]] = {
     "longformer": {"attention_window": 16},
     "luke": {"entity_vocab_size": 8, "entity_emb_size": 8},
     "minimax": {"layer_types": ["linear_attention", "full_attention"], "block_size": 16},
+    "mistral4": {"head_dim": 16, "num_key_value_heads": HEADS},
     "mpt": {"expansion_ratio": 2},
     "reformer": {
         "attn_layers": ["local", "lsh"],
@@ -159,7 +161,7 @@ def write_checkpoint(folder: Path, model_type: str) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.for_model(model_type, **settings(model_type))
+    config = AutoConfig.for_model(model_type, num_labels=2, **settings(model_type))
     with torch.device("meta"):
         parameters = AutoModelForSequenceClassification.from_config(config).num_parameters()
     if parameters > LARGEST:

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Self
+from unittest import mock
 
 from bantam.artifact import Artifact
 from bantam.errors import BantamError
@@ -73,9 +74,9 @@ def attempt(model_type: str, folder: Path, rows: int = ROWS) -> Outcome:
         outcome.why = f"{type(exc).__name__}: {exc}"
         return outcome
     started = time.monotonic()
-    text_parity.Worker = _Here  # type: ignore[assignment,misc]
     try:
-        _through(checkpoint, tiny.write_data(folder / "moods.csv", rows), outcome)
+        with mock.patch.object(text_parity, "Worker", _Here):
+            _through(checkpoint, tiny.write_data(folder / "moods.csv", rows), outcome)
     except BantamError as exc:
         outcome.outcome, outcome.why = "failed" if outcome.outcome == "training" else "refused", str(exc)
     except Exception as exc:  # noqa: BLE001 a defect of Bantam is what this looks for

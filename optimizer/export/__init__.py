@@ -81,7 +81,9 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
         "parity_s": round(time.monotonic() - written, 1),
         "parity": figures,
     }
-    return replace(manifest, metrics=metrics)
+    # What padding changes is run without: one text at a time.
+    alone = manifest.compute.batch_invariant and not figures["padding_matters"]
+    return replace(manifest, metrics=metrics, compute=replace(manifest.compute, batch_invariant=alone))
 
 
 def _check_possible(parent: Artifact, config: ExportConfig) -> None:

@@ -21,6 +21,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirection
 from bantam.artifact import Artifact, Signature
 from bantam.errors import StageError, reason
 from optimizer.config import ExportConfig
+from optimizer.export.experts import every_expert
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import fuse_attention, keep_skip_apart
 from optimizer.load.model import load_model
@@ -58,7 +59,7 @@ def _export(module: torch.nn.Module, signature: Signature, known: Vocabulary) ->
     batch = tokens((8, 8), signature, known, np.random.default_rng(0))
     example = {name: torch.from_numpy(array) for name, array in batch.items()}
     dynamic = torch.export.Dim.DYNAMIC
-    with torch.inference_mode(), _light_masks(), _Exportable(), _quiet():
+    with torch.inference_mode(), _light_masks(), every_expert(module), _Exportable(), _quiet():
         try:
             program = torch.onnx.export(
                 module,

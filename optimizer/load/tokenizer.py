@@ -39,8 +39,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddings: int, folder: Path) -> None:
     """Give the tokenizer a padding token, to the right, and check that the model has a row for each of its tokens.
 
-    Decoders classify from the last token that is no padding: they need one, which no text ends with. Raises
-    :class:`ModelError` for tokens without an embedding.
+    Decoders classify from the last token that is no padding: they need one, which no text ends with. Whoever reads the
+    last token whatever it is (XLNet) is padded to the left. Raises :class:`ModelError` for tokens without an embedding.
     """
     # Special tokens of other inputs, such as Gemma's of images, are in no text.
     special = {*tokenizer.all_special_ids}
@@ -56,7 +56,8 @@ def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddi
         known = getattr(config, "pad_token_id", None)
         named = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and 0 <= known < embeddings else None
         tokenizer.pad_token = named or tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = "left" if getattr(config, "summary_type", None) == "last" else "right"
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # only what is there is saved
     config.pad_token_id = tokenizer.pad_token_id
 
 

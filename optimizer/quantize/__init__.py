@@ -96,7 +96,12 @@ def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: lis
     reference = logits.of(parent, threads=context.threads)
     quantized = logits.of(made, threads=context.threads)
     expected = np.concatenate([reference(batch) for batch in batches])
-    got = np.concatenate([quantized(batch) for batch in batches])
+    try:
+        got = np.concatenate([quantized(batch) for batch in batches])
+    except Exception as exc:  # runtimes raise classes of their own
+        raise StageError(
+            f"Stage {made.name!r} gave a model that cannot be run: {reason(exc)}. Use another quantization method."
+        ) from exc
     spread = float(expected.std(axis=0).max())
     if not np.isfinite(got).all() or (len(batches) > 1 and got.std(axis=0).max() < 1e-3 * spread):
         wrong = "constant" if np.isfinite(got).all() else "not finite"

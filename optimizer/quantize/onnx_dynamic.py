@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
@@ -15,6 +15,9 @@ from bantam.artifact import Artifact, Compute, Numbers
 from optimizer.config import QuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
 from optimizer.stage import RunContext
+
+if TYPE_CHECKING:
+    import onnx
 
 COMPUTE = Compute(
     weights=Numbers("int", 8, "symmetric", "channel"),
@@ -65,11 +68,18 @@ def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batc
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_by_stacks(model),
             use_external_data_format=large,
             # Operators of com.microsoft have no shape inference in onnx; all that they give here is float.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
     return Quantized(COMPUTE, {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables})
+
+
+def _by_stacks(model: onnx.ModelProto) -> list[str]:
+    """Products with a stack of matrices, as of experts: ONNX Runtime has no scale a channel for them."""
+    stacks = {weight.name for weight in model.graph.initializer if len(weight.dims) > 2}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and stacks & {*node.input}]
 
 
 METHOD = Method(DynamicInt8Config, accepts=frozenset({"onnx"}), makes="onnx", write=write)

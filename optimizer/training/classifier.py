@@ -12,10 +12,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
+from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset, Split
-from optimizer.load.model import load_model, reading
+from optimizer.load.model import load_model
 from optimizer.load.tokenizer import columns, fit_to, load_tokenizer
 from optimizer.stage import RunContext
 
@@ -30,8 +31,13 @@ def load_checkpoint(
     """
     tokenizer = load_tokenizer(checkpoint.folder)
     model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head, log=log)
-    with reading(checkpoint.folder, f"a classifier of token ids ({type(model).__name__})", "Choose another model."):
+    try:
         embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
+        raise ModelError(
+            f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings.\n"
+            "Expected a model of token ids. Choose another one."
+        ) from exc
     fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
     return tokenizer, model
 

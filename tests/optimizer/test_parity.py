@@ -66,6 +66,7 @@ def test_equal_models_pass_and_give_figures() -> None:
     assert figures["max_difference"] == 0
     assert figures["comparisons"] > 100
     assert figures["padding_moves_reference"] == 0
+    assert not figures["padding_matters"]
 
 
 def test_all_mismatches_are_gathered_before_it_raises() -> None:
