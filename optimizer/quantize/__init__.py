@@ -103,8 +103,10 @@ def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: lis
             f"Stage {made.name!r} gave a model that cannot be run: {reason(exc)}. Use another quantization method."
         ) from exc
     spread = float(expected.std(axis=0).max())
-    if not np.isfinite(got).all() or (len(batches) > 1 and got.std(axis=0).max() < 1e-3 * spread):
+    whole = got.shape == expected.shape
+    if not whole or not np.isfinite(got).all() or (len(batches) > 1 and got.std(axis=0).max() < 1e-3 * spread):
         wrong = "constant" if np.isfinite(got).all() else "not finite"
+        wrong = wrong if whole else f"of shape {[*got.shape]}, not {[*expected.shape]},"
         raise StageError(
             f"Stage {made.name!r} gave a model whose logits are {wrong} on {len(batches)} training texts; "
             f"those of {parent.name!r} vary by {spread:.3g}. "

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from bantam.artifact import Artifact
@@ -15,13 +19,14 @@ from benchmarks.architectures import tiny
 from benchmarks.architectures.outcome import VARIANTS, Outcome
 from benchmarks.architectures.page import page
 from benchmarks.architectures.processes import known, run
-from optimizer import export, finetune, quantize
+from optimizer import export, finetune, logits, quantize
 from optimizer.catalog import Checkpoint
 from optimizer.config import ExportConfig, FinetuneConfig
 from optimizer.data import Dataset, load_dataset
 from optimizer.load import resolve
 from optimizer.load.small import _with_few_layers
 from optimizer.load.tokenizer import load_tokenizer
+from optimizer.logits import Batch
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from optimizer.stage import RunContext
 from optimizer.training.memory import within_memory
@@ -133,3 +138,32 @@ def test_the_page_has_a_row_for_each_outcome_and_names_who_has_none() -> None:
     assert "| fnet | passed in part | 0.98 | yes | yes | no | yes |" in shown
     assert r"openvino-fp32: differs \| &lt;much> very |" in shown
     assert "Not run: yoso." in shown
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(0, r"logits are of shape \[0, 3\], not \[2, 3\]"), (None, "cannot be run: RuntimeError: no kernel")],
+)
+def test_a_quantized_model_that_gives_no_logits_is_a_failed_variant(
+    rows: int | None,
+    message: str,
+    data: Dataset,
+    tiny_artifact: Artifact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As what NNCF makes of experts, with which OpenVINO answers nothing."""
+
+    def of(artifact: Artifact, **_: object) -> Callable[[Batch], NDArray[np.float32]]:
+        def answer(_: Batch) -> NDArray[np.float32]:
+            if artifact.name == "made" and rows is None:
+                raise RuntimeError("no kernel")
+            return np.ones((rows if artifact.name == "made" and rows is not None else 1, 3), dtype=np.float32)
+
+        return answer
+
+    monkeypatch.setattr(logits, "of", of)
+    context = context_in(tmp_path, data, Checkpoint("odd", tmp_path, "test", "local", "MIT", "digest"))
+    made = replace(tiny_artifact, name="made")
+    with pytest.raises(StageError, match=message):
+        quantize._compare(tiny_artifact, made, context, [{}, {}])
