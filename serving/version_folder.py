@@ -58,10 +58,10 @@ def write(
     lines = [label_line(label) + "\n" for label in artifact.manifest.signature.labels]
     (folder / LABELS_FILE).write_text("".join(lines), encoding="utf-8", newline="")
     (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
-    if evidence:
-        (folder / EVIDENCE).write_text(evidence, encoding="utf-8")
     # Without the metrics: seconds and the like would make equal models differ.
     seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
+    if evidence:  # no part of what is served: it may be removed
+        (folder / EVIDENCE).write_text(evidence, encoding="utf-8")
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bantam.artifact import Artifact
 from bantam.client.classifier import Classifier
 from bantam.report.file import read_report
 from optimizer.data import load_dataset
@@ -151,6 +152,11 @@ def test_a_published_model_is_measured_again_with_the_serving_environment_alone(
     assert found["value"] == pytest.approx(quality.macro_f1, abs=1e-6)
     assert found["in_process_ms"][1] <= found["in_process_ms"][0] <= found["in_process_ms"][2]
     assert found["made_on"] == found["machine"]
+    version = published(toy.folder / "model_repo", "tiny")
+    assert version is not None
+    (version.folder / "evidence.json").rename(toy.folder / "evidence.json")
+    Artifact.load(version.folder, verify=True)
+    (toy.folder / "evidence.json").rename(version.folder / "evidence.json")
 
 
 def test_what_was_published_without_evidence_cannot_be_measured_again(toy: Toy) -> None:
