@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
-from typing import Self
-from unittest import mock
 
-from bantam.artifact import Artifact
 from bantam.errors import BantamError
 from bantam.report.schema import BASELINE
 from bantam.run import builder, evaluator, text_parity
@@ -17,8 +13,6 @@ from bantam.run.rehearse import rehearse
 from bantam.run.request import OptimizeRequest
 from benchmarks.architectures import tiny
 from benchmarks.architectures.outcome import VARIANTS, Outcome
-from optimizer.reference import Reference
-from serving.backend.engine import Engine
 
 RECIPE = """
 description = "What any classifier can be made into."
@@ -75,8 +69,7 @@ def attempt(model_type: str, folder: Path, rows: int = ROWS) -> Outcome:
         return outcome
     started = time.monotonic()
     try:
-        with mock.patch.object(text_parity, "Worker", _Here):
-            _through(checkpoint, tiny.write_data(folder / "moods.csv", rows), outcome)
+        _through(checkpoint, tiny.write_data(folder / "moods.csv", rows), outcome)
     except BantamError as exc:
         outcome.outcome, outcome.why = "failed" if outcome.outcome == "training" else "refused", str(exc)
     except Exception as exc:  # noqa: BLE001 a defect of Bantam is what this looks for
@@ -85,20 +78,6 @@ def attempt(model_type: str, folder: Path, rows: int = ROWS) -> Outcome:
     if outcome.outcome == "refused":
         outcome.refused_s = outcome.seconds
     return outcome
-
-
-class _Here:
-    """A :class:`Worker` without a process of its own, in which loading torch would take longer than all else."""
-
-    def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
-        load = Reference.load if artifact.manifest.layout == "hf" else partial(Engine, micro_batch=micro_batch)
-        self.probabilities = load(artifact.folder, threads=threads).probabilities
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to end."""
 
 
 def _through(checkpoint: Path, data: Path, outcome: Outcome) -> None:
