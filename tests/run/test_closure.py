@@ -59,7 +59,7 @@ def test_a_changed_message_trains_nothing_again_and_a_raised_revision_does(copy:
     add(copy / "bantam/errors.py", "CHANGED = True")
     add(source, "MESSAGE = 'Expected something else.'")
     assert closure.code(STAGES[stage]) == before
-    edit(source, "REVISION = 1", "REVISION = 2")
+    edit(source, "\nREVISION = ", "\nREVISION = 1")
     assert closure.code(STAGES[stage]) != before
 
 
