@@ -29,7 +29,7 @@ def root(tiny_artifact: Artifact, tmp_path: Path) -> Path:
     """One model under two names; the backend of ``opposite`` is another: it answers 1 - p, and counts 7 cores."""
     for name in ("usual", "opposite"):
         publish(tiny_artifact, tmp_path, name, thresholds=None)
-    rewrite(tmp_path / "opposite/1/backend/engine.py", "return sigmoid(logits)", "return sigmoid(-logits)")
+    rewrite(tmp_path / "opposite/1/backend/engine.py", "np.minimum(-logits, 88)", "np.minimum(logits, 88)")
     rewrite(tmp_path / "opposite/1/backend/cores.py", "return cores", "return 7")
     return tmp_path
 
