@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
-from optimizer.data.dataset import Columns
+if TYPE_CHECKING:
+    from optimizer.data.dataset import Columns
 
 Build = Annotated[Path, Option(help="Where the folders of the runs are.")]
 Repository = Annotated[Path, Option(help="The model repository.")]
@@ -92,6 +93,8 @@ class OptimizeRequest:
     @property
     def columns(self) -> Columns:
         """What the user says of the data's columns."""
+        from optimizer.data.dataset import Columns
+
         return Columns(
             text=self.text_column,
             pair=self.text_pair_column,

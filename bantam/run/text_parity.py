@@ -68,6 +68,7 @@ def check(reference: Artifact, exported: Artifact, context: RunContext) -> float
     texts = probes(reference.manifest.signature.pair)
     key = cache_key(
         texts=texts,
+        tolerance=TOLERANCE,
         models=[(each.digest, computed_by(each.manifest.layout)) for each in (reference, exported)],
     )
 

@@ -36,7 +36,9 @@ def small(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
     classifier of this architecture.
     """
     config = _with_few_layers(read_config(checkpoint.folder))
-    key = cache_key(config=config, labels=data.labels, task=data.task, digest=checkpoint.digest, seed=SEED)
+    key = cache_key(
+        config=config, labels=data.labels, task=data.task, digest=checkpoint.digest, seed=SEED, head=HEAD_SCALE
+    )
     folder = cache_folder() / "rehearsals" / key[:16]
     made_once(folder, lambda target: _write(checkpoint.folder, config, data, target))
     return replace(checkpoint, folder=folder, digest=key, hub_id=None, random_weights=True)
