@@ -1,3 +1,3 @@
 """What the tests of all folders share before anything else: the markers that say what a test needs; the browser."""
 
-pytest_plugins = ["tests.plugins.needs", "tests.plugins.browser", "tests.plugins.toys"]
+pytest_plugins = ["tests.plugins.needs", "tests.plugins.browser", "tests.plugins.toys", "tests.plugins.workers"]

@@ -105,6 +105,14 @@ class MatrixConfig(Config):
         ]
 
 
+DISAGREEMENT = {"single_label": 1.0, "multi_label": 4.0}
+"""Points of the texts that may be decided otherwise, by task: of several labels all have to be decided alike.
+
+A model that has lost a point of macro-F1 to quantization decides 0.5 points of sms-spam's texts otherwise, and 4.5 to
+6.7 of those of goemotions-ekman, whose rows have sets of seven labels (benchmarks/agreement_budget.py).
+"""
+
+
 class Recipe(Config):
     """A named way from a checkpoint to measured variants."""
 
@@ -112,11 +120,10 @@ class Recipe(Config):
     description: str
     max_drop_points: float = Field(1.0, gt=0)
     """The budget: points of ``metric`` that the chosen variant may lose against the baseline."""
-    max_disagreement_points: float = Field(1.0, gt=0)
+    max_disagreement_points: float | None = Field(None, gt=0)
     """The budget where ``metric`` is agreement: points of the texts that may be decided otherwise.
 
-    A model that has lost a point of macro-F1 to quantization decides 0.5 points otherwise on sms-spam, and 4.5 on
-    goemotions-ekman, whose rows have sets of labels (benchmarks/agreement_budget.py).
+    :data:`DISAGREEMENT` if absent.
     """
     metric: MetricField | None = None
     """If absent: macro-f1; spearman for regression; agreement for classifiers of data without labels."""
@@ -144,9 +151,11 @@ class Recipe(Config):
             seen[stage.name] = stage
         return self
 
-    def points_of(self, metric: Metric) -> float:
-        """The budget in points of this metric."""
-        return self.max_disagreement_points if metric.kind == "agreement" else self.max_drop_points
+    def points_of(self, metric: Metric, task: str) -> float:
+        """The budget in points of this metric, for a task."""
+        if metric.kind != "agreement":
+            return self.max_drop_points
+        return self.max_disagreement_points or DISAGREEMENT[task]
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def run(request: DemoRequest, log: Log) -> Iterator[str]:
 
     Target.checked(request.address, request.model, 1)
     (port,) = free_ports(request.host, {"the page": request.port}).values()
-    data = _data(request, log)
+    data = demo_data(request, log)
     texts = draw_texts(data.splits["test"].texts, LOAD_TEXTS)
     sources = Sources(texts, examples(data), read_upload, lambda: newest_report(request.build, request.model))
     blocks = build(ServedPair(request.address, request.model), sources)
@@ -122,13 +122,14 @@ def newest_report(build: Path, model: str) -> Report | None:
     return None
 
 
-def _data(request: DemoRequest, log: Log) -> Dataset:
+def demo_data(request: DemoRequest, log: Log) -> Dataset:
     """The data set that was asked for, that of the report, or a bundled one."""
     report = newest_report(request.build, request.model)
     if request.data or not report:
         return load_dataset(request.data or DATA)
     try:
-        return load_dataset(report.data)
+        said = report.data_source.columns if report.data_source else None
+        return load_dataset(report.data, columns=Columns(**said.model_dump()) if said else Columns())
     except BantamError as exc:
         log(f"{exc}\nThe examples are from {DATA}; --data takes them from elsewhere.")
         return load_dataset(DATA)

@@ -45,6 +45,18 @@ class StageStep(Record):
     config: dict[str, Any] = {}
 
 
+class DataColumns(Record):
+    """Which columns of a table mean what, as the user named them: the fields of ``optimizer.data.Columns``."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+    labels: tuple[str, ...] = ()
+    separator: str | None = None
+    group: str | None = None
+    task: Literal["single_label", "multi_label", "regression"] | None = None
+
+
 class DataSource(Record):
     """Where the texts come from."""
 
@@ -60,6 +72,8 @@ class DataSource(Record):
     """Whether each text is a pair."""
     language: str | None = None
     """ISO 639-1 code."""
+    columns: DataColumns | None = None
+    """What the user said of the columns; absent if nothing."""
     about: str | None = None
     """What the texts are, and whom they leave out."""
     rows: dict[str, Count] | None = None

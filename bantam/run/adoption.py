@@ -62,7 +62,8 @@ def texts_alone(data: Dataset, checkpoint: Checkpoint) -> Dataset:
             return data
         return data.without_labels(
             f"No data was given: texts of {data.name} ({data.licence}) serve for calibration and timing. Agreement on "
-            "them says little about your own: give some of those, without labels if there are none (DATA=, --data)."
+            "them says little about your own: give some of those, without labels if there are none (DATA=, --data). "
+            "A classifier that reads pairs of texts is asked these single texts: its scores on them mean nothing."
         )
     return data
 
@@ -75,7 +76,7 @@ def _fit(checkpoint: Checkpoint, data: Dataset, *, own: bool) -> Fit:
     head = None if checkpoint.random_weights else read_head(checkpoint.folder)
     if head is None:
         raise ModelError("It has no trained classification head.")
-    found = fit(head, data.labels, data.task)
+    found = fit(head, data.labels, data.task, data.classes)
     if not own and found.rows(data.labels) is None:
         raise ModelError(f"Its head has {len(head.labels)} labels, and {len(data.labels)} are wanted. {found.how}")
     return found

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bantam.run.timing import Compared, Timing, equal
-from optimizer.evaluate import Drop, rows_to_prove
+from optimizer.evaluate import Drop, rows_to_prove, rows_to_prove_agreement
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ def _nearest(candidates: Sequence[Candidate], budget: Budget) -> Nearest | None:
     if not known or any(budget.holds(drop) for _, _, drop in known):
         return None
     _, name, drop = min(known)
-    return Nearest(name, drop, rows_to_prove(drop, budget.rows, budget.points))
+    needed = rows_to_prove_agreement if budget.metric == "agreement" else rows_to_prove
+    return Nearest(name, drop, needed(drop, budget.rows, budget.points))
 
 
 def _why(best: Candidate, nearest: Nearest | None, budget: Budget) -> str:

@@ -9,7 +9,7 @@ from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
 from bantam.run.choose import Candidate
 from bantam.run.state import SCORE_TOLERANCE, Run
-from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, one_hot, predict
+from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, disagreement, one_hot, predict
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Measure, Metric
 from optimizer.slices import Portion, by_group, by_length, by_pieces
 from serving.repository import published
@@ -61,9 +61,7 @@ def drop(run: Run, name: str, split: str) -> Drop | None:
     if name == BASELINE or run.checkpoint.random_weights:
         return None
     if (name, split) not in run.drops:
-        rows, resamples = len(run.data.splits[split].texts), run.metric.resamples
-        both = (measure(run, BASELINE, split), measure(run, name, split))
-        run.drops[name, split] = bootstrap_drop(*both, rows, resamples=resamples)
+        run.drops[name, split] = _drop(run, name, split, None, run.metric.resamples)
     return run.drops[name, split]
 
 
@@ -72,10 +70,19 @@ def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
     if name == BASELINE or run.checkpoint.random_weights:
         return None
     if (name, split, part.name) not in run.part_drops:
-        both = (measure(run, BASELINE, split, rows=part.rows), measure(run, name, split, rows=part.rows))
-        found = bootstrap_drop(*both, int(part.rows.sum()), resamples=RESAMPLES_OF_ORDER)
-        run.part_drops[name, split, part.name] = found
+        run.part_drops[name, split, part.name] = _drop(run, name, split, part.rows, RESAMPLES_OF_ORDER)
     return run.part_drops[name, split, part.name]
+
+
+def _drop(run: Run, name: str, split: str, rows: Array | None, resamples: int) -> Drop:
+    """The drop on some ``rows`` of a split, or on all; of agreement with the interval of a share."""
+    count = len(run.data.splits[split].texts) if rows is None else int(rows.sum())
+    if run.metric.kind == "agreement" or (run.metric.kind == "accuracy" and not run.data.labelled):
+        chosen = slice(None) if rows is None else rows
+        otherwise = decided(run, name, split)[chosen] != decided(run, BASELINE, split)[chosen]
+        return disagreement(int(otherwise.any(axis=1).sum()), count)
+    both = (measure(run, BASELINE, split, rows=rows), measure(run, name, split, rows=rows))
+    return bootstrap_drop(*both, count, resamples=resamples)
 
 
 def parts(run: Run, split: str) -> list[Portion]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ import numpy as np
 from bantam import checkout
 from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
-from bantam.report.provenance import DataSource, ModelSource, NoiseRecord, StageStep, TextRecord, Thresholds
+from bantam.report.provenance import (
+    DataColumns,
+    DataSource,
+    ModelSource,
+    NoiseRecord,
+    StageStep,
+    TextRecord,
+    Thresholds,
+)
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
@@ -34,6 +43,7 @@ from bantam.run.noise import MOST_SPREAD, MOST_WAITED, warning
 from bantam.run.quality import figures, notes, quality
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
+from optimizer.data import Columns
 from serving.backend.cores import usable_cores
 
 
@@ -83,6 +93,7 @@ def _conditions(run: Run) -> Conditions:
 
 
 def _data_source(run: Run) -> DataSource:
+    columns = run.request.columns
     return DataSource(
         source=run.data.source,
         licence=run.data.licence,
@@ -92,6 +103,7 @@ def _data_source(run: Run) -> DataSource:
         labelled=None if run.data.labelled else False,
         pair=run.data.pair or None,
         language=run.data.language,
+        columns=DataColumns(**asdict(columns)) if columns != Columns() else None,
         about=run.data.about,
         rows={name: len(split.texts) for name, split in run.data.splits.items()},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,23 @@ def with_test(scored: Scored, data: Dataset, context: RunContext, serving: Servi
     return replace(scored, test=_scores("test", scored.artifact, data, context, serving))
 
 
+def answers(
+    target: RunContext, variant: Artifact, key: str, *, stage: str, metrics: Any = MappingProxyType({})
+) -> Artifact:
+    """What is in the target's folder as an artifact: what ``variant`` says of some texts, or is found in it."""
+    manifest = replace(
+        variant.manifest,
+        stage=stage,
+        key=key,
+        layout="scores",
+        deployable=(),
+        files={},
+        metrics=dict(metrics),
+        details={},
+    )
+    return Artifact(target.folder, seal(target.folder, manifest))
+
+
 def _scores(
     split: str, variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig
 ) -> NDArray[np.float32]:
@@ -99,17 +117,7 @@ def _scores(
     def make(target: RunContext) -> Artifact:
         with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:
             np.save(target.folder / "scores.npy", worker.probabilities(data.splits[split].texts))
-        manifest = replace(
-            variant.manifest,
-            stage="score",
-            key=key,
-            layout="scores",
-            deployable=(),
-            files={},
-            metrics={},
-            details={},
-        )
-        return Artifact(target.folder, seal(target.folder, manifest))
+        return answers(target, variant, key, stage="score")
 
     kept = kept_or_made(score_name(variant.name, split), replace(context, key=key), make)
     return np.asarray(np.load(kept.folder / "scores.npy"))

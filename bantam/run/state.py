@@ -84,7 +84,7 @@ class Run:
     def budget(self) -> Budget:
         """What the chosen variant may lose."""
         return Budget(
-            self.recipe.points_of(self.metric),
+            self.recipe.points_of(self.metric, self.data.task),
             str(self.metric),
             len(self.data.splits["dev"].texts),
             self.request.max_slice_drop,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact, Text, cache_key, seal
+from bantam.artifact import Artifact, Text, cache_key
 from bantam.errors import ParityError
 from bantam.run.builder import kept_or_made
-from bantam.run.score import computed_by, score_name
+from bantam.run.score import answers, computed_by, score_name
 from optimizer.evaluate import apart
 from optimizer.stage import RunContext
 from serving.backend.engine import Engine
@@ -76,17 +76,8 @@ def check(reference: Artifact, exported: Artifact, context: RunContext) -> float
         difference = apart(*(_scores(each, texts, context.threads) for each in (reference, exported)))
         if not (difference <= TOLERANCE).all():
             raise ParityError(_report(exported.name, texts, difference))
-        manifest = replace(
-            exported.manifest,
-            stage="text-parity",
-            key=key,
-            layout="scores",
-            deployable=(),
-            files={},
-            metrics={"texts": len(texts), "max_difference": float(difference.max())},
-            details={},
-        )
-        return Artifact(target.folder, seal(target.folder, manifest))
+        found = {"texts": len(texts), "max_difference": float(difference.max())}
+        return answers(target, exported, key, stage="text-parity", metrics=found)
 
     kept = kept_or_made(score_name(exported.name, SPLIT), replace(context, key=key), make)
     return float(kept.manifest.metrics["max_difference"])

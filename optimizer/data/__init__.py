@@ -24,7 +24,7 @@ def load_dataset(
     ``name`` is a bundled set, the path of a CSV, TSV, JSONL, Parquet or text file or of a folder with files for each
     split, or the id of a data set on the Hugging Face hub, tried in this order; docs/data.md has the forms. The columns
     are found by their usual names unless they are given. Rows without a split column or split files are split 60/30/10
-    into train, test and dev, stratified by label, by ``seed``.
+    into train, test and dev, stratified by label, by ``seed``; rows without labels 60/10/30.
 
     Raises :class:`DataError` if the data cannot be found, read or used for training.
     """

@@ -45,6 +45,7 @@ def build_from_tables(
         labels.task,
         splits,
         labels=labels.names,
+        classes=labels.classes,
         licence=licence,
         source=source,
         notes=[*notes, *chosen, *left_out, *secret, *labels.notes, *made],

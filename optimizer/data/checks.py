@@ -65,6 +65,20 @@ def _duplicates(splits: Mapping[str, Split]) -> Iterator[str]:
                 f"{len(shared):,} of {len(splits[second].texts):,} texts of {second} are also in {first}, "
                 f"for example {_short(shared[0])!r}; they were kept."
             )
+    yield from _shared_parts(splits)
+
+
+def _shared_parts(splits: Mapping[str, Split]) -> Iterator[str]:
+    """A line where other pairs of train have a text of a pair that is judged: a model may know it."""
+    train = splits["train"].texts
+    if isinstance(train[0], str):
+        return
+    pairs, known = {*train}, {text for pair in train for text in pair}
+    for part in ("dev", "test"):
+        texts = splits[part].texts
+        shared = sum(not known.isdisjoint(pair) for pair in texts if pair not in pairs)
+        if shared:
+            yield f"{shared:,} of {len(texts):,} pairs of {part} have a text that is in another pair of train."
 
 
 def _contradictions(splits: Mapping[str, Split]) -> Iterator[str]:

@@ -84,6 +84,8 @@ class Dataset:
     """False: nobody knows what is right; a model can be compared with another one only."""
     pair: bool = False
     """Whether each text is a pair."""
+    classes: tuple[str, ...] = ()
+    """All classes that the file itself numbers, in its order, where it does: some may have no row, and are no label."""
 
     def read_by(self, task: str, labels: tuple[str, ...], called: tuple[str, ...] | None = None) -> Dataset:
         """This data as a classifier with these labels reads it: targets in the order of its outputs.
@@ -173,6 +175,7 @@ def build(
     rows: Mapping[str, Rows],
     *,
     labels: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
     licence: str,
     source: str,
     notes: Iterable[str] = (),
@@ -194,9 +197,8 @@ def build(
             f"{name}: {found}; a classifier needs at least two. Is the label column the right one? --label-column "
             "names another."
         )
-    for part in SPLITS:
-        if not rows[part].texts:
-            raise DataError(f"{name}: the {part} split has no rows; {', '.join(SPLITS)} all need some.")
+    if empty := next((part for part in SPLITS if not rows[part].texts), None):
+        raise DataError(f"{name}: the {empty} split has no rows; {', '.join(SPLITS)} all need some.")
     splits = {
         part: Split(tuple(rows[part].texts), _targets(rows[part], names, task), tuple(rows[part].groups))
         for part in SPLITS
@@ -215,6 +217,7 @@ def build(
         about=about,
         labelled=task != "unlabelled",
         pair=not isinstance(splits["train"].texts[0], str),
+        classes=tuple(classes),
     )
 
 

@@ -25,6 +25,8 @@ class Labels:
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """regression: a number a row, instead of ``rows``."""
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    """All classes that the file itself numbers, in its order: some may have no row."""
 
 
 @dataclass

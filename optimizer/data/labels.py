@@ -49,7 +49,7 @@ def _in_own_order(labels: Labels, parts: Mapping[str, RawRows], column: str) -> 
     for table in (table for rows in parts.values() for table in rows.tables):
         own = table.classes.get(column, ())
         if labels.names and {*labels.names} <= {*own}:
-            return replace(labels, names=tuple(label for label in own if label in labels.names))
+            return replace(labels, names=tuple(label for label in own if label in labels.names), classes=tuple(own))
     return labels
 
 

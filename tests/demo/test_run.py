@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from bantam.demo.batch import score_file
-from bantam.demo.run import EXAMPLES, LONGEST_EXAMPLE, examples, newest_report, read_upload
+from bantam.demo.request import DemoRequest
+from bantam.demo.run import EXAMPLES, LONGEST_EXAMPLE, demo_data, examples, newest_report, read_upload
 from bantam.errors import DataError
 from bantam.report.file import read_report, write_report
 from optimizer.data import load_dataset
@@ -173,6 +174,22 @@ def test_the_report_is_the_newest_that_can_be_read_of_the_model(tmp_path: Path) 
     assert found is not None
     assert found.data == "new"
     assert newest_report(tmp_path, "nobody") is None
+
+
+def test_the_demo_reads_the_columns_that_the_run_was_told(tmp_path: Path) -> None:
+    """The column of labels is none that would be found."""
+    data = tmp_path / "d.csv"
+    rows = [f"{'abc'[i % 3]},text {i},{('yes', 'no')[i % 2]}" for i in range(60)]
+    data.write_text("\n".join(["verdict,said,code", *rows]) + "\n", encoding="utf-8")
+    report = changed(
+        read_report(EXAMPLE),
+        data=str(data),
+        data_source={"columns": {"text": "said", "label": "code", "labels": []}},
+        published={"name": "it", "version": 1},
+    )
+    write_report(report, tmp_path / "build" / "run")
+    found = demo_data(DemoRequest(model="it", build=tmp_path / "build"), pytest.fail)
+    assert found.labels == ("no", "yes")
 
 
 def test_without_gradio_it_says_what_to_install(tmp_path: Path) -> None:

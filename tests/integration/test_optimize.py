@@ -221,7 +221,9 @@ def test_the_card_of_a_run_has_its_figures_and_names_no_folder(toy: Toy) -> None
 def test_a_run_can_be_compared_with_itself(toy: Toy) -> None:
     done = toy.bantam("compare", str(toy.run_folder), str(toy.run_folder), "--json")
     found = json.loads(done.stdout)
-    assert (found["not_comparable"], found["differences"]) == ([], []), done.stderr
+    # A busy machine is no defect of the comparison.
+    assert {doubt["figures"] for doubt in found["not_comparable"]} <= {"times"}, done.stderr
+    assert found["differences"] == []
 
 
 def test_random_weights_are_marked_everywhere_and_have_no_quality(tmp_path: Path, toy: Toy) -> None:

@@ -281,6 +281,7 @@ def test_classes_that_the_file_numbers_keep_their_order(tmp_path: Path, kind: st
         whole.to_parquet(tmp_path / "d" / "train.parquet")
     data = load_dataset(str(tmp_path / "d"))
     assert data.labels == ("World", "Sports", "Business", "Sci/Tech")
+    assert data.classes == ("World", "Sports", "Business", "Sci/Tech", "never")
     numbers = [int(text.split()[1]) % 4 for text in data.splits["train"].single]
     assert data.splits["train"].targets.tolist() == numbers
 

@@ -107,7 +107,7 @@ def test_a_pair_without_one_of_its_texts_is_left_out_and_counted(tmp_path: Path)
     assert any(note.startswith("1 of 61 rows") for note in data.notes)
 
 
-def test_a_pair_goes_into_one_split_and_its_order_counts(tmp_path: Path) -> None:
+def test_a_pair_and_its_reverse_go_into_one_split(tmp_path: Path) -> None:
     lines = ["text,text_pair,label"]
     lines += [f"{a},{b},{'yes' if a < b else 'no'}" for a in "abcdefgh" for b in "abcdefgh"] * 2
     path = tmp_path / "d.csv"
@@ -115,8 +115,26 @@ def test_a_pair_goes_into_one_split_and_its_order_counts(tmp_path: Path) -> None
     data = load_dataset(str(path))
     train, test = set(data.splits["train"].texts), set(data.splits["test"].texts)
     assert not train & test
-    assert {(text[1], text[0]) for text in train} & test, "the other way round is another pair"
-    assert not any("with different labels" in note for note in data.notes)
+    assert not {(text[1], text[0]) for text in train} & test
+    assert not any("with different labels" in note for note in data.notes), "the other way round is another pair"
+    shared = sum(1 for text in test - train if {*text} & {each for pair in train for each in pair})
+    assert shared > 0, "each text is paired with each other one: all rows would be one group"
+    assert any(note.endswith("pairs of test have a text that is in another pair of train.") for note in data.notes)
+
+
+def test_pairs_that_share_a_text_go_into_one_split(tmp_path: Path) -> None:
+    lines = ["premise,hypothesis,label"]
+    lines += [f"p{i},h{i}{kind},{label}" for i in range(60) for kind, label in enumerate(("yes", "no", "maybe"))]
+    # The same text as a hypothesis of its own.
+    lines += [f"q{i},p{i},yes" for i in range(60)]
+    path = tmp_path / "d.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = load_dataset(str(path))
+    texts = {name: {text for pair in split.texts for text in pair} for name, split in data.splits.items()}
+    assert sum(map(len, texts.values())) == len(set.union(*texts.values())), "no text is in two splits"
+    assert not any("another pair of train" in note for note in data.notes)
+    rows = {name: len(split.texts) for name, split in data.splits.items()}
+    assert rows["train"] == pytest.approx(144, abs=15)
 
 
 def test_pairs_and_texts_that_read_the_same_have_other_digests(tmp_path: Path) -> None:

@@ -139,6 +139,23 @@ def test_rows_that_a_budget_takes(drop: Drop, needed: int | None) -> None:
     assert evaluate.rows_to_prove(drop, 100, 1.0) == needed
 
 
+@pytest.mark.parametrize(("otherwise", "rows", "low", "high"), [(0, 60, 0, 5.96), (3, 100, 0.62, 8.52)])
+def test_the_interval_of_agreement_is_that_of_a_share(otherwise: int, rows: int, low: float, high: float) -> None:
+    """The figures are those of Clopper and Pearson's tables."""
+    found = evaluate.disagreement(otherwise, rows)
+    assert (found.points, found.low, found.high) == pytest.approx((100 * otherwise / rows, low, high), abs=5e-3)
+
+
+def test_rows_that_a_budget_of_agreement_takes() -> None:
+    needed = evaluate.rows_to_prove_agreement(evaluate.disagreement(0, 60), 60, 1.0)
+    assert needed == pytest.approx(368, rel=0.02), "1 - 0.025 ** (1 / 368) is 1%"
+    assert evaluate.rows_to_prove_agreement(evaluate.disagreement(0, 400), 400, 1.0) == 400
+    assert evaluate.rows_to_prove_agreement(evaluate.disagreement(1, 100), 100, 1.0) is None
+    some = evaluate.rows_to_prove_agreement(evaluate.disagreement(2, 400), 400, 1.0)
+    assert some is not None
+    assert evaluate.disagreement(-(-some // 200), some).high <= 1.0
+
+
 def test_four_times_the_rows_halve_an_interval() -> None:
     """The formula's premise, on the bootstrap itself."""
     rng, widths = np.random.default_rng(3), []

@@ -99,6 +99,16 @@ def test_labels_are_matched_by_name_else_by_index(
     assert again.rows(found.labels) == tuple(range(len(head))), "read by the head, the outputs stay where they are"
 
 
+def test_a_head_without_names_has_the_classes_that_the_file_numbers() -> None:
+    """A class without a row still has its output."""
+    head = Head(("LABEL_0", "LABEL_1", "LABEL_2"), None)
+    found = fit(head, ("neg", "pos"), "single_label", ("neg", "neu", "pos"))
+    assert found.labels == ("neg", "neu", "pos")
+    assert "LABEL_1 = neu" in found.how
+    with pytest.raises(ModelError, match="3 labels without names; the data has 2"):
+        fit(head, ("neg", "pos"), "single_label", ("neg", "neu", "pos", "odd"))
+
+
 @pytest.mark.parametrize(
     ("head", "labels", "task", "message"),
     [

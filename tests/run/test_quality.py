@@ -77,7 +77,9 @@ def regression(tmp_path: Path, noise: float, *, labelled: bool = True) -> Run:
 def test_without_labels_the_baseline_s_decisions_are_what_is_right(tmp_path: Path) -> None:
     run = unlabelled(tmp_path, dev=(0.1, 0.13))
     assert run.budget.metric == "agreement"
-    assert run.budget.points == run.recipe.max_disagreement_points
+    assert run.budget.points == 4, "of several labels all have to be decided alike"
+    asked = replace(run, recipe=run.recipe.model_copy(update={"max_disagreement_points": 2.5}))
+    assert asked.budget.points == 2.5
     base, other = (run.scored[name].dev >= 0.5 for name in ("baseline", "int8"))
     assert (judge.actual(run, "dev") == base).all()
     drop = judge.drop(run, "int8", "dev")
