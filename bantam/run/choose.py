@@ -58,6 +58,8 @@ class Candidate:
     """On dev; None if it cannot be known, as with random weights."""
     groups: Mapping[str, Drop] = field(default_factory=dict)
     """The same on each value of the slice column; empty if the budget has no limit for them."""
+    numbers: Drop | None = None
+    """Of Pearson's correlation, where the budget holds for it too: of a regression by the default metric."""
     source: str | None = None
     """The variant that this one was made from."""
     compressed: bool = True
@@ -128,6 +130,11 @@ def _why_not(c: Candidate, source: Candidate | None, baseline: Timing, budget: B
         if c.drop.points > budget.points:
             return f"loses {c.drop.points:.2f} points, the budget is {budget.points:g}"
         return f"may lose {c.drop.high:.2f} points (upper end of the interval), the budget is {budget.points:g}"
+    if c.numbers is not None and not budget.holds(c.numbers):
+        return (
+            f"may lose {c.numbers.high:.2f} points of Pearson's correlation (upper end of the interval), the budget is "
+            f"{budget.points:g}: the order of the numbers is kept, they are not; METRIC=spearman judges the order alone"
+        )
     for name, drop in c.groups.items():
         if budget.broken(drop):
             return (

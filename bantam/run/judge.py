@@ -114,6 +114,7 @@ def candidates(run: Run) -> list[Candidate]:
             timing=timing,
             drop=drop(run, name, "dev"),
             groups=group_drops(run, name, "dev"),
+            numbers=numbers_drop(run, name, "dev"),
             source=parents[name],
             compressed=not as_it_was(run, name),
             published=_is_published(run, run.scored[name].artifact),
@@ -129,6 +130,23 @@ def candidates(run: Run) -> list[Candidate]:
             "The version before, if any, stays. Please report this."
         )
     return found
+
+
+def numbers_drop(run: Run, name: str, split: str) -> Drop | None:
+    """What Pearson's correlation loses, of a regression by the default metric; None for everything else.
+
+    Spearman's sees the order of the numbers alone. Quantization can move them and keep it: a threshold that somebody
+    has set on them would then mean something else.
+    """
+    if run.data.task != "regression" or run.recipe.metric is not None:
+        return None
+    if name == BASELINE or run.checkpoint.random_weights:
+        return None
+    both = (measure(run, BASELINE, split, PEARSON), measure(run, name, split, PEARSON))
+    return bootstrap_drop(*both, len(run.data.splits[split].texts), resamples=RESAMPLES_OF_ORDER)
+
+
+PEARSON = Metric("pearson")
 
 
 def group_drops(run: Run, name: str, split: str) -> dict[str, Drop]:

@@ -24,6 +24,7 @@ from bantam.run.score import score_name
 from bantam.run.state import Log, Run
 from bantam.run.store import Store
 from optimizer import distributed
+from optimizer.evaluate import Drop
 
 
 def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
@@ -118,18 +119,25 @@ def _refused(run: Run, choice: Choice) -> GateError | None:
     """Why nothing may be published although a variant was chosen; None if it may."""
     if run.request.require_gain and not choice.gain:
         return GateError(f"Nothing was published, as --require-gain asks: {choice.why}. The version before stays.")
-    drop = judge.drop(run, choice.chosen, "test")
-    if drop is not None and contradicts(drop, run.budget):
+    if found := _contradicted(run, choice.chosen):
+        where, drop = found
         return GateError(
             f"Nothing was published: {choice.chosen} was within {run.budget} of {run.budget.metric} on dev, but on "
-            f"test it loses {drop.points:.2f}, and at least {drop.low:.2f} (lower end of the 95% interval).\n"
+            f"test it loses {drop.points:.2f}{where}, and at least {drop.low:.2f} (lower end of the 95% interval).\n"
             "Dev and test differ, or dev is too small. The version before stays."
         )
-    groups = judge.group_drops(run, choice.chosen, "test")
+    return None
+
+
+def _contradicted(run: Run, chosen: str) -> tuple[str, Drop] | None:
+    """The drop on test that says that what dev has shown is not so, and of what it is."""
+    drop = judge.drop(run, chosen, "test")
+    if drop is not None and contradicts(drop, run.budget):
+        return "", drop
+    numbers = judge.numbers_drop(run, chosen, "test")
+    if numbers is not None and contradicts(numbers, run.budget):
+        return " of Pearson's correlation", numbers
+    groups = judge.group_drops(run, chosen, "test")
     if group := run.budget.contradicted_on(groups):
-        return GateError(
-            f"Nothing was published: {choice.chosen} was within {run.budget} on dev, but on test it loses "
-            f"{groups[group].points:.2f} on {group}, and at least {groups[group].low:.2f} (lower end of the 95% "
-            "interval).\nDev and test differ, or dev is too small. The version before stays."
-        )
+        return f" on {group}", groups[group]
     return None
