@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from tests.integration import kills
 from tests.integration.conftest import Toy, make_toy
+from tests.plugins import tiny
 
 USERS_MISTAKE = 2
 
@@ -129,19 +131,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.triton
-def test_a_full_disk_while_a_stage_writes_is_explained_and_the_run_goes_on_later(toy: Toy, small_disk: Path) -> None:
-    before = kills.published(toy.folder)
-    filler = small_disk / "filler"
+def test_a_full_disk_while_a_stage_writes_is_explained_and_the_run_goes_on_later(
+    toy: Toy, small_disk: Path, tmp_path: Path
+) -> None:
+    toy = toy.with_recipe("one.toml", tiny.ONE_VARIANT)
+    shutil.copytree(toy.folder / "model_repo", tmp_path / "model_repo")
+    before = kills.published(tmp_path)
+    filler, build = small_disk / "filler", small_disk / "build"
     filler.write_bytes(bytes(900_000))
-    build = small_disk / "build"
-    done = toy.bantam(*toy.arguments, "--build", str(build))
+    command = (*toy.arguments, "--build", str(build), "--repository", str(tmp_path / "model_repo"))
+    done = toy.bantam(*command)
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Free some space and run the same command again" in done.stderr
-    assert kills.published(toy.folder) == before
+    assert kills.published(tmp_path) == before
     assert not list(build.glob("*/*.tmp-*"))
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    done = toy.bantam(*toy.arguments, "--build", str(build))
+    done = toy.bantam(*command)
     assert done.returncode == 0, done.stderr
-    assert kills.changed(before, kills.published(toy.folder)) == []
+    assert kills.changed(before, kills.published(tmp_path)) == []

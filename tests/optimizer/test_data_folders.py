@@ -28,6 +28,20 @@ def saved(folder: Path) -> Any:
     return part, datasets.DatasetDict(parts)
 
 
+def write_set(folder: Path, kind: str, rows: list[dict[str, Any]], labels: Any) -> str:
+    """A folder of one set, whose schema says what the numbers of the label column mean."""
+    import datasets
+
+    text, label = rows[0]
+    features = datasets.Features({text: datasets.Value("string"), label: labels})
+    whole = datasets.Dataset.from_list(rows, features=features)
+    if kind == "disk":
+        whole.save_to_disk(folder)
+    else:
+        whole.to_parquet(folder / "train.parquet")
+    return str(folder)
+
+
 def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     part, parts = saved(tmp_path)
     part.save_to_disk(tmp_path / "one")
@@ -45,14 +59,8 @@ def test_lists_of_numbers_of_classes_are_their_names(tmp_path: Path, written: st
     import datasets
 
     names = datasets.Sequence(datasets.ClassLabel(names=["joy", "fear", "anger"]))
-    features = datasets.Features({"text": datasets.Value("string"), "labels": names})
     rows = [{"text": f"text {i}", "labels": [[0], [1, 2], []][i % 3]} for i in range(60)]
-    whole = datasets.Dataset.from_list(rows, features=features)
-    if written == "disk":
-        whole.save_to_disk(tmp_path / "d")
-    else:
-        whole.to_parquet(tmp_path / "d" / "train.parquet")
-    data = load_dataset(str(tmp_path / "d"))
+    data = load_dataset(write_set(tmp_path / "d", written, rows, names))
     assert (data.task, data.labels) == ("multi_label", ("joy", "fear", "anger"))
 
 
@@ -62,14 +70,8 @@ def test_classes_that_the_file_numbers_keep_their_order(tmp_path: Path, kind: st
     import datasets
 
     names = datasets.ClassLabel(names=["World", "Sports", "Business", "Sci/Tech", "never"])
-    features = datasets.Features({"text": datasets.Value("string"), "label": names})
     rows = [{"text": f"text {i}", "label": i % 4} for i in range(80)]
-    whole = datasets.Dataset.from_list(rows, features=features)
-    if kind == "disk":
-        whole.save_to_disk(tmp_path / "d")
-    else:
-        whole.to_parquet(tmp_path / "d" / "train.parquet")
-    data = load_dataset(str(tmp_path / "d"))
+    data = load_dataset(write_set(tmp_path / "d", kind, rows, names))
     assert data.labels == ("World", "Sports", "Business", "Sci/Tech")
     assert data.classes == ("World", "Sports", "Business", "Sci/Tech", "never")
     numbers = [int(text.split()[1]) % 4 for text in data.splits["train"].single]

@@ -72,9 +72,21 @@ rate_seconds = 1.0
 # At toy size the model is as fast in fp32 as in int8, so noise would decide which of the two is published.
 NOT_MEASURED = "measure = false\n"
 RECIPE = TRAINED + ONNX_FP32 + NOT_MEASURED + ONNX_INT8 + OPENVINO_INT8 + MEASURED
+ONE_VARIANT = TRAINED + ONNX_FP32 + NOT_MEASURED + ONNX_INT8 + MEASURED
+"""The same without OpenVINO, in half the time: of two int8 variants of a toy, noise decides which is published."""
+RECALIBRATED = (
+    TRAINED
+    + ONNX_FP32
+    + NOT_MEASURED
+    + ONNX_INT8
+    + NOT_MEASURED
+    + OPENVINO_INT8.replace("calibration_rows = 20", "calibration_rows = 30")
+    + MEASURED
+)
+"""The first one with another calibration, whose variant alone is measured."""
 
 
-def write_recipe(path: Path) -> Path:
-    """The recipe above as a file."""
-    path.write_text(RECIPE, encoding="utf-8")
+def write_recipe(path: Path, recipe: str = RECIPE) -> Path:
+    """One of the recipes above as a file."""
+    path.write_text(recipe, encoding="utf-8")
     return path
