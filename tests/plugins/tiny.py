@@ -73,7 +73,7 @@ rate_seconds = 1.0
 NOT_MEASURED = "measure = false\n"
 RECIPE = TRAINED + ONNX_FP32 + NOT_MEASURED + ONNX_INT8 + OPENVINO_INT8 + MEASURED
 ONE_VARIANT = TRAINED + ONNX_FP32 + NOT_MEASURED + ONNX_INT8 + MEASURED
-"""The same without OpenVINO, in half the time: of two int8 variants of a toy, noise decides which is published."""
+"""The same without OpenVINO. There is one variant to publish; of two, noise would decide which."""
 RECALIBRATED = (
     TRAINED
     + ONNX_FP32
