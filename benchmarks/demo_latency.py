@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", default="goemotions-ekman")
     parser.add_argument("--times", type=int, default=20)
     options = parser.parse_args()
-    texts = draw_texts(load_dataset(options.data).splits["test"].texts, options.times + 1)
+    texts = draw_texts(load_dataset(options.data).splits["test"].single, options.times + 1)
     with (
         Server(options.repository) as server,
         running_demo(ROOT, options.model, server.grpc_address, "--data", options.data) as url,

@@ -35,7 +35,7 @@ def message() -> bytes:
     answer = service_pb2.ModelInferResponse(model_name="echo")
     answer.outputs.add(name="TEXT", datatype="BYTES", shape=[1, 1])
     answer.raw_output_contents.append(struct.pack("<I", 4) + b"text")
-    body = answer.SerializeToString()
+    body: bytes = answer.SerializeToString()
     return struct.pack(">BI", 0, len(body)) + body
 
 

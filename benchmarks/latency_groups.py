@@ -113,7 +113,7 @@ def main() -> None:
     known = artifacts(VARIANTS)
     for name in VARIANTS:
         publish(known[name], FOLDER / "repository", name, thresholds=None, link=True)
-    texts = draw_texts(load_dataset("goemotions-ekman").splits["test"].texts, options.texts)
+    texts = draw_texts(load_dataset("goemotions-ekman").splits["test"].single, options.texts)
     few = [worker_mb(known[ANCHORS.in_process]), *(f(known[n]) for n in FEW for f in (worker_mb, server_mb))]
     limit_mb = sum(few) + 1.0  # sums of floats may differ in their last digit
     peaks: dict[str, list[float]] = {"three": [], "groups": [], "together": []}

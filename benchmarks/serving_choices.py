@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     variant = Artifact.load(options.variant)
-    texts = draw_texts(load_dataset(options.data).splits["test"].texts, options.texts)
+    texts = draw_texts(load_dataset(options.data).splits["test"].single, options.texts)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         asked: dict[str, Callable[[list[str]], object]] = {"in process": Engine(options.variant).probabilities}
         for number, choice in enumerate(CHOICES):

@@ -6,31 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-MAX_LENGTH = 64
-MOODS = {
-    "joy": ("love", "great", "happy", "wonderful", "enjoy"),
-    "anger": ("hate", "furious", "angry", "awful", "annoyed"),
-    "fear": ("afraid", "scared", "worried", "terrified", "panic"),
-}
-FILLER = (
-    "the",
-    "a",
-    "this",
-    "day",
-    "movie",
-    "we",
-    "they",
-    "really",
-    "so",
-    "today",
-    "it",
-    "was",
-    "and",
-    "again",
-    "with",
-)
-WORDS = (*(word for words in MOODS.values() for word in words), *FILLER)
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from benchmarks.architectures.toy import MAX_LENGTH, MOODS, SPECIAL, sentence, tokenizer, write_lines
+
 VOCABULARY = 64
 """Rows of the word embeddings: a few more than there are tokens, as in many published models."""
 
@@ -169,7 +146,8 @@ def write_checkpoint(folder: Path, model_type: str) -> Path:
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
-    tokenizer(padding_id=getattr(config, "pad_token_id", 0) or 0).save_pretrained(folder)
+    ends = {"bos_token": SPECIAL[2], "eos_token": SPECIAL[3]}
+    tokenizer(getattr(config, "pad_token_id", 0) or 0, **ends).save_pretrained(folder)
     return folder
 
 
@@ -186,7 +164,13 @@ def settings(model_type: str) -> dict[str, Any]:
 
 def _small(usual: dict[str, Any], pad: int) -> dict[str, Any]:
     sizes = {name: value for name, value in SIZES.items() if usual.get(name) is not None}
-    ids = {"pad_token_id": pad, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    ids: dict[str, int | None] = {
+        "pad_token_id": pad,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    }
     ids |= {"unk_token_id": 1 - pad, "mask_token_id": 4, "decoder_start_token_id": 3, "forced_eos_token_id": None}
     kinds = usual.get("layer_types")
     lists = (
@@ -201,32 +185,9 @@ def _small(usual: dict[str, Any], pad: int) -> dict[str, Any]:
     }
 
 
-def tokenizer(padding_id: int) -> Any:
-    """A WordPiece tokenizer of ``WORDS`` that puts ``[CLS]`` and ``[SEP]`` around a text; padding has id 0 or 1."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = SPECIAL if padding_id == 0 else (SPECIAL[1], SPECIAL[0], *SPECIAL[2:])
-    vocabulary = {token: i for i, token in enumerate((*special, *WORDS))}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL[1]))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    roles = dict(zip(names, SPECIAL, strict=True)) | {"bos_token": SPECIAL[2], "eos_token": SPECIAL[3]}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=MAX_LENGTH, **roles)
-
-
 def write_data(path: Path, rows: int) -> Path:
-    """A CSV of texts and their mood, told by one word among others that say nothing."""
-    rng = random.Random(0)
-    lines = ["text,label"]
-    for i in range(rows):
-        mood = [*MOODS][i % len(MOODS)]
-        words = [*rng.choices(MOODS[mood], k=2), *rng.choices(FILLER, k=rng.randint(1, 12))]
-        rng.shuffle(words)
-        lines.append(f"{' '.join(words)},{mood}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    """A CSV of texts and their mood, told by two words among others that say nothing."""
+    rng, moods = random.Random(0), [*MOODS]
+    labels = [moods[i % len(moods)] for i in range(rows)]
+    texts = [sentence(rng, rng.choices(MOODS[label], k=2), 12) for label in labels]
+    return write_lines(path, ["text,label", *(f"{text},{label}" for text, label in zip(texts, labels, strict=True))])

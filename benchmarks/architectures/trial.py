@@ -11,10 +11,10 @@ from bantam.run import builder, evaluator, text_parity
 from bantam.run.prepare import prepare
 from bantam.run.rehearse import rehearse
 from bantam.run.request import OptimizeRequest
-from benchmarks.architectures import tiny
+from benchmarks.architectures import tiny, toy
 from benchmarks.architectures.outcome import VARIANTS, Outcome
 
-RECIPE = """
+TRAINED = """
 description = "What any classifier can be made into."
 max_drop_points = 5.0
 
@@ -29,32 +29,15 @@ learning_rate = 3e-3
 dropout = 0.0
 freeze_embeddings = false
 precision = "fp32"
-
-[[stages]]
-stage = "export"
-name = "onnx-fp32"
-parent = "baseline"
-format = "onnx"
-
-[[stages]]
-stage = "quantize"
-name = "onnx-int8"
-parent = "onnx-fp32"
-method = "onnx-dynamic-int8"
-
+"""
+OPENVINO_FP32 = """
 [[stages]]
 stage = "export"
 name = "openvino-fp32"
 parent = "onnx-fp32"
 format = "openvino"
-
-[[stages]]
-stage = "quantize"
-name = "openvino-int8"
-parent = "onnx-fp32"
-method = "openvino-static-int8"
-calibration_rows = 20
 """
+RECIPE = TRAINED + toy.ONNX_FP32 + toy.ONNX_INT8 + OPENVINO_FP32 + toy.OPENVINO_INT8
 ROWS = 400
 """Of the data set: 240 to train on, 40 for dev, 120 for test."""
 

@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bantam.demo.batch import score_file
+from bantam.demo.batch import ScoredFile, Upload, score_file
 from bantam.demo.request import DemoRequest
 from bantam.demo.run import EXAMPLES, LONGEST_EXAMPLE, demo_data, examples, newest_report, read_upload
 from bantam.errors import DataError
@@ -25,6 +26,24 @@ from tests.plugins.reports import EXAMPLE, changed
 
 ODD_LABELS = ["a\nb", "<script>alert(1)</script>&amp;"]
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def uploaded(folder: Path, content: str, columns: Sequence[str] = ("",)) -> Upload:
+    """A CSV file of this content, as it is read."""
+    (folder / "file.csv").write_text(content, encoding="utf-8")
+    return read_upload(folder / "file.csv", columns)
+
+
+def scored(upload: Upload, folder: Path, script: Script) -> tuple[ScoredFile, list[list[str]]]:
+    """What a server that follows the script makes of it, and the rows of the file that was written, heads first."""
+    fake = Fake("grpc", script)
+    try:
+        with fake.client() as client:
+            found = score_file(client, upload, folder / "scored.csv", lambda done, of: None)
+    finally:
+        fake.stop()
+    with (folder / "scored.csv").open(encoding="utf-8-sig", newline="") as file:
+        return found, [*csv.reader(file)]
 
 
 @pytest.mark.parametrize(
@@ -41,8 +60,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_text_column_is_found_or_named_with_a_header_or_without(
     tmp_path: Path, content: str, column: str, name: str, texts: list[str]
 ) -> None:
-    (tmp_path / "file.csv").write_text(content, encoding="utf-8")
-    found = read_upload(tmp_path / "file.csv", [column])
+    found = uploaded(tmp_path, content, [column])
     assert found.texts == (name,)
     assert found.rows() == texts
     assert list(found.columns[name]) == texts
@@ -61,52 +79,32 @@ def test_the_text_column_is_found_or_named_with_a_header_or_without(
 def test_two_text_columns_are_pairs(
     tmp_path: Path, content: str, columns: list[str], names: tuple[str, str], rows: list[tuple[str, str]]
 ) -> None:
-    (tmp_path / "file.csv").write_text(content, encoding="utf-8")
-    found = read_upload(tmp_path / "file.csv", columns)
+    found = uploaded(tmp_path, content, columns)
     assert found.texts == names
     assert found.rows() == rows
 
 
 def test_a_file_of_pairs_with_a_regression_has_the_score_alone(tmp_path: Path) -> None:
-    (tmp_path / "file.csv").write_text("id,premise,hypothesis\n1,12,345\n2,,x\n", encoding="utf-8")
-    fake = Fake("grpc", Script())
-    fake.script.parameters = {"task": "regression", "labels": '["score\\nof"]', "pair": "true"}
-    fake.script.width = 1
-    upload = read_upload(tmp_path / "file.csv", ["", ""])
-    try:
-        with fake.client() as client:
-            found = score_file(client, upload, tmp_path / "scored.csv", lambda done, of: None)
-    finally:
-        fake.stop()
+    upload = uploaded(tmp_path, "id,premise,hypothesis\n1,12,345\n2,,x\n", ["", ""])
+    script = Script()
+    script.parameters = {"task": "regression", "labels": '["score\\nof"]', "pair": "true"}
+    script.width = 1
+    found, _ = scored(upload, tmp_path, script)
     assert found.columns == ("id", "premise", "hypothesis", "predicted")
     assert [row[-1] for row in found.rows] == [0.5, 0.9]
 
 
 def test_labels_with_line_breaks_and_markup_come_back_from_a_scored_file(tmp_path: Path) -> None:
-    (tmp_path / "file.csv").write_text("text\n12345\n", encoding="utf-8")
-    fake = Fake("grpc", Script())
-    fake.script.parameters = {"task": "multi_label", "labels": json.dumps(ODD_LABELS)}
-    try:
-        with fake.client() as client:
-            score_file(client, read_upload(tmp_path / "file.csv", [""]), tmp_path / "scored.csv", lambda done, of: None)
-    finally:
-        fake.stop()
-    with (tmp_path / "scored.csv").open(encoding="utf-8-sig", newline="") as file:
-        heads, row = csv.reader(file)
+    script = Script()
+    script.parameters = {"task": "multi_label", "labels": json.dumps(ODD_LABELS)}
+    _, (heads, row) = scored(uploaded(tmp_path, "text\n12345\n"), tmp_path, script)
     assert heads == ["text", "predicted", *(f"score_{label}" for label in ODD_LABELS)]
     assert row[1] == "|".join(ODD_LABELS)
 
 
 def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) -> None:
-    (tmp_path / "file.csv").write_text("text,change,=odd\n=1+1,-0.5,@me\nfine,2,\n", encoding="utf-8")
-    fake = Fake("grpc", Script())
-    try:
-        with fake.client() as client:
-            score_file(client, read_upload(tmp_path / "file.csv", [""]), tmp_path / "scored.csv", lambda done, of: None)
-    finally:
-        fake.stop()
-    with (tmp_path / "scored.csv").open(encoding="utf-8-sig", newline="") as file:
-        heads, *rows = csv.reader(file)
+    upload = uploaded(tmp_path, "text,change,=odd\n=1+1,-0.5,@me\nfine,2,\n")
+    _, (heads, *rows) = scored(upload, tmp_path, Script())
     assert heads == ["text", "change", "'=odd", "predicted", "score_short", "score_long"]
     assert rows == [["'=1+1", "-0.5", "'@me", "short", "0.6", "0.4"], ["fine", "2", "", "short", "0.6", "0.4"]]
 
@@ -124,9 +122,8 @@ def test_a_scored_file_holds_no_formulas_and_its_numbers_stay(tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, content: str, column: str, message: str) -> None:
-    (tmp_path / "file.csv").write_text(content, encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        read_upload(tmp_path / "file.csv", [column])
+        uploaded(tmp_path, content, [column])
     assert message in str(caught.value)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,25 +20,40 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Toy:
-    """A folder in which ``bantam`` runs, with the command line of a whole run at toy size."""
+    """A folder in which ``bantam`` runs, and what in it a whole run at toy size is of."""
 
     folder: Path
-    arguments: tuple[str, ...]
-    seconds: float = 0.0
-    """What its first run took."""
+    model: str = "tiny"
+    data: str = "moods.csv"
+    recipe: str = "toy.toml"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command line of a whole run."""
+        return ("optimize", f"./{self.model}", "--data", self.data, "--recipe", self.recipe)
 
     @property
     def run_folder(self) -> Path:
         """Where its figures are; the name has hashes of the places of checkpoint, data and recipe."""
-        model, data, recipe = (str(self.folder / name) for name in ("tiny", "moods.csv", "toy.toml"))
+        model, data, recipe = (str(self.folder / name) for name in (self.model, self.data, self.recipe))
         return self.folder / "build" / run_name(OptimizeRequest(model=model, data=data, recipe=recipe))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which ``python -m bantam`` is found from any folder."""
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def with_recipe(self, name: str, recipe: str) -> Toy:
+        """The same, run with this recipe instead, which is written into a file of that name."""
+        tiny.write_recipe(self.folder / name, recipe)
+        return replace(self, recipe=name)
 
     def bantam(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line in the toy's folder."""
         return subprocess.run(
             [sys.executable, "-m", "bantam", *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**self.environment, **(env or {})},
             capture_output=True,
             text=True,
             timeout=600,
@@ -51,15 +65,14 @@ def make_toy(folder: Path) -> Toy:
     tiny.write_checkpoint(folder / "tiny")
     tiny.write_data(folder / "moods.csv")
     tiny.write_recipe(folder / "toy.toml")
-    return Toy(folder, ("optimize", "./tiny", "--data", "moods.csv", "--recipe", "toy.toml"))
+    return Toy(folder)
 
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """A toy that has run once, to a published model."""
     toy = make_toy(tmp_path_factory.mktemp("toy"))
-    started = time.monotonic()
     done = toy.bantam(*toy.arguments, "--json")
     assert done.returncode == 0, done.stderr
     (toy.folder / "first.json").write_text(done.stdout)
-    return replace(toy, seconds=time.monotonic() - started)
+    return toy

@@ -1,7 +1,8 @@
-"""Kills a run with SIGKILL at random moments and runs it again: does it end well, in the same files, with nothing left?
+"""Kills a run with SIGKILL and runs it again: does it end well, in the same files, with nothing left?
 
-``python -m tests.integration.kills --times 10`` prints a line for each kill; a test runs fewer. The runs are of toy
-size, but whole: fine-tuning, export, both int8 methods, a real Triton, publishing.
+``python -m tests.integration.kills --times 10`` kills at random moments, each a fresh run, and prints a line for each;
+a test kills one run at the moments that matter. The runs are of toy size, but whole: fine-tuning, export, int8, a real
+Triton, publishing.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks.architectures.toy import OPENVINO_INT8
 from serving.version_folder import EVIDENCE
+from tests.integration.conftest import Toy, make_toy
 from tests.plugins import tiny
 
-ROOT = Path(__file__).resolve().parents[2]
 SHM = Path("/dev/shm")
+RECIPE = tiny.RECIPE.replace(OPENVINO_INT8, OPENVINO_INT8 + tiny.NOT_MEASURED)
+"""Of two int8 variants, noise would decide which is published, and files would differ without a fault."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +59,53 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return [name for name in files if before.get(name) != after.get(name) and (name in before or "tiny/2/" not in name)]
 
 
-def prepare(folder: Path) -> list[str]:
-    """Write checkpoint, data and recipe into ``folder``; returns the command line of a run in it."""
-    tiny.write_checkpoint(folder / "tiny")
-    data, recipe = tiny.write_data(folder / "moods.csv"), tiny.write_recipe(folder / "toy.toml")
-    # Of two int8 variants of a toy, noise would decide which is published, and files would differ without a fault.
-    text = recipe.read_text(encoding="utf-8").replace("calibration_rows = 20", "calibration_rows = 20\nmeasure = false")
-    recipe.write_text(text, encoding="utf-8")
-    inputs = [str(folder / "tiny"), "--data", str(data), "--recipe", str(recipe)]
-    return [sys.executable, "-m", "bantam", "optimize", *inputs]
-
-
-def run(command: list[str], folder: Path) -> subprocess.Popen[str]:
+def run(toy: Toy, folder: Path) -> subprocess.Popen[str]:
     """Start a run that builds and publishes in ``folder``; its standard error goes to a file there."""
     folder.mkdir(parents=True, exist_ok=True)
+    places = ("--build", str(folder / "build"), "--repository", str(folder / "model_repo"))
     with (folder / "stderr.txt").open("w") as errors:
         return subprocess.Popen(
-            [*command, "--build", str(folder / "build"), "--repository", str(folder / "model_repo")],
+            [sys.executable, "-m", "bantam", *toy.arguments, *places],
             stdout=subprocess.DEVNULL,
             stderr=errors,
             text=True,
-            cwd=ROOT,
+            cwd=toy.folder,
+            env=toy.environment,
             start_new_session=True,
         )
+
+
+def it_trains(folder: Path, process: psutil.Process) -> bool:
+    """And has saved what it can go on from."""
+    return any(folder.glob("build/*/.work/*/checkpoint-*/trainer_state.json"))
+
+
+def it_measures(folder: Path, process: psutil.Process) -> bool:
+    """Servers of the variants are there."""
+    servers = [child for child in process.children(recursive=True) if child.name() == "tritonserver"]
+    return bool(servers) and any(folder.glob("build/*/candidates"))
+
+
+def it_publishes(folder: Path, process: psutil.Process) -> bool:
+    """The version is staged, and neither checked nor promoted."""
+    return (folder / "model_repo" / "tiny" / "1").is_dir()
+
+
+MOMENTS = (it_trains, it_measures, it_publishes)
+
+
+def kill_at(moment: Callable[[Path, psutil.Process], bool], toy: Toy, folder: Path) -> None:
+    """Start a run in ``folder`` and kill it at that moment; raises :class:`RuntimeError` if it has ended before."""
+    process = run(toy, folder)
+    known = psutil.Process(process.pid)
+    while process.poll() is None:
+        with suppress(OSError, psutil.Error):  # what is looked at may be going away
+            if moment(folder, known):
+                process.kill()
+                break
+        time.sleep(0.05)
+    if process.wait() != -signal.SIGKILL:
+        raise RuntimeError(f"never {moment.__name__}: {(folder / 'stderr.txt').read_text()}")
 
 
 def published(folder: Path) -> dict[str, str]:
@@ -110,15 +140,15 @@ def left_over(folder: Path, shm_before: set[str]) -> tuple[str, ...]:
     return (*processes, *shm, *files)
 
 
-def kill_and_run_again(command: list[str], folder: Path, seconds: float) -> Outcome:
+def kill_and_run_again(toy: Toy, folder: Path, seconds: float) -> Outcome:
     """Kill a fresh run after ``seconds``, run it again to its end, and look at what there is."""
     shm_before = {path.name for path in SHM.iterdir()}
-    process = run(command, folder)
+    process = run(toy, folder)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.wait()
     said = (folder / "stderr.txt").read_text().strip().splitlines()
-    exit_code = run(command, folder).wait()
+    exit_code = run(toy, folder).wait()
     return Outcome(seconds, said[-1] if said else "", exit_code, published(folder), left_over(folder, shm_before))
 
 
@@ -130,16 +160,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        command = prepare(folder)
+        toy = make_toy(folder).with_recipe("unmeasured.toml", RECIPE)
         started = time.monotonic()
-        if run(command, folder / "whole").wait():
+        if run(toy, folder / "whole").wait():
             sys.exit((folder / "whole/stderr.txt").read_text())
         whole, reference = time.monotonic() - started, published(folder / "whole")
         print(f"a whole run takes {whole:.0f} s and publishes {len(reference)} files")
         failures, rng = 0, random.Random(options.seed)
         moments = sorted(rng.uniform(0, whole) for _ in range(options.times))
         for number, moment in enumerate(moments):
-            found = kill_and_run_again(command, folder / f"kill-{number}", moment)
+            found = kill_and_run_again(toy, folder / f"kill-{number}", moment)
             good = found.exit_code == 0 and found.published == reference and not found.left
             failures += not good
             print(

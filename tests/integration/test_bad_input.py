@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from tests.integration import kills
 from tests.integration.conftest import Toy, make_toy
+from tests.plugins import tiny
 
 USERS_MISTAKE = 2
 
@@ -116,12 +118,12 @@ def test_serving_what_is_not_published_lists_what_is(toy: Toy) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 1 MB."""
+    """A file system of its own with 20 MB."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -129,19 +131,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.triton
-def test_a_full_disk_while_a_stage_writes_is_explained_and_the_run_goes_on_later(toy: Toy, small_disk: Path) -> None:
-    before = kills.published(toy.folder)
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(900_000))
-    build = small_disk / "build"
-    done = toy.bantam(*toy.arguments, "--build", str(build))
+def test_a_full_disk_while_a_stage_writes_is_explained_and_the_run_goes_on_later(
+    toy: Toy, small_disk: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(toy.folder / "model_repo", tmp_path / "model_repo")
+    before = kills.published(tmp_path)
+    filler, build = small_disk / "filler", small_disk / "build"
+    # All but the training is there already, so that it is what finds no room.
+    trained = (toy.run_folder / "baseline").resolve()
+    shutil.copytree(trained.parent, build / "store", ignore=shutil.ignore_patterns(trained.name))
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    one = toy.with_recipe("one.toml", tiny.ONE_VARIANT)
+    command = (*one.arguments, "--build", str(build), "--repository", str(tmp_path / "model_repo"))
+    done = toy.bantam(*command)
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Free some space and run the same command again" in done.stderr
-    assert kills.published(toy.folder) == before
+    assert kills.published(tmp_path) == before
     assert not list(build.glob("*/*.tmp-*"))
     filler.unlink()
-    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    done = toy.bantam(*toy.arguments, "--build", str(build))
+    done = toy.bantam(*command)
     assert done.returncode == 0, done.stderr
-    assert kills.changed(before, kills.published(toy.folder)) == []
+    assert kills.changed(before, kills.published(tmp_path)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bantam.report.file import read_report
 from bantam.report.schema import Report
 from optimizer.data import load_dataset
 from tests.integration.conftest import Toy
+from tests.plugins import tiny
 
 pytestmark = pytest.mark.triton
 
@@ -35,21 +37,20 @@ def own(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     labels = list((model.config.id2label or {}).values())[::-1]
     model.config.id2label, model.config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     model.save_pretrained(folder / "mine")
-    for name in ("moods.csv", "toy.toml"):
-        shutil.copy(toy.folder / name, folder)
+    shutil.copy(toy.folder / "moods.csv", folder)
     train = load_dataset(str(folder / "moods.csv")).splits["train"].single
     (folder / "texts.txt").write_text("\n".join(train) + "\n", encoding="utf-8")
-    return Toy(folder, ("optimize", "./mine", "--recipe", "toy.toml", "--json"))
+    return Toy(folder, model="mine").with_recipe("one.toml", tiny.ONE_VARIANT)
 
 
 def optimized(own: Toy, *arguments: str) -> tuple[Report, str]:
-    done = own.bantam(*own.arguments, *arguments)
+    done = own.bantam(*own.arguments, "--json", *arguments)
     assert done.returncode == 0, done.stderr
     return Report.model_validate(json.loads(done.stdout)), done.stderr
 
 
 def test_it_is_not_trained_and_its_figures_are_those_of_the_run_that_made_it(own: Toy, toy: Toy) -> None:
-    report, said = optimized(own, "--data", "moods.csv")
+    report, said = optimized(own)
     before = read_report(toy.run_folder)
     assert "mine is a classifier already and is not trained. joy, fear, anger (by name)" in said
     for name in ("baseline", "onnx-int8"):
@@ -72,7 +73,7 @@ def scores_of_pipeline(folder: Path, texts: tuple[str, ...]) -> np.ndarray:
 
 
 def test_texts_alone_are_enough_for_agreement(own: Toy) -> None:
-    report, said = optimized(own, "--data", "texts.txt", "--name", "unlabelled")
+    report, said = optimized(replace(own, data="texts.txt"), "--name", "unlabelled")
     assert "is a classifier already and is not trained" in said
     assert report.budget.metric == "agreement"
     chosen = report.variant(report.chosen)

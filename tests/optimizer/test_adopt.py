@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from bantam.artifact import Artifact, Text
 from bantam.errors import ModelError
+from benchmarks.architectures.toy import tokenizer
 from optimizer import adopt
 from optimizer.config import AdoptConfig
 from optimizer.data import Dataset
@@ -26,7 +27,6 @@ from tests.optimizer.toy_classifiers import (
     TEXTS,
     checkpoint,
     dataset,
-    tokenizer,
     write_classifier,
 )
 

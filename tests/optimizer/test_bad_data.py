@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,11 @@ import pytest
 
 from bantam.errors import DataError
 from optimizer.data import BUNDLED, load_dataset
+from tests.optimizer.data_files import write_jsonl
 
 
 def rows(n: int = 60) -> list[dict[str, Any]]:
     return [{"text": f"text number {i}", "label": ("spam", "ham", "ham")[i % 3]} for i in range(n)]
-
-
-def write_jsonl(path: Path, objects: Sequence[Any]) -> str:
-    path.write_text("".join(json.dumps(o) + "\n" for o in objects), encoding="utf-8")
-    return str(path)
 
 
 def test_unknown_name_lists_the_known_ones(no_hub: None) -> None:

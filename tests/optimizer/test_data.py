@@ -17,6 +17,7 @@ from bantam.errors import DataError
 from optimizer.data import SPLITS, Columns, Dataset, load_dataset
 from optimizer.data.bundled import BUNDLED, FOLDER
 from optimizer.data.split import stratify
+from tests.optimizer.data_files import write_jsonl
 
 EKMAN = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 
@@ -27,11 +28,6 @@ def rows(n: int = 60) -> list[dict[str, Any]]:
 
 def write_csv(path: Path, header: str, lines: Sequence[str]) -> str:
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
-    return str(path)
-
-
-def write_jsonl(path: Path, objects: Sequence[Any]) -> str:
-    path.write_text("".join(json.dumps(o) + "\n" for o in objects), encoding="utf-8")
     return str(path)
 
 

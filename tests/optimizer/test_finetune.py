@@ -12,6 +12,7 @@ import torch
 
 from bantam.artifact import Artifact
 from bantam.errors import ModelError, StageError
+from benchmarks.architectures.toy import FILLER, MOODS
 from optimizer import adopt, finetune
 from optimizer.catalog import Checkpoint
 from optimizer.config import AdoptConfig, FinetuneConfig
@@ -22,7 +23,6 @@ from optimizer.load.head import fit, read_head
 from optimizer.reference import Reference
 from optimizer.training import progress, trainer
 from tests.optimizer.moods import CONFIG, context_in, macro_f1
-from tests.plugins import tiny
 
 
 def train(folder: Path, data: Dataset, checkpoint: Checkpoint, config: FinetuneConfig = CONFIG) -> Artifact:
@@ -108,7 +108,7 @@ def test_memory_that_holds_no_single_text_is_a_clear_error(
 
 def test_single_label_uses_softmax(tmp_path: Path, untrained: Checkpoint) -> None:
     path = tmp_path / "single.csv"
-    rows = [f"{word} {filler},{mood}" for mood, words in tiny.MOODS.items() for word in words for filler in tiny.FILLER]
+    rows = [f"{word} {filler},{mood}" for mood, words in MOODS.items() for word in words for filler in FILLER]
     path.write_text("text,label\n" + "\n".join(rows))
     data = load_dataset(str(path))
     artifact = train(tmp_path, data, untrained, CONFIG.model_copy(update={"epochs": 20.0}))

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from bantam.artifact import Artifact
 from bantam.errors import ModelError
+from benchmarks.architectures.toy import TOKENS, WORDS, tokenizer
 from optimizer import adopt
 from optimizer.config import AdoptConfig
 from optimizer.load.tokenizer import columns, load_tokenizer
@@ -25,12 +26,9 @@ from tests.optimizer.toy_classifiers import (
     LABELS,
     PAIRS,
     TEXTS,
-    TOKENS,
-    WORDS,
     change_json,
     checkpoint,
     dataset,
-    tokenizer,
     write_classifier,
 )
 

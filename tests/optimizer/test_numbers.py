@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bantam.artifact import Artifact
+from benchmarks.architectures.toy import FILLER, MOODS
 from optimizer import distill, finetune
 from optimizer.catalog import Checkpoint
 from optimizer.config import LossWeights
@@ -18,15 +19,14 @@ from optimizer.data import Dataset, Split
 from optimizer.evaluate import correlation_of
 from optimizer.reference import Reference
 from tests.optimizer.moods import CONFIG, DISTILL, context_in
-from tests.plugins import tiny
 
 
 @pytest.fixture(scope="module")
 def ratings() -> Dataset:
     """Texts of five words, rated by how many of them are of joy and how many of anger."""
-    draw, words = random.Random(0), (*tiny.MOODS["joy"], *tiny.MOODS["anger"], *tiny.FILLER[:5])
+    draw, words = random.Random(0), (*MOODS["joy"], *MOODS["anger"], *FILLER[:5])
     rows = [draw.choices(words, k=5) for _ in range(600)]
-    rated = [sum((word in tiny.MOODS["joy"]) - (word in tiny.MOODS["anger"]) for word in row) for row in rows]
+    rated = [sum((word in MOODS["joy"]) - (word in MOODS["anger"]) for word in row) for row in rows]
     parts = {"train": slice(0, 400), "dev": slice(400, 500), "test": slice(500, 600)}
     splits = {
         name: Split(tuple(" ".join(row) for row in rows[part]), np.array(rated[part], dtype=np.float32))

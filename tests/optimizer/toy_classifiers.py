@@ -8,32 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from benchmarks.architectures.toy import TOKENS, tokenizer
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, Split
 from tests.optimizer.tiny_models import CONFIGS
-from tests.plugins.tiny import FILLER, MOODS
 
 LABELS = ("neg", "pos")
-WORDS = [*(word for group in MOODS.values() for word in group), *FILLER]
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+PAIR = "[CLS] $A [SEP] $B:1 [SEP]:1"
 TEXTS = ("i love it", "the awful day", "we were afraid of the movie today, and it was great", "", "really so happy 👍")
 PAIRS = tuple(zip(TEXTS, TEXTS[::-1], strict=True))
-
-
-def tokenizer(**changes: Any) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordPiece({token: i for i, token in enumerate(TOKENS)}, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **{**named, "model_max_length": 64, **changes})
 
 
 def write_classifier(
@@ -52,7 +37,7 @@ def write_classifier(
                 parameter.mul_(4)
     model.save_pretrained(folder)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if model_type == "bert" else [])]
-    tokenizer(model_input_names=names).save_pretrained(folder)
+    tokenizer(pair=PAIR, model_input_names=names).save_pretrained(folder)
     return folder
 
 

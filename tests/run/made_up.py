@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from optimizer.recipe import load_recipe
 from serving.repository import Identity
 
 LABELS = ("a", "b", "c")
+ROWS = 600
+"""Of dev and of test, unless told otherwise."""
 RECIPE = """
 description = "made up"
 max_drop_points = 2.0
@@ -85,7 +89,7 @@ def make_run(
     *,
     dev: tuple[float, float] = (0.0, 0.0),
     test: tuple[float, float] = (0.0, 0.0),
-    rows: int = 600,
+    rows: int = ROWS,
     metric: str = "macro-f1",
     off: float = 0.0,
     random_weights: bool = False,
@@ -119,3 +123,40 @@ def make_run(
         if name != "baseline":
             run.answers[name, "dev"] = found["dev"] + np.float32(off if which else 0)
     return run
+
+
+def with_data(run: Run, **changes: Any) -> Run:
+    """The same run on other data, whose metric nobody has chosen."""
+    run.data = replace(run.data, **changes)
+    run.recipe = run.recipe.model_copy(update={"metric": None})
+    return run
+
+
+def unlabelled(tmp_path: Path, dev: tuple[float, float] = (0.1, 0.0)) -> Run:
+    """The baseline is wrong on a tenth of what nobody knows, and int8 decides ``dev[1]`` of it otherwise."""
+    run = make_run(tmp_path, dev=dev, test=dev, rows=ROWS)
+    splits = {name: replace(split, targets=np.zeros_like(split.targets)) for name, split in run.data.splits.items()}
+    run.thresholds = (0.5,) * len(LABELS)
+    run.scored = {name: replace(scored, thresholds=run.thresholds) for name, scored in run.scored.items()}
+    return with_data(run, labelled=False, splits=MappingProxyType(splits))
+
+
+def regression(tmp_path: Path, noise: float, *, labelled: bool = True) -> Run:
+    """Numbers from 1 to 5, which the baseline meets but for noise, and int8 but for more of it."""
+    run = make_run(tmp_path, rows=ROWS)
+    rng = np.random.default_rng(5)
+    splits = {}
+    for name, split in run.data.splits.items():
+        wanted = rng.uniform(1, 5, len(split.texts)).astype(np.float32)
+        splits[name] = replace(split, targets=wanted if labelled else np.full_like(wanted, np.nan))
+        base = wanted + rng.normal(0, 0.3, len(wanted)).astype(np.float32)
+        worse = base + rng.normal(0, noise, len(wanted)).astype(np.float32)
+        for variant, scored in run.scored.items():
+            said = (worse if variant == "int8" else base)[:, None]
+            dev, test = (said if name == split else scored.on(split) for split in ("dev", "test"))
+            run.scored[variant] = replace(scored, thresholds=None, dev=dev, test=test)
+            if name == "dev" and variant != "baseline":
+                run.answers[variant, "dev"] = said
+    return with_data(
+        run, task="regression", labels=("relatedness",), labelled=labelled, splits=MappingProxyType(splits)
+    )

@@ -27,9 +27,6 @@ from serving.repository import promote, publish, published, stage
 from serving.server import Server
 
 pytestmark = pytest.mark.triton
-needs_triton = pytest.mark.skipif(
-    not tritonserver.serving_python().exists(), reason=f"no serving environment at {tritonserver.serving_python()}"
-)
 ODD_LABELS = ("a\nb\r\n", "q\"u'o:t\\n", "<b>größe</b>\u2028😀")
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -55,12 +52,20 @@ def server(root: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-def scores(server: Server, model: str, text: str) -> np.ndarray:
+def scores(server: Server, model: str, text: str, class_count: int = 0) -> np.ndarray:
+    """``[1, labels]``; with ``class_count`` as many rows ``score:number:label`` of the classification extension."""
     tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[text.encode()]], dtype=np.object_))
+    output = grpcclient.InferRequestedOutput("SCORES", class_count=class_count)
     with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        result: np.ndarray = client.infer(model, [tensor]).as_numpy("SCORES")
+        result: np.ndarray = client.infer(model, [tensor], outputs=[output]).as_numpy("SCORES")
         return result
+
+
+def classes(server: Server, model: str) -> dict[int, str]:
+    """Number and label of each class, as the classification extension writes it."""
+    rows = scores(server, model, "i love it", class_count=3)[0]
+    return {int(number): label for _, number, label in (row.decode().split(":", 2) for row in rows)}
 
 
 def get(address: str, path: str, method: str = "GET") -> tuple[int, str]:
@@ -71,35 +76,20 @@ def get(address: str, path: str, method: str = "GET") -> tuple[int, str]:
         return response.status, response.read().decode()
 
 
-@needs_triton
 @pytest.mark.parametrize("model", ["tiny", "tiny.ov"])
 def test_served_scores_are_those_in_process(server: Server, root: Path, model: str) -> None:
     engine = Engine(root / model / "1", threads=1)
     np.testing.assert_allclose(scores(server, model, "i love it"), engine.probabilities(["i love it"]), atol=1e-6)
 
 
-@needs_triton
 def test_labels_come_with_the_classification_extension(server: Server) -> None:
-    tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[b"i love it"]], dtype=np.object_))
-    output = grpcclient.InferRequestedOutput("SCORES", class_count=3)
-    with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        rows = client.infer("tiny", [tensor], outputs=[output]).as_numpy("SCORES")[0]
-    assert sorted(row.decode().split(":")[2] for row in rows) == ["anger", "fear", "joy"]
+    assert sorted(classes(server, "tiny").values()) == ["anger", "fear", "joy"]
 
 
-@needs_triton
 def test_a_label_with_a_line_break_is_one_line_of_the_classification_extension(server: Server) -> None:
-    tensor = grpcclient.InferInput("TEXT", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[b"i love it"]], dtype=np.object_))
-    output = grpcclient.InferRequestedOutput("SCORES", class_count=3)
-    with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        rows = client.infer("tiny.ov", [tensor], outputs=[output]).as_numpy("SCORES")[0]
-    found = {int(number): label for _, number, label in (row.decode().split(":", 2) for row in rows)}
-    assert found == {0: r"a\nb\r\n", 1: r"""q"u'o:t\\n""", 2: ODD_LABELS[2]}
+    assert classes(server, "tiny.ov") == {0: r"a\nb\r\n", 1: r"""q"u'o:t\\n""", 2: ODD_LABELS[2]}
 
 
-@needs_triton
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_labels_of_any_characters_reach_the_client(server: Server, protocol: Literal["grpc", "http"]) -> None:
     address = server.grpc_address if protocol == "grpc" else server.http_address
@@ -108,7 +98,6 @@ def test_labels_of_any_characters_reach_the_client(server: Server, protocol: Lit
         assert tuple(classify("i love it").scores) == ODD_LABELS
 
 
-@needs_triton
 def test_all_endpoints_are_on_loopback_only(server: Server) -> None:
     assert server.pid is not None
     listening = {
@@ -122,7 +111,6 @@ def test_all_endpoints_are_on_loopback_only(server: Server) -> None:
     assert get(server.metrics_address, "/metrics")[0] == 200
 
 
-@needs_triton
 @pytest.mark.parametrize(
     ("path", "method"),
     [
@@ -139,7 +127,6 @@ def test_administration_is_closed_over_http(server: Server, path: str, method: s
     assert "restricted" in body
 
 
-@needs_triton
 def test_administration_is_closed_over_grpc(server: Server) -> None:
     with grpcclient.InferenceServerClient(server.grpc_address) as client:
         for call in (
@@ -153,7 +140,6 @@ def test_administration_is_closed_over_grpc(server: Server) -> None:
                 call()
 
 
-@needs_triton
 def test_memory_is_given_by_role(server: Server) -> None:
     memory = server.memory()
     assert set(memory) == {"tritonserver", *(("tiny", "tiny.ov") if server.backend.isolated else ())}
@@ -162,7 +148,6 @@ def test_memory_is_given_by_role(server: Server) -> None:
     assert server.model_memory("tiny") == memory["tiny" if server.backend.isolated else "tritonserver"]
 
 
-@needs_triton
 def test_a_port_in_use_is_named(root: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -178,7 +163,6 @@ def test_free_ports_differ() -> None:
     assert all(port > 0 for port in ports.values())
 
 
-@needs_triton
 def test_a_model_that_does_not_load_says_why_and_leaves_nothing(root: Path) -> None:
     server = Server(root, models=["tiny", "broken"])
     with pytest.raises(ServerError, match=r"could not load broken\.\n") as caught:
@@ -188,7 +172,6 @@ def test_a_model_that_does_not_load_says_why_and_leaves_nothing(root: Path) -> N
     assert server.pid is None
 
 
-@needs_triton
 @pytest.mark.parametrize("isolated", [False, True], ids=["inline", "isolated"])
 def test_a_staged_version_answers_for_its_check_while_another_is_published(
     tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path, isolated: bool
@@ -222,7 +205,6 @@ def test_an_environment_without_triton_says_what_to_do(root: Path) -> None:
         Server(root, models=["tiny"], python=Path(sys.executable)).start()
 
 
-@needs_triton
 @pytest.mark.skipif(int(np.__version__.split(".")[0]) < 2, reason="this environment has numpy < 2")
 def test_numpy_2_in_the_backend_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Our own environment has it; Triton's Python backend takes the environment of the first python3 on PATH.
@@ -251,7 +233,6 @@ def test_other_systems_are_sent_to_the_container(root: Path, monkeypatch: pytest
         Server(root, models=["tiny"]).start()
 
 
-@needs_triton
 def test_a_paused_server_answers_when_it_is_resumed(root: Path) -> None:
     late = pytest.raises(grpcclient.InferenceServerException, match="Deadline Exceeded")
     with Server(root, models=["tiny"]) as server, grpcclient.InferenceServerClient(server.grpc_address) as client:
@@ -264,7 +245,6 @@ def test_a_paused_server_answers_when_it_is_resumed(root: Path) -> None:
             client.is_server_ready(client_timeout=0.5)
 
 
-@needs_triton
 def test_wait_reports_a_triton_that_ends_by_itself(root: Path) -> None:
     with Server(root, models=["tiny"]) as server:
         assert server.pid is not None
@@ -274,7 +254,6 @@ def test_wait_reports_a_triton_that_ends_by_itself(root: Path) -> None:
         server.pause()  # what it was asked meanwhile has failed, and tells why
 
 
-@needs_triton
 def test_an_exception_in_the_block_stops_triton(root: Path) -> None:
     server = Server(root, models=["tiny"])
     triton = []
