@@ -183,3 +183,17 @@ def test_labels_of_an_adopted_head_that_fit_in_another_order_are_named(tmp_path:
     run.decisions.clear()
     run.scored["baseline"] = replace(run.scored["baseline"], dev=np.eye(3, dtype=np.float32)[numbers])
     assert of_order(run) == []
+
+
+def test_numbers_that_move_and_keep_their_order_are_not_within_the_budget(tmp_path: Path) -> None:
+    run = regression(tmp_path, noise=0.0)
+    scored = run.scored["int8"]
+    run.scored["int8"] = replace(scored, dev=np.exp(scored.dev), test=np.exp(scored.on("test")))
+    run.answers["int8", "dev"] = np.exp(scored.dev)
+    report = reported(run)
+    assert report.chosen == "fp32"
+    (dropped,) = (each for each in report.dropped if each.name == "int8")
+    assert "points of Pearson's correlation" in dropped.reason
+    assert "METRIC=spearman judges the order alone" in dropped.reason
+    run.recipe = run.recipe.model_copy(update={"metric": Metric("spearman")})
+    assert reported(run).chosen == "int8"
