@@ -17,11 +17,12 @@ PARAMETERS = {
     "distilbert": 66_362_880,
     "tinyllama": 1_034_512_384,
     "bloomz-3b": 3_002_557_440,
+    "gemma3-270m": 268_098_176,
 }
 
 
-def test_the_five_names() -> None:
-    assert list(CATALOG) == ["minilm", "bert", "distilbert", "tinyllama", "bloomz-3b"]
+def test_the_six_names() -> None:
+    assert list(CATALOG) == ["minilm", "bert", "distilbert", "tinyllama", "bloomz-3b", "gemma3-270m"]
     assert all(name == entry.name for name, entry in CATALOG.items())
 
 
@@ -29,7 +30,7 @@ def test_the_five_names() -> None:
 def test_revision_is_a_commit_and_licence_is_known(name: str) -> None:
     entry = CATALOG[name]
     assert bool(re.fullmatch(r"[0-9a-f]{40}", entry.revision)) == entry.verified == (name != "bloomz-3b")
-    assert entry.licence == ("bigscience-bloom-rail-1.0" if name == "bloomz-3b" else "Apache-2.0")
+    assert entry.licence == {"bloomz-3b": "bigscience-bloom-rail-1.0", "gemma3-270m": "gemma"}.get(name, "Apache-2.0")
     assert re.fullmatch(r"[\w-]+/[\w.-]+", entry.hub_id)
 
 
