@@ -87,7 +87,7 @@ def published_name(request: OptimizeRequest) -> str:
     """What the chosen variant is published as."""
     if request.name is not None:
         return request.name
-    return slug(request.model) + ("-random" if request.random_init else "")
+    return slug(request.model.removesuffix(".gguf")) + ("-random" if request.random_init else "")
 
 
 def slug(text: str) -> str:

