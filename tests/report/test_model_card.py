@@ -75,7 +75,7 @@ def test_the_rest_of_the_metadata_is_the_reports(
 
 
 def test_what_is_not_known_is_absent(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_card(changed(report, data_source=None, model_source=None), tmp_path)
+    write_card(changed(report, data_source=None, model_source=None, licences=()), tmp_path)
     card = load(tmp_path, monkeypatch)
     assert {"language", "datasets", "base_model", "base_model_relation"}.isdisjoint(card.data.to_dict())
     assert card.data.license == "unknown"
