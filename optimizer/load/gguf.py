@@ -97,7 +97,7 @@ def convert(file: Path, target: Path, log: Callable[[str], None]) -> None:
     )
     with reading(file, f"a model ({facts.architecture})", _ADVICE), tempfile.TemporaryDirectory() as alone:
         # By itself: transformers would also read what lies beside it, such as an adapter.
-        (Path(alone) / file.name).symlink_to(file)
+        (Path(alone) / file.name).symlink_to(file.resolve())
         at: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
         config = AutoConfig.from_pretrained(alone, **at)
         weights = _loaded(file, Path(alone), facts)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from optimizer.catalog import CATALOG
+from optimizer.catalog import CATALOG, LICENCES
 from optimizer.config import FinetuneConfig
 from optimizer.load.random_init import CONFIGS
 
@@ -50,6 +50,14 @@ def test_packaged_config_has_the_published_number_of_parameters(name: str) -> No
     with torch.device("meta"):
         model = AutoModel.from_config(AutoConfig.from_pretrained(CONFIGS / name))
     assert model.num_parameters() == PARAMETERS[name]
+
+
+def test_terms_that_count_for_what_is_distilled_say_so_and_where_to_read_them() -> None:
+    counting = {name: LICENCES[entry.licence] for name, entry in CATALOG.items() if entry.licence in LICENCES}
+    assert set(counting) == {"bloomz-3b", "gemma3-270m"}
+    assert all(licence.outputs and licence.title and licence.url for licence in counting.values())
+    asking = {name for name, entry in CATALOG.items() if entry.licence_to_accept}
+    assert asking == {"gemma3-270m"}
 
 
 def test_entries_are_frozen() -> None:
