@@ -9,6 +9,7 @@ MAX_DROP =
 MAX_SLICE_DROP =
 METRIC =
 FINETUNE = auto
+ACCEPT_LICENCE =
 ALL =
 NAME =
 PORT =
@@ -50,9 +51,10 @@ help: ## List the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 	@echo
 	@printf '  %-22s %s\n' \
-	  'MODEL=$(MODEL)' 'a short name (minilm, bert, distilbert, ...), a hub id or a folder' \
+	  'MODEL=$(MODEL)' 'a short name (minilm, bert, distilbert, ...), a hub id, a folder or a GGUF file' \
 	  'DATA=$(DATA)' 'a bundled data set, a CSV/TSV/JSONL/Parquet file, texts without labels, or a hub data set id' \
 	  'FINETUNE=$(FINETUNE)' 'auto: a classifier with the labels of the data is taken as it is; always or never' \
+	  'ACCEPT_LICENCE=$(ACCEPT_LICENCE)' 'a licence that you accept, such as gemma: what asks for one is not downloaded without' \
 	  'TARGET=$(TARGET)' 'cpu or gpu: gpu sets up the CUDA builds instead' \
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
 	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
@@ -69,7 +71,8 @@ help: ## List the targets and the variables
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
 	@$(BANTAM) optimize '$(MODEL)' $(GIVEN_DATA) --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
 	  $(if $(filter-out auto,$(FINETUNE)),--finetune '$(FINETUNE)') $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') \
-	  $(if $(MAX_SLICE_DROP),--max-slice-drop '$(MAX_SLICE_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') $(ARGS)
+	  $(if $(MAX_SLICE_DROP),--max-slice-drop '$(MAX_SLICE_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') \
+	  $(if $(ACCEPT_LICENCE),--accept-licence '$(ACCEPT_LICENCE)') $(ARGS)
 
 study: RECIPE = study
 study: optimize ## Measure what each step is worth: distilled, pruned, both; in fp32, int8 and 4 bits

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bantam.errors import ArtifactError
+from bantam.licence import Licence
 
 MANIFEST = "manifest.json"
 SCHEMA = 2
@@ -128,6 +129,8 @@ class Manifest:
     """What else a reader of this format needs, such as thresholds or the source of the weights."""
     random_weights: bool = False
     """True if the weights are random: sizes and times mean something, predictions do not."""
+    licences: tuple[Licence, ...] = ()
+    """Of all checkpoints that it descends from, teachers included; no part of its content."""
     schema: int = SCHEMA
 
     @property
@@ -193,6 +196,7 @@ class Artifact:
             raw["signature"] = Signature(**signature)
             raw["compute"] = _compute(raw["compute"])
             raw["deployable"], raw["lineage"] = tuple(raw["deployable"]), tuple(raw["lineage"])
+            raw["licences"] = _licences(raw)
             artifact = cls(folder, Manifest(**raw))
             if artifact.manifest.layout not in LAYOUTS:
                 raise ValueError(f"layout {artifact.manifest.layout!r}, expected one of {', '.join(LAYOUTS)}")
@@ -224,6 +228,19 @@ def _compute(raw: dict[str, Any]) -> Compute:
     return Compute(
         Numbers(**raw["weights"]), Numbers(**raw["activations"]), raw["batch_invariant"], tuple(raw["devices"])
     )
+
+
+def _licences(raw: dict[str, Any]) -> tuple[Licence, ...]:
+    """Empty for a manifest from before there were any."""
+    return tuple(Licence(**licence) for licence in raw.get("licences", ()))
+
+
+def licences_in(folder: Path) -> tuple[Licence, ...]:
+    """The licences that the manifest in ``folder`` names, whether or not its files have changed; empty without one."""
+    try:
+        return _licences(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ()
 
 
 def _check_inside(name: str) -> None:

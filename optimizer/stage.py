@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bantam.artifact import Artifact
+from bantam.licence import Licence
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage
 from optimizer.data import Dataset
@@ -40,6 +41,8 @@ class RunContext:
     """One line to the user."""
     threads: int = 1
     """CPU threads for what computes here."""
+    licences: tuple[Licence, ...] = ()
+    """Of all models that the stage's result descends from, for its manifest."""
 
     def lineage(self, config: AnyStage, parent: Artifact | None = None) -> tuple[dict[str, Any], ...]:
         """The parent's lineage and this stage's own entry, for the manifest."""

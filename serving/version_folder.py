@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from serving.triton_config import CONFIG, LABELS_FILE, TritonConfig
 
 EVIDENCE = "evidence.json"
 """What the version was measured to answer, for who measures it again: see bantam/run/evidence.py."""
+NOTICE = "NOTICE.txt"
+"""Names the licences that count for the model, for who passes the folder on."""
 BACKEND = Path(__file__).with_name("backend")
 BACKEND_FILES = {
     path.name if path.name == "model.py" else f"backend/{path.name}": path for path in sorted(BACKEND.glob("*.py"))
@@ -23,10 +25,11 @@ BACKEND_FILES = {
 
 
 def content(artifact: Artifact, config: TritonConfig) -> str:
-    """Digest of all that answers come from, whatever the version's number: equal digests answer alike."""
+    """Digest of all that answers come from, and of the licences, whatever the version's number."""
     options = config.model_dump(mode="json", exclude={"version"})
     backend = {file: sha256(source) for file, source in BACKEND_FILES.items()}
-    return cache_key(artifact=artifact.digest, options=options, backend=backend)
+    licences = [asdict(licence) for licence in artifact.manifest.licences]
+    return cache_key(artifact=artifact.digest, options=options, backend=backend, licences=licences)
 
 
 def content_of(folder: Path) -> str | None:
@@ -40,7 +43,7 @@ def content_of(folder: Path) -> str | None:
 def write(
     artifact: Artifact, folder: Path, config: TritonConfig, details: Mapping[str, Any], evidence: str, *, link: bool
 ) -> None:
-    """Fill an empty folder: what ships, the backend, the labels, the config, and a manifest with ``details``.
+    """Fill an empty folder: what ships, the backend, labels, licences, config, and a manifest with ``details``.
 
     ``evidence``: a JSON document that goes along, if it is not empty. ``link``: hard-link what ships instead of copying
     it. All of it is on the disk when this returns.
@@ -58,6 +61,10 @@ def write(
     lines = [label_line(label) + "\n" for label in artifact.manifest.signature.labels]
     (folder / LABELS_FILE).write_text("".join(lines), encoding="utf-8", newline="")
     (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
+    if licences := artifact.manifest.licences:
+        lines = ["The model in this folder descends from these, whose licences count for it:\n"]
+        lines += [f"- {licence.line}\n" for licence in licences]
+        (folder / NOTICE).write_text("".join(lines), encoding="utf-8", newline="\n")
     # Without the metrics: seconds and the like would make equal models differ.
     seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
     if evidence:  # no part of what is served: it may be removed

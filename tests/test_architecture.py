@@ -102,7 +102,10 @@ def test_there_is_source_to_look_at() -> None:
     assert "serving.backend" in {module_of(path).rpartition(".")[0] for path in SOURCES}
 
 
-SEAM = ("bantam.artifact", "bantam.errors", "bantam.files", "bantam.memory", "bantam.checkout", "bantam.telemetry")
+SEAM = (
+    *("bantam.artifact", "bantam.errors", "bantam.files", "bantam.licence", "bantam.memory", "bantam.checkout"),
+    "bantam.telemetry",
+)
 
 
 def test_the_optimizer_knows_nothing_of_serving() -> None:
@@ -130,7 +133,7 @@ def test_a_stage_imports_no_sibling_stage(stage: str) -> None:
 
 
 def test_the_seam_needs_only_the_standard_library() -> None:
-    for module in ("artifact", "errors", "files", "checkout"):
+    for module in ("artifact", "errors", "files", "licence", "checkout"):
         roots = {name.split(".")[0] for name in imports(ROOT / f"bantam/{module}.py")}
         foreign = roots - sys.stdlib_module_names
         assert foreign <= {"bantam"}

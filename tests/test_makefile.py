@@ -216,11 +216,13 @@ def test_an_unknown_target_is_refused(checkout: Checkout) -> None:
 def test_variables_reach_the_command_line(checkout: Checkout) -> None:
     checkout.make("setup")
     checkout.calls()
-    done = checkout.make("optimize", "MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5")
+    done = checkout.make(
+        "optimize", "MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "ACCEPT_LICENCE=gemma"
+    )
     assert done.returncode == 0, done.stderr
     (call,) = checkout.calls()
     assert call.startswith(".venv python -m bantam optimize ")
-    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "int8"):
+    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "int8", "--accept-licence gemma"):
         assert words in call
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bantam.report.file import write_files
+from bantam.report.origin import filed_under, licences, quantized_once
 from bantam.report.page import QualityRow, labels, seconds, slices
 from bantam.report.provenance import DataSource, ModelSource, StageStep
 from bantam.report.schema import BASELINE, Report, Variant
@@ -89,7 +90,7 @@ def metadata(report: Report) -> Any:
     data, model = report.data_source or DataSource(), report.model_source or ModelSource()
     made_by = [TAGS[step.stage] for step in chosen.stages if step.stage in TAGS]
     tags = ["bantam", "triton", chosen.format, chosen.precision, *made_by, *(["random-weights"] if random else [])]
-    results, (identifier, name) = _results(report, chosen), licence(model.licence)
+    results, (identifier, name) = _results(report, chosen), licence(filed_under(report))
     return ModelCardData(
         language=data.language,
         license=identifier,
@@ -107,7 +108,7 @@ def metadata(report: Report) -> Any:
 
 
 def licence(said: str | None) -> tuple[str, str | None]:
-    """The hub's identifier of the base model's licence and, for one that it does not know, the licence's name."""
+    """The hub's identifier of a licence and, for one that it does not know, the licence's name."""
     if said is None or said.startswith("unknown"):
         return "unknown", None
     if said.lower() in LICENCES:
@@ -164,6 +165,8 @@ def _text(report: Report) -> str:
         baseline=None if report.chosen == BASELINE else baseline,
         data=report.data_source or DataSource(),
         model=report.model_source or ModelSource(),
+        licences=licences(report),
+        quantized_once=quantized_once(report),
         headline=headline(report),
         random_weights=RANDOM_WEIGHTS if report.random_weights else None,
         columns=[column for column in columns(report) if column.values(report, chosen)],

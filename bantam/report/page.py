@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment
 
 from bantam.report import plots
+from bantam.report.origin import licences, quantized_once
 from bantam.report.provenance import StageStep
 from bantam.report.quality import Quality, Slice
 from bantam.report.ranking import on_front
@@ -103,6 +104,8 @@ def render(report: Report) -> str:
             figure=FIGURES[report.judged_by][1],
             cut=cut(report),
             thresholds=thresholds(report),
+            licences=licences(report),
+            quantized_once=quantized_once(report),
             dropped=dropped(report),
             dash=DASH,
             random_weights=RANDOM_WEIGHTS if report.random_weights else None,

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bantam.licence import Licence
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -89,6 +91,24 @@ class ModelSource(Record):
     digest: str | None = None
     hub_id: str | None = None
     """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
+    quantization: str | None = None
+    """In what the weights were stored once, as llama.cpp calls it (``Q4_K_M``); absent if they never were in less."""
+
+
+class LicenceRecord(Record):
+    """The terms of one model; the fields of :class:`bantam.licence.Licence`."""
+
+    name: str
+    model: str
+    title: str | None = None
+    url: str | None = None
+    outputs: bool | None = None
+    """True if it counts for what is distilled from the model's outputs."""
+
+    @property
+    def line(self) -> str:
+        """One line for a reader."""
+        return Licence(**self.model_dump(exclude_none=True)).line
 
 
 class TextRecord(Record):

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from bantam.report.provenance import (
     Count,
     DataSource,
+    LicenceRecord,
     Machine,
     ModelSource,
     NoiseRecord,
@@ -207,6 +208,8 @@ class Report(Record):
     optimize: Optimize | None = None
     data_source: DataSource | None = None
     model_source: ModelSource | None = None
+    licences: tuple[LicenceRecord, ...] = ()
+    """Of all models that the chosen variant descends from, teachers included."""
     texts: TextRecord | None = None
     thresholds: Thresholds | None = None
     serving_versions: dict[str, str] | None = None

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from bantam.report.origin import licences, quantized_once
 from bantam.report.ranking import leading
 from bantam.report.schema import Report, Variant
 from bantam.report.text import (
@@ -116,4 +117,6 @@ def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
     names = {variant.name for variant in shown}
     lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]
     lines += [f"Note: {note}" for note in report.notes]
+    lines += [once] if (once := quantized_once(report)) else []
+    lines += [f"Licence of {line}" for line in licences(report)]
     return [*lines, "Measured with batch 1 on " + ", ".join(part for part in where if part)]

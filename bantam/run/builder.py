@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from bantam.artifact import Artifact, cache_key, sha256
 from bantam.errors import BantamError, DiskFullError, ModelError, StageError
 from bantam.files import sweep, writing
+from bantam.licence import Licence, all_licences
 from bantam.report.schema import BASELINE
 from bantam.run import closure
 from bantam.run.store import Store
@@ -77,6 +78,7 @@ class Builder:
             device=self.device,
             log=self.log,
             threads=usable_cores(),
+            licences=self._licences(stage),
         )
 
         def make(target: RunContext) -> Artifact:
@@ -85,14 +87,23 @@ class Builder:
             return artifact
 
         if isinstance(stage, TrainingConfig):
-            self.artifacts[stage.name] = _made_together(stage.name, context, make)
+            artifact = _made_together(stage.name, context, make)
         else:
             with distributed.main_first(self.device):
-                self.artifacts[stage.name] = kept_or_made(stage.name, context, make)
-        return self.artifacts[stage.name]
+                artifact = kept_or_made(stage.name, context, make)
+        # What was taken from the store may have been made of an equal model under another name.
+        artifact = replace(artifact, manifest=replace(artifact.manifest, licences=context.licences))
+        self.artifacts[stage.name] = artifact
+        return artifact
 
     def _checkpoint(self, stage: AnyStage) -> Checkpoint:
         return self.checkpoints[stage.model if isinstance(stage, CheckpointConfig) else None]
+
+    def _licences(self, stage: AnyStage) -> tuple[Licence, ...]:
+        """Of the checkpoint that the stage starts from, and of what its sources descend from."""
+        starts = isinstance(stage, CheckpointConfig) and (stage.parent is None or stage.model is not None)
+        sources = [self.artifacts[name].manifest.licences for name in stage.sources]
+        return all_licences(self._checkpoint(stage).licences if starts else (), *sources)
 
     def _key(self, stage: AnyStage) -> str:
         """What identifies the stage's result."""

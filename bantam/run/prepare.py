@@ -35,9 +35,10 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     name = published_name(request)
     _check_recipe(recipe)
     _check_name(name)
+    _check_accepted(request)
     data = load_dataset(str(request.data), columns=request.columns)
     data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
-    checkpoint = resolve(request.model, random_init=request.random_init, log=log)
+    checkpoint = resolve(request.model, random_init=request.random_init, accepted=request.accepted, log=log)
     if given.data is None and request.finetune != "always":
         data = texts_alone(data, checkpoint)
     # The default's texts without its labels are other data than the default.
@@ -45,7 +46,9 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     stands_for = _identity(request, data, checkpoint, what)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
-    checkpoints: dict[str | None, Checkpoint] = {name: resolve(name, log=log) for name in recipe.models}
+    checkpoints: dict[str | None, Checkpoint] = {
+        name: resolve(name, accepted=request.accepted, log=log) for name in recipe.models
+    }
     checkpoints[None] = checkpoint
     recipe, data = as_they_are(recipe.suited_to(checkpoint.training), data, checkpoints, request.finetune, log)
     check_metric(recipe.metric, data)
@@ -84,7 +87,7 @@ def published_name(request: OptimizeRequest) -> str:
     """What the chosen variant is published as."""
     if request.name is not None:
         return request.name
-    return slug(request.model) + ("-random" if request.random_init else "")
+    return slug(request.model.removesuffix(".gguf")) + ("-random" if request.random_init else "")
 
 
 def slug(text: str) -> str:
@@ -95,7 +98,7 @@ def slug(text: str) -> str:
 def _told_apart(text: str, known: Collection[str]) -> str:
     if text in known:
         return slug(text)
-    plain = Path(text).stem if text.endswith((".toml", ".csv", ".tsv")) else text
+    plain = Path(text).stem if text.endswith((".toml", ".csv", ".tsv", ".gguf")) else text
     return f"{slug(plain)}-{cache_key(meaning=_meaning(text))[:8]}"
 
 
@@ -140,6 +143,16 @@ def _check_name(name: str) -> None:
             f"Got the name {name!r} to publish under; expected lower-case letters, digits, '.', '_' and '-', first a "
             "letter or digit. Choose one with --name (make optimize NAME=...)."
         )
+
+
+def _check_accepted(request: OptimizeRequest) -> None:
+    asked = {entry.licence_to_accept.name: name for name, entry in CATALOG.items() if entry.licence_to_accept}
+    for licence in request.accepted:
+        if licence not in asked:
+            known = ", ".join(f"{one} (which {model} asks for)" for one, model in asked.items())
+            raise RecipeError(
+                f"Got --accept-licence {licence}; expected one that a model asks for: {known}. Name that one, or none."
+            )
 
 
 def _identity(request: OptimizeRequest, data: Dataset, checkpoint: Checkpoint, what: str) -> Identity:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,7 @@ import numpy as np
 from bantam import checkout
 from bantam.artifact import LAYOUTS
 from bantam.machine import describe_machine, versions
-from bantam.report.provenance import (
-    DataColumns,
-    DataSource,
-    ModelSource,
-    NoiseRecord,
-    StageStep,
-    TextRecord,
-    Thresholds,
-)
+from bantam.report.provenance import NoiseRecord, StageStep, TextRecord, Thresholds
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
@@ -41,9 +32,9 @@ from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
 from bantam.run.noise import MOST_SPREAD, MOST_WAITED, warning
 from bantam.run.quality import figures, notes, quality
+from bantam.run.sources import data_source, licences, model_source
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
-from optimizer.data import Columns
 from serving.backend.cores import usable_cores
 
 
@@ -77,8 +68,9 @@ def report(run: Run, choice: Choice) -> Report:
         texts=_texts(run),
         thresholds=_thresholds(run, choice.chosen),
         optimize=Optimize(peak_rss_mb=round(run.peak_rss_mb, 1), seconds=round(run.seconds, 1)),
-        data_source=_data_source(run),
-        model_source=_model_source(run),
+        data_source=data_source(run),
+        model_source=model_source(run),
+        licences=licences(run, choice.chosen),
     )
 
 
@@ -89,33 +81,6 @@ def _conditions(run: Run) -> Conditions:
         threads=run.recipe.serving.threads or usable_cores(),
         noise=_noise(run),
         tokens_p50=float(np.median(run.tokens["dev"].counts)) or None if "dev" in run.tokens else None,
-    )
-
-
-def _data_source(run: Run) -> DataSource:
-    columns = run.request.columns
-    return DataSource(
-        source=run.data.source,
-        licence=run.data.licence,
-        digest=run.data.digest,
-        hub_id=run.data.hub_id,
-        task=run.data.task,
-        labelled=None if run.data.labelled else False,
-        pair=run.data.pair or None,
-        language=run.data.language,
-        columns=DataColumns(**asdict(columns)) if columns != Columns() else None,
-        about=run.data.about,
-        rows={name: len(split.texts) for name, split in run.data.splits.items()},
-    )
-
-
-def _model_source(run: Run) -> ModelSource:
-    return ModelSource(
-        source=run.checkpoint.source,
-        revision=run.checkpoint.revision,
-        licence=run.checkpoint.licence,
-        digest=run.checkpoint.digest,
-        hub_id=run.checkpoint.hub_id,
     )
 
 

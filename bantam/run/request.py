@@ -21,9 +21,9 @@ DEFAULT_DATA = "goemotions-ekman"
 class OptimizeRequest:
     """What the user asked for."""
 
-    model: Annotated[str, Argument(help="A short name (minilm, bert, distilbert, ...), a hub id or a folder.")] = (
-        "minilm"
-    )
+    model: Annotated[
+        str, Argument(help="A short name (minilm, bert, distilbert, ...), a hub id, a folder or a GGUF file.")
+    ] = "minilm"
     data: Annotated[
         str | None,
         Option(
@@ -85,6 +85,13 @@ class OptimizeRequest:
     max_slice_drop: Annotated[
         float | None, Option(help="Points that may be lost on any one value of --slice-column.", min=0.01)
     ] = None
+    accept_licence: Annotated[
+        str | None,
+        Option(
+            envvar="BANTAM_ACCEPT_LICENCE",
+            help="Licences that you accept, such as gemma: without it, what asks for one is not downloaded.",
+        ),
+    ] = None
     build: Build = BUILD
     repository: Repository = REPOSITORY
     command: str = ""
@@ -104,6 +111,11 @@ class OptimizeRequest:
             group=self.slice_column,
             task=self.task,
         )
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The licences that the user accepts, by their identifiers."""
+        return tuple(name.strip().lower() for name in (self.accept_licence or "").split(",") if name.strip())
 
     @property
     def device(self) -> str:

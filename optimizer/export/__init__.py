@@ -64,6 +64,7 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
         lineage=context.lineage(config, parent),
         details=details,
         random_weights=origin.random_weights,
+        licences=context.licences,
     )
     try:
         exported = logits.of(Artifact(context.folder, manifest, config.name), threads=context.threads)

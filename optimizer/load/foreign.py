@@ -18,7 +18,6 @@ _OLD = (
 _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("is an ONNX export", ("*.onnx", "ort_config.json"), _SOURCE),
     ("is an OpenVINO export", ("openvino_*.xml",), _SOURCE),
-    ("is a GGUF file's folder", ("*.gguf",), _SOURCE),
     ("is a TensorRT, Core ML or TFLite export", ("*.engine", "*.plan", "*.mlpackage", "*.tflite"), _SOURCE),
     ("has TensorFlow weights", ("*.h5", "*.ckpt.index"), _OLD.format(library="tensorflow", flag="from_tf")),
     ("has Flax weights", ("*.msgpack",), _OLD.format(library="flax", flag="from_flax")),

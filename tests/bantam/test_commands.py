@@ -83,6 +83,13 @@ def test_what_an_option_cannot_be_is_refused(asked: Asked, line: str, said: str)
     assert said in done.output
 
 
+def test_a_licence_is_accepted_by_option_or_environment(asked: Asked) -> None:
+    for line, environment in (("--accept-licence Gemma,other", ""), ("", "gemma, other")):
+        CliRunner(env={"BANTAM_ACCEPT_LICENCE": environment}).invoke(application(), ["optimize", *line.split()])
+    assert [request.accepted for request in asked] == [("gemma", "other")] * 2
+    assert OptimizeRequest().accepted == ()
+
+
 def test_the_device_follows_from_the_target() -> None:
     assert [OptimizeRequest(target=target).device for target in ("cpu", "gpu")] == ["cpu", "cuda"]
 

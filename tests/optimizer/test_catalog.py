@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from optimizer.catalog import CATALOG
+from optimizer.catalog import CATALOG, LICENCES
 from optimizer.config import FinetuneConfig
 from optimizer.load.random_init import CONFIGS
 
@@ -17,11 +17,12 @@ PARAMETERS = {
     "distilbert": 66_362_880,
     "tinyllama": 1_034_512_384,
     "bloomz-3b": 3_002_557_440,
+    "gemma3-270m": 268_098_176,
 }
 
 
-def test_the_five_names() -> None:
-    assert list(CATALOG) == ["minilm", "bert", "distilbert", "tinyllama", "bloomz-3b"]
+def test_the_six_names() -> None:
+    assert list(CATALOG) == ["minilm", "bert", "distilbert", "tinyllama", "bloomz-3b", "gemma3-270m"]
     assert all(name == entry.name for name, entry in CATALOG.items())
 
 
@@ -29,7 +30,7 @@ def test_the_five_names() -> None:
 def test_revision_is_a_commit_and_licence_is_known(name: str) -> None:
     entry = CATALOG[name]
     assert bool(re.fullmatch(r"[0-9a-f]{40}", entry.revision)) == entry.verified == (name != "bloomz-3b")
-    assert entry.licence == ("bigscience-bloom-rail-1.0" if name == "bloomz-3b" else "Apache-2.0")
+    assert entry.licence == {"bloomz-3b": "bigscience-bloom-rail-1.0", "gemma3-270m": "gemma"}.get(name, "Apache-2.0")
     assert re.fullmatch(r"[\w-]+/[\w.-]+", entry.hub_id)
 
 
@@ -49,6 +50,14 @@ def test_packaged_config_has_the_published_number_of_parameters(name: str) -> No
     with torch.device("meta"):
         model = AutoModel.from_config(AutoConfig.from_pretrained(CONFIGS / name))
     assert model.num_parameters() == PARAMETERS[name]
+
+
+def test_terms_that_count_for_what_is_distilled_say_so_and_where_to_read_them() -> None:
+    counting = {name: LICENCES[entry.licence] for name, entry in CATALOG.items() if entry.licence in LICENCES}
+    assert set(counting) == {"bloomz-3b", "gemma3-270m"}
+    assert all(licence.outputs and licence.title and licence.url for licence in counting.values())
+    asking = {name for name, entry in CATALOG.items() if entry.licence_to_accept}
+    assert asking == {"gemma3-270m"}
 
 
 def test_entries_are_frozen() -> None:

@@ -96,7 +96,9 @@ def test_hub_out_of_reach_fails_within_seconds_and_says_what_to_do(model: str) -
     with pytest.raises(ModelError, match=r"out of reach") as caught:
         resolve(model, log=quiet)
     assert time.perf_counter() - start < 10
-    assert "Known models: minilm, bert, distilbert, tinyllama, bloomz-3b; minilm needs no hub." in str(caught.value)
+    assert "Known models: minilm, bert, distilbert, tinyllama, bloomz-3b, gemma3-270m; minilm needs no hub." in str(
+        caught.value
+    )
     assert ("bert --random-init" in str(caught.value)) == (model == "bert")
     assert f"hf download {CATALOG[model].hub_id if model in CATALOG else model}" in str(caught.value)
 

@@ -72,7 +72,7 @@ def test_m28_an_adapter_beside_weights_is_not_passed_over(toy: Path) -> None:
         ("model.onnx", r"is an ONNX export \(model\.onnx\), not a model\.\nGive the model that it was made of"),
         ("model_quantized.onnx", "is an ONNX export"),
         ("openvino_model.xml", "is an OpenVINO export"),
-        ("model-q4_k_m.gguf", "is a GGUF file's folder"),
+        ("model-q4_k_m.gguf", "cannot be loaded as a GGUF file"),
         ("tf_model.h5", r"has TensorFlow weights .*\nConvert it once, with transformers 4 and tensorflow: .*from_tf"),
         ("flax_model.msgpack", "has Flax weights"),
         ("weights.safetensors", r"has weights\.safetensors, but not model\.safetensors"),

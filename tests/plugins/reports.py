@@ -16,6 +16,14 @@ def changed(report: Report, **changes: Any) -> Report:
     return Report.model_validate({**report.model_dump(), **changes})
 
 
+def licensed(report: Report) -> Report:
+    """A report of a model whose weights were quantized once, with a teacher whose licence counts for its students."""
+    source = {**(report.model_source.model_dump() if report.model_source else {}), "quantization": "Q4_K_M"}
+    terms = {"title": "Gemma Terms of Use", "url": "https://example.org/terms", "outputs": True}
+    teacher = {"name": "gemma", "model": "gemma3-270m", **terms}
+    return changed(report, model_source=source, licences=[{"name": "Apache-2.0", "model": "minilm"}, teacher])
+
+
 def study(report: Report) -> Report:
     """A report of many variants: six models, each in two formats, the later the faster."""
     first = report.variant("onnx-fp32").model_dump()

@@ -14,7 +14,7 @@ from bantam.report.file import read_report
 from bantam.report.model_card import CARD, licence, public, render, write_card
 from bantam.report.schema import Report
 from bantam.report.text import client_code, columns
-from tests.plugins.reports import EXAMPLE, changed
+from tests.plugins.reports import EXAMPLE, changed, licensed
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_rest_of_the_metadata_is_the_reports(
 
 
 def test_what_is_not_known_is_absent(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_card(changed(report, data_source=None, model_source=None), tmp_path)
+    write_card(changed(report, data_source=None, model_source=None, licences=()), tmp_path)
     card = load(tmp_path, monkeypatch)
     assert {"language", "datasets", "base_model", "base_model_relation"}.isdisjoint(card.data.to_dict())
     assert card.data.license == "unknown"
@@ -197,6 +197,20 @@ def test_a_baseline_that_stays_has_one_column(report: Report) -> None:
 )
 def test_licences_are_those_that_the_hub_knows(said: str | None, expected: tuple[str, str | None]) -> None:
     assert licence(said) == expected
+
+
+def test_a_licence_that_counts_for_what_is_distilled_is_the_cards(report: Report) -> None:
+    text = render(licensed(report))
+    assert metadata_of(text).license == "gemma"
+    assert "- minilm: Apache-2.0" in text
+    assert "- gemma3-270m: Gemma Terms of Use (https://example.org/terms); counts for what is distilled" in text
+    assert "- The baseline is from Q4\\_K\\_M: its weights were quantized once." in text
+    own = changed(report, licences=[{"name": "mit", "model": "mine"}])
+    assert metadata_of(render(own)).license == "mit"
+    both = changed(
+        report, licences=[{"name": name, "model": name, "outputs": True} for name in ("gemma", "llama2", "gemma")]
+    )
+    assert (metadata_of(render(both)).license, metadata_of(render(both)).license_name) == ("other", "gemma-and-llama2")
 
 
 def test_names_stay_and_folders_go() -> None:

@@ -13,7 +13,7 @@ from bantam.report.file import read_report
 from bantam.report.page import render, seconds
 from bantam.report.ranking import on_front
 from bantam.report.schema import Report, Variant
-from tests.plugins.reports import EXAMPLE, changed
+from tests.plugins.reports import EXAMPLE, changed, licensed
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -199,6 +199,13 @@ def test_text_and_lines_have_enough_contrast(theme: int) -> None:
     for name in (name for name in svg.VARIABLES if name.startswith("series")):
         assert contrast(colors[name], colors["surface"]) >= 3, name
     assert set(svg.VARIABLES) <= colors.keys(), "a plot uses a colour that the page does not define"
+
+
+def test_the_page_names_licences_and_weights_that_were_quantized_once(report: Report) -> None:
+    page = render(licensed(report))
+    assert "<dd>minilm: Apache-2.0; gemma3-270m: Gemma Terms of Use (https://example.org/terms); counts for" in page
+    assert "The baseline is from Q4_K_M" in page
+    assert "Quantized once" not in render(report)
 
 
 def test_the_table_marks_the_front(report: Report, html: str) -> None:

@@ -12,7 +12,7 @@ from bantam.report.file import read_report
 from bantam.report.schema import Budget, InProcess, Report
 from bantam.report.table import MOST_ROWS, show
 from bantam.report.text import DASH, client_code, columns, headline, milliseconds, points, serve_command, times
-from tests.plugins.reports import EXAMPLE, changed
+from tests.plugins.reports import EXAMPLE, changed, licensed
 
 
 @pytest.fixture
@@ -102,6 +102,17 @@ def test_the_terminal_says_what_was_dropped_and_what_to_do_next(report: Report) 
     assert "Dropped openvino-int8: it loses 1.18 points" in text
     assert text.index("make serve NAME=minilm") < text.index("from bantam import Classifier")
     assert "open build/report.html" in text
+
+
+def test_the_terminal_names_licences_and_weights_that_were_quantized_once(report: Report) -> None:
+    assert "quantized once" not in printed(report, 200)
+    lines = printed(licensed(report), 200).splitlines()
+    assert [line.rstrip() for line in lines if line.startswith("Licence of")] == [
+        "Licence of minilm: Apache-2.0",
+        "Licence of gemma3-270m: Gemma Terms of Use (https://example.org/terms); counts for what is distilled from its "
+        "outputs",
+    ]
+    assert any(line.startswith("The baseline is from Q4_K_M: its weights were quantized once.") for line in lines)
 
 
 def test_a_study_shows_its_fastest_and_says_where_the_rest_is(report: Report) -> None:

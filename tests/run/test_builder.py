@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from bantam.artifact import Artifact
+from bantam.licence import Licence
 from bantam.run import builder as pipeline
 from bantam.run import closure
 from bantam.run.score import score
 from optimizer import finetune
-from optimizer.catalog import Checkpoint
+from optimizer.catalog import LICENCES, Checkpoint
 from optimizer.config import DistillConfig, LayersConfig
 from optimizer.data import Dataset
 from optimizer.recipe import Recipe, ServingConfig
@@ -77,6 +78,40 @@ def test_a_renamed_stage_is_taken_from_the_store_and_so_is_all_that_follows(
     assert outcomes(said) == ["taken"] * 3
     assert [artifact.name for artifact in artifacts.values()] == list(names.values())
     assert artifacts["student"].digest == Artifact.load(first / "recovered").digest
+
+
+def test_licences_are_those_of_the_name_that_the_run_uses(first: Path, moods: Dataset, untrained: Checkpoint) -> None:
+    known, _ = run(first, moods, untrained)
+    own = Licence(untrained.licence, untrained.name)
+    assert [known[name].manifest.licences for name in ("baseline", "recovered")] == [(own,)] * 2
+    other = replace(untrained, name="org/gemma", licence="gemma")
+    artifacts, said = run(first.with_name("licensed"), moods, other)
+    assert outcomes(said) == ["taken"] * 3
+    expected = (replace(LICENCES["gemma"], model="org/gemma"),)
+    assert {artifact.manifest.licences for artifact in artifacts.values()} == {expected}
+
+
+def test_licences_of_teachers_go_along_and_what_bantam_made_brings_its_own(
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint
+) -> None:
+    checkpoints = {
+        None: replace(untrained, name="student", licence="mit"),
+        "teacher": replace(untrained, name="teacher", inherited=(Licence("gemma", "gemma3-270m", outputs=True),)),
+    }
+    stages = (
+        CONFIG.model_copy(update={"model": "teacher", "rows": 32, "epochs": 0.1, "measure": False}),
+        DistillConfig(stage="distill", name="student", parent="baseline", teachers=("baseline",), model="student",
+                      rows=32, epochs=0.1),
+    )  # fmt: skip
+    builder = pipeline.Builder(
+        tmp_path / "run", moods, {**checkpoints, "student": checkpoints[None]}, log=lambda _: None
+    )
+    with pipeline.locked(tmp_path / "run"):
+        student = [builder.build(stage) for stage in stages][-1]
+    assert [licence.line for licence in Artifact.load(student.folder).manifest.licences] == [
+        "student: mit",
+        "gemma3-270m: gemma; counts for what is distilled from its outputs",
+    ]
 
 
 def test_a_training_goes_on_from_where_a_kill_ended_it(first: Path, moods: Dataset, untrained: Checkpoint) -> None:

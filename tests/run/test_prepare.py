@@ -32,7 +32,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     (tmp_path / "mine.toml").write_text(RECIPE.format(metric="macro-f1"))
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')  # no classifier
 
-    def found(model: str, *, random_init: bool = False, log: object = None) -> Checkpoint:
+    def found(model: str, *, random_init: bool = False, accepted: object = (), log: object = None) -> Checkpoint:
         folder = Path(model).is_dir()
         hub_id = None if folder or random_init else model
         source = str(Path(model).resolve()) if folder else f"hub: {model}"
@@ -63,6 +63,12 @@ def test_a_recipe_without_a_baseline_is_refused(ask: Prepare, tmp_path: Path) ->
     )
     with pytest.raises(RecipeError, match="measures no stage named 'baseline'"):
         ask(recipe=recipe_of(tmp_path, unmeasured))
+
+
+def test_a_licence_that_no_model_asks_for_is_refused(ask: Prepare) -> None:
+    assert ask(accept_licence="gemma").checkpoint.name == "org/clf"
+    with pytest.raises(RecipeError, match=r"Got --accept-licence mit; expected one .*: gemma \(which gemma3-270m asks"):
+        ask(accept_licence="Gemma, MIT")
 
 
 def test_a_recipe_with_nothing_servable_is_refused(ask: Prepare, tmp_path: Path) -> None:
@@ -174,5 +180,6 @@ def test_what_ships_with_bantam_has_plain_names() -> None:
 
 def test_published_names_are_never_hashed() -> None:
     assert published_name(OptimizeRequest(model="org/My_Clf.v2")) == "my-clf.v2"
+    assert published_name(OptimizeRequest(model="models/Some_Model.gguf")) == "some-model"
     assert published_name(OptimizeRequest(model="org/clf", random_init=True)) == "clf-random"
     assert published_name(OptimizeRequest(model="org/clf", name="support")) == "support"

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from bantam.artifact import Artifact
 from bantam.errors import DiskFullError, RepositoryError
+from bantam.licence import Licence
 from serving.backend.engine import Engine
 from serving.repository import (
     Identity,
@@ -58,6 +60,17 @@ def test_first_publish_is_version_one_and_self_contained(tiny_artifact: Artifact
     assert Engine(result.folder, threads=1).probabilities(["love"]).shape == (1, 3)
     assert models(tmp_path / "repo") == ["tiny"]
     Artifact.load(result.folder, verify=True)
+
+
+def test_a_version_names_the_licences_that_count_for_it(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    assert not (put(tiny_artifact, tmp_path).folder / "NOTICE.txt").exists(), "from before there were any"
+    licence = Licence("gemma", "gemma3-270m", "Gemma Terms of Use", outputs=True)
+    named = replace(tiny_artifact, manifest=replace(tiny_artifact.manifest, licences=(licence,)))
+    result = put(named, tmp_path)
+    assert (result.number, result.changed) == (2, True)
+    assert licence.line in (result.folder / "NOTICE.txt").read_text(encoding="utf-8")
+    assert Artifact.load(result.folder, verify=True).manifest.licences == (licence,)
+    assert put(named, tmp_path).changed is False
 
 
 def test_same_content_writes_nothing(tiny_artifact: Artifact, tmp_path: Path) -> None:
