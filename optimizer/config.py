@@ -79,10 +79,39 @@ class TrainingConfig(CheckpointConfig):
     seed: int = 0
 
 
+class AdapterConfig(Config):
+    """Low-rank matrices beside frozen linear layers, trained in their place and merged into them at the end."""
+
+    method: Literal["lora", "qlora"] = "lora"
+    """lora: beside the weights as they are (Hu et al. 2021); qlora: rounded to 4 bits, NF4 with double quantization
+    (Dettmers et al. 2023)."""
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    """What the matrices' product is multiplied by, times ``rank``."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of what the matrices get."""
+    target_modules: tuple[str, ...] = ()
+    """Last names of linear layers, such as q_proj; all of them but the head's if empty."""
+
+
 class FinetuneConfig(TrainingConfig):
     """Train a classification head and the encoder on the train split."""
 
     stage: Literal["finetune"] = "finetune"
+    adapter: AdapterConfig | None = None
+    """Train low-rank matrices and the head instead of all weights; what comes out is a model as any other."""
+    optimizer: Literal["adamw", "galore"] = "adamw"
+    """galore: AdamW whose state is of rank 128, in a part of each gradient's space (Zhao et al. 2024): less memory."""
+    gradient_checkpointing: bool = False
+    """Compute activations again instead of keeping them: less memory, a third more time."""
+    minutes: float | None = Field(None, gt=0)
+    """At most as many rows as train in this time, by the first steps' own time."""
+
+    @model_validator(mode="after")
+    def _one_way_to_save_memory(self) -> FinetuneConfig:
+        if self.adapter and self.optimizer == "galore":
+            raise ValueError('optimizer = "galore" is for whole matrices, which an adapter does not train: take one')
+        return self
 
 
 class LossWeights(Config):

@@ -40,6 +40,8 @@ class RunContext:
     """One line to the user."""
     threads: int = 1
     """CPU threads for what computes here."""
+    deadline: float | None = None
+    """When trainings must have ended, as :func:`time.monotonic` tells it; None: whenever."""
 
     def lineage(self, config: AnyStage, parent: Artifact | None = None) -> tuple[dict[str, Any], ...]:
         """The parent's lineage and this stage's own entry, for the manifest."""

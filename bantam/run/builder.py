@@ -54,6 +54,8 @@ class Builder:
     """The run's checkpoint under ``None``, and each other one that a stage names under that name."""
     device: str = "cpu"
     log: Log = print
+    deadline: float | None = None
+    """As in :class:`RunContext`."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """What was built, by stage name."""
     failed: dict[str, BantamError] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Builder:
             device=self.device,
             log=self.log,
             threads=usable_cores(),
+            deadline=self.deadline,
         )
 
         def make(target: RunContext) -> Artifact:
@@ -117,6 +120,7 @@ def run(
     *,
     device: str = "cpu",
     log: Log = print,
+    deadline: float | None = None,
 ) -> Builder:
     """Build every stage of ``recipe`` in order; returns the builder with what was built and what failed.
 
@@ -124,7 +128,7 @@ def run(
     it fails too, and the others are made. Raises what the stages raise if it is one that nothing can be chosen without:
     the baseline and its export; or if nothing is left that can be served; and :class:`DiskFullError`.
     """
-    builder = Builder(folder, data, checkpoints, device, log)
+    builder = Builder(folder, data, checkpoints, device, log, deadline)
     needed = {BASELINE, recipe.export_of(BASELINE)}
     for stage in recipe.stages:
         try:
