@@ -87,7 +87,7 @@ class AdapterConfig(Config):
     (Dettmers et al. 2023)."""
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
-    """What the matrices' product is multiplied by, times ``rank``."""
+    """The matrices' product is multiplied by this, divided by ``rank``."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Of what the matrices get."""
     target_modules: tuple[str, ...] = ()

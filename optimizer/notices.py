@@ -18,5 +18,9 @@ SAID_BY = {
 
 def off() -> None:
     """Leave exactly these messages out; called before the libraries are imported."""
-    for name, beginning in SAID_BY.items():
-        logging.getLogger(name).addFilter(lambda record, start=beginning: not str(record.msg).startswith(start))
+    for name in SAID_BY:
+        logging.getLogger(name).addFilter(_wanted)
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(SAID_BY[record.name])

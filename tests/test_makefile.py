@@ -216,11 +216,12 @@ def test_an_unknown_target_is_refused(checkout: Checkout) -> None:
 def test_variables_reach_the_command_line(checkout: Checkout) -> None:
     checkout.make("setup")
     checkout.calls()
-    done = checkout.make("optimize", "MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5")
+    given = ["MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "MAX_HOURS=2"]
+    done = checkout.make("optimize", *given)
     assert done.returncode == 0, done.stderr
     (call,) = checkout.calls()
     assert call.startswith(".venv python -m bantam optimize ")
-    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "int8"):
+    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "--max-hours 2", "int8"):
         assert words in call
 
 

@@ -64,14 +64,14 @@ def put_into(model: PreTrainedModel, config: AdapterConfig) -> None:
 
 def _to_4_bits(model: PreTrainedModel) -> None:
     """Round the linear layers to NF4 one by one, and have all else in fp32; a model on the device ``meta`` stays."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     for name in linears(model):
         old = model.get_submodule(name)
         if not isinstance(old, nn.Linear) or old.weight.is_meta:
             continue
         new: Any = Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, device="meta")
-        new.weight = Params4bit(old.weight.data, quant_type="nf4", compress_statistics=True, module=new)
+        new.weight = Params4bit(old.weight.data.float(), quant_type="nf4", compress_statistics=True, module=new)
         new.bias = old.bias
         # In another layout for inference, which training in between two evaluations could not go on from.
         new.support_avx512bf16_for_cpu = False
