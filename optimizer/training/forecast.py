@@ -27,7 +27,7 @@ EVALUATED = 3
 """Batches of dev that are timed."""
 
 
-class Watch:
+class MemorySampler:
     """Samples the memory that this process has to itself, without the pages of files, which it could give back."""
 
     def __init__(self, device: str, interval_s: float = 0.01) -> None:
@@ -95,7 +95,7 @@ class Forecast(TrainerCallback):
     def __init__(self, trainer: Trainer, context: RunContext, doing: str, *, trial: bool = False) -> None:
         self.trainer, self.context, self.doing, self.trial = trainer, context, doing, trial
         self.figures = Figures()
-        self.watch = Watch(context.device)
+        self.watch = MemorySampler(context.device)
         self.tokens = step_tokens(trainer)
         self.first = self.last = 0
         self.began = self.step_began = self.resting_mb = 0.0

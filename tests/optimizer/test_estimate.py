@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_too_little_memory_is_known_before_weights_are_loaded(
 def test_too_little_disk_is_known_as_early(
     tmp_path: Path, moods: Dataset, decoder: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e6))
     with pytest.raises(UserError, match=r"of disk \(3 checkpoints and the model\)"):
         finetune.run(None, FinetuneConfig(name="baseline"), context_in(tmp_path, moods, decoder))
 
