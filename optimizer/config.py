@@ -41,7 +41,8 @@ class FinetuneConfig(TrainingConfig):
     adapter: AdapterConfig | None = None
     """Train low-rank matrices and the head instead of all weights; what comes out is a model as any other."""
     optimizer: Literal["adamw", "galore"] = "adamw"
-    """galore: AdamW whose state is of rank 128, in a part of each gradient's space (Zhao et al. 2024): less memory."""
+    """galore: AdamW whose state is of rank 128, in a part of each gradient's space (Zhao et al. 2024): less memory.
+    Transformers gives it no weight decay."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: less memory, a third more time."""
     minutes: float | None = Field(None, gt=0)

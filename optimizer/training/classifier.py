@@ -37,15 +37,19 @@ def load_checkpoint(
     """
     tokenizer = load_tokenizer(checkpoint.folder)
     model = load_model(checkpoint.folder, dtype=dtype, labels=data.labels, task=data.task, new_head=new_head, log=log)
+    fit_to(tokenizer, model.config, token_embeddings(model).shape[0], checkpoint.folder)
+    return tokenizer, model
+
+
+def token_embeddings(model: PreTrainedModel) -> torch.Tensor:
+    """The table ``[tokens, width]``; raises :class:`ModelError` if the model has none."""
     try:
-        embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+        return cast(torch.nn.Embedding, model.get_input_embeddings()).weight
     except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
         raise ModelError(
-            f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings.\n"
+            f"{type(model).__name__} has no table of token embeddings.\n"
             "Expected a model of token ids. Choose another one."
         ) from exc
-    fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
-    return tokenizer, model
 
 
 def load_artifact(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -62,7 +66,7 @@ def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = config.dropout
-    model.get_input_embeddings().requires_grad_(not config.freeze_embeddings)
+    token_embeddings(model).requires_grad_(not config.freeze_embeddings)
     if isinstance(config, FinetuneConfig) and config.adapter:
         adapters.put_into(model, config.adapter)
 

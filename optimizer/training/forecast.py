@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -28,7 +28,10 @@ EVALUATED = 3
 
 
 class MemorySampler:
-    """Samples the memory that this process has to itself, without the pages of files, which it could give back."""
+    """Samples the memory that this process has to itself, without the pages of files, which it could give back.
+
+    A context manager: it samples while the block runs.
+    """
 
     def __init__(self, device: str, interval_s: float = 0.01) -> None:
         self.device, self.peak_mb = device, 0.0
@@ -36,12 +39,15 @@ class MemorySampler:
         self._process = psutil.Process(os.getpid())
         self._thread = threading.Thread(target=self._watch, name="training-memory", daemon=True)
 
-    def start(self) -> None:
-        """From here on."""
+    def __enter__(self) -> Self:
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         else:
             self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
 
     def now_mb(self) -> float:
         """What there is at the moment, GPU memory if the training is there."""
@@ -56,10 +62,6 @@ class MemorySampler:
             return torch.cuda.max_memory_allocated() / 1e6
         self.peak_mb = max(self.peak_mb, self.now_mb())
         return self.peak_mb
-
-    def stop(self) -> None:
-        """End the sampling."""
-        self._stop.set()
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval):
@@ -95,14 +97,13 @@ class Forecast(TrainerCallback):
     def __init__(self, trainer: Trainer, context: RunContext, doing: str, *, trial: bool = False) -> None:
         self.trainer, self.context, self.doing, self.trial = trainer, context, doing, trial
         self.figures = Figures()
-        self.watch = MemorySampler(context.device)
+        self.memory = MemorySampler(context.device)
         self.tokens = step_tokens(trainer)
         self.first = self.last = 0
         self.began = self.step_began = self.resting_mb = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """At the first step, or at the one that the training goes on from."""
-        self.watch.start()
         self.began, self.first = time.monotonic(), state.global_step
         self.last = min(self.first + WARM_UP + TIMED, state.max_steps)
         self.figures.steps = state.max_steps - self.first
@@ -111,7 +112,7 @@ class Forecast(TrainerCallback):
         """Between two steps there are weights and the optimizer's state alone."""
         if state.global_step < self.last:
             self._synchronize()
-            self.resting_mb = self.watch.now_mb()
+            self.resting_mb = self.memory.now_mb()
             self.step_began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -130,9 +131,8 @@ class Forecast(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """What it took in the end."""
-        self.watch.stop()
         self.figures.took_s = round(time.monotonic() - self.began, 1)
-        self.figures.took_mb = round(self.watch.most_mb())
+        self.figures.took_mb = round(self.memory.most_mb())
 
     def _foresee(self, state: Any) -> None:
         figures, every = self.figures, self.trainer.args.eval_steps
@@ -164,7 +164,7 @@ class Forecast(TrainerCallback):
 
     def _refuse_memory(self, needed: float, told: str) -> None:
         """On a CPU, where the system would end the process; a GPU says so itself, and the batch is halved."""
-        more = needed - self.watch.most_mb()
+        more = needed - self.memory.most_mb()
         if self.context.device != "cuda" and distributed.agreed(more > available_mb(), self.context.device):
             raise UserError(
                 f"{told}, which is {more / 1000:.2f} GB more than now; {available_mb() / 1000:.2f} GB are free.\n"
@@ -175,10 +175,10 @@ class Forecast(TrainerCallback):
     def _memory_mb(self) -> float:
         """The peak so far, as if the longest batch had been in it: activations grow with the tokens at least."""
         so_far = self.tokens[self.first % len(self.tokens) :][: self.last - self.first] or self.tokens
-        passing = self.watch.most_mb() - self.resting_mb
+        passing = self.memory.most_mb() - self.resting_mb
         gradients = sum(p.numel() for p in self._model.parameters() if p.requires_grad) * 4 / 1e6
         activations = max(0.0, passing - gradients)
-        return self.watch.most_mb() + activations * (max(self.tokens) / max(so_far) - 1)
+        return self.memory.most_mb() + activations * (max(self.tokens) / max(so_far) - 1)
 
     def _dev_s(self) -> float:
         """Seconds for one look at dev, from a few of its batches."""

@@ -139,7 +139,8 @@ def train(
     forecast = Forecast(trainer, context, doing, trial=trial)
     trainer.figures = forecast.figures
     trainer.add_callback(forecast)
-    with attention_in_fp32(model) if trainer.args.bf16 and trainer.args.use_cpu else nullcontext():
+    in_fp32 = attention_in_fp32(model) if trainer.args.bf16 and trainer.args.use_cpu else nullcontext()
+    with forecast.memory, in_fp32:
         trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
     # The main process removes the checkpoints, out of which the others may still be loading the best one.
     distributed.wait(context.device)
