@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from transformers.trainer_utils import set_seed
 
 from bantam.artifact import Artifact
 from optimizer.config import FinetuneConfig
@@ -22,7 +21,7 @@ from optimizer.training.forecast import Figures
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.minutes import within_minutes
 from optimizer.training.room import check_room
-from optimizer.training.trainer import RepeatableTrainer, metrics, train, trained
+from optimizer.training.trainer import RepeatableTrainer, metrics, set_seed, train, trained
 
 REVISION = 2
 """Raised when the same config gives another model; what was trained by an older one is then trained again."""

@@ -32,6 +32,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import set_seed as set_seed
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from optimizer import distributed
