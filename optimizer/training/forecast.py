@@ -127,7 +127,7 @@ class Forecast(TrainerCallback):
             self.last = state.global_step
         if state.global_step == self.last and timed:
             self._foresee(state)
-            control.should_training_stop = self.trial
+            control.should_training_stop |= self.trial
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """What it took in the end."""

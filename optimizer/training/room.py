@@ -49,7 +49,10 @@ def check_room(config: FinetuneConfig, context: RunContext) -> Needs:
     """What the training needs; raises :class:`UserError` with the figures, and what would fit, if there is less."""
     needs = needs_of(config, context)
     room = _room(context.device)
-    free = shutil.disk_usage(context.scratch).free / 1e6
+    own = sum(
+        path.stat().st_size for path in context.scratch.rglob("*") if path.is_file()
+    )  # of a training that goes on
+    free = (shutil.disk_usage(context.scratch).free + own) / 1e6
     if needs.disk > free:
         raise UserError(
             f"Stage {config.name!r} needs {_gb(needs.disk)} of disk ({CHECKPOINTS} checkpoints and the model), and "

@@ -151,6 +151,13 @@ def test_the_limit_goes_from_the_command_to_the_training(tmp_path: Path, moods: 
         pipeline.run(recipe, moods, {None: untrained}, tmp_path / "run", log=lambda _: None, deadline=run.deadline)
 
 
+def test_a_training_of_few_steps_ends_with_them(tmp_path: Path, moods: Dataset, untrained: Checkpoint) -> None:
+    config = SHORT.model_copy(update={"epochs": 0.2})
+    found = finetune.run(None, config, context_in(tmp_path, moods, untrained)).manifest.metrics
+    assert found["steps"] == 8
+    assert len(found["forecast"]["timed"]) == 8 - forecast.WARM_UP
+
+
 class Counted:
     """How often training was begun on trial."""
 
