@@ -6,6 +6,7 @@ DATA = goemotions-ekman
 RECIPE = int8
 PROFILE = quick
 MAX_DROP =
+MAX_HOURS =
 MAX_SLICE_DROP =
 METRIC =
 FINETUNE = auto
@@ -60,6 +61,7 @@ help: ## List the targets and the variables
 	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
 	  'MAX_DROP=$(MAX_DROP)' "points that may be lost, such as 0.5; empty: the recipe's budget" \
 	  'MAX_SLICE_DROP=$(MAX_SLICE_DROP)' 'points that may be lost on any value of a column: with ARGS="--slice-column language"' \
+	  'MAX_HOURS=$(MAX_HOURS)' 'refuse a training that would end later than this; empty: no limit' \
 	  'METRIC=$(METRIC)' 'what they are points of: macro-f1 (if empty), micro-f1, accuracy, average-precision, recall@precision=0.95, f1:LABEL' \
 	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
 	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
@@ -72,7 +74,7 @@ optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve
 	@$(BANTAM) optimize '$(MODEL)' $(GIVEN_DATA) --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
 	  $(if $(filter-out auto,$(FINETUNE)),--finetune '$(FINETUNE)') $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') \
 	  $(if $(MAX_SLICE_DROP),--max-slice-drop '$(MAX_SLICE_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') \
-	  $(if $(ACCEPT_LICENCE),--accept-licence '$(ACCEPT_LICENCE)') $(ARGS)
+	  $(if $(MAX_HOURS),--max-hours '$(MAX_HOURS)') $(if $(ACCEPT_LICENCE),--accept-licence '$(ACCEPT_LICENCE)') $(ARGS)
 
 study: RECIPE = study
 study: optimize ## Measure what each step is worth: distilled, pruned, both; in fp32, int8 and 4 bits

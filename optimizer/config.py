@@ -5,47 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Config(BaseModel):
-    """Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StageConfig(Config):
-    """What all stages share."""
-
-    stage: str
-    """Which stage runs."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    parent: str | None = None
-    measure: bool = True
-    """False: a step on the way, not a row in the report."""
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the stages whose artifacts this one reads, the parent first."""
-        return (self.parent,) if self.parent else ()
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Paths of files of the user that this stage reads."""
-        return ()
-
-    def identified(self, digests: Mapping[str, str]) -> dict[str, Any]:
-        """What the result follows from: digests in place of the names of sources, no name, nothing about measuring."""
-        fields = self.model_dump(mode="json", exclude={"name", "measure"})
-        return fields | {"parent": digests[self.parent] if self.parent else None}
-
-
-class CheckpointConfig(StageConfig):
-    """What stages share that may start from a checkpoint."""
-
-    model: str | None = None
-    """Start from this checkpoint (a short name, hub id or folder) instead of the run's."""
-    max_length: int = Field(512, ge=8)
+from optimizer.stage_config import CheckpointConfig as CheckpointConfig
+from optimizer.stage_config import Config as Config
+from optimizer.stage_config import StageConfig as StageConfig
+from optimizer.stage_config import TrainingConfig as TrainingConfig
 
 
 class AdoptConfig(CheckpointConfig):
@@ -54,35 +19,40 @@ class AdoptConfig(CheckpointConfig):
     stage: Literal["adopt"] = "adopt"
 
 
-class TrainingConfig(CheckpointConfig):
-    """How a model is trained: AdamW, warm-up and linear decay, batches of like lengths, early stopping on dev."""
+class AdapterConfig(Config):
+    """Low-rank matrices beside frozen linear layers, trained in their place and merged into them at the end."""
 
-    rows: int | None = Field(None, ge=1)
-    """A random part of the train split, this many rows; all if absent."""
-    epochs: float = Field(2.0, gt=0)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Of the encoder; the checkpoint's own if absent. 0 suits one pass over the data, and is faster on a CPU."""
-    freeze_embeddings: bool = True
-    """Leave the word embeddings as they are: half of MiniLM's parameters, and half of a step's time on a CPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast where the CPU or GPU computes it natively."""
-    evaluations_per_epoch: int = Field(2, ge=1)
-    patience: int = Field(2, ge=1)
-    """Stop after this many evaluations on dev without a better macro-F1 (regression: Spearman's correlation; a student
-    of data without labels: agreement with its teacher)."""
-    dev_rows: int | None = Field(None, ge=1)
-    """Rows of dev used while training; all if absent."""
-    seed: int = 0
+    method: Literal["lora", "qlora"] = "lora"
+    """lora: beside the weights as they are (Hu et al. 2021); qlora: rounded to 4 bits, NF4 with double quantization
+    (Dettmers et al. 2023)."""
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    """The matrices' product is multiplied by this, divided by ``rank``."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of what the matrices get."""
+    target_modules: tuple[str, ...] = ()
+    """Last names of linear layers, such as q_proj; all of them but the head's if empty."""
 
 
 class FinetuneConfig(TrainingConfig):
     """Train a classification head and the encoder on the train split."""
 
     stage: Literal["finetune"] = "finetune"
+    adapter: AdapterConfig | None = None
+    """Train low-rank matrices and the head instead of all weights; what comes out is a model as any other."""
+    optimizer: Literal["adamw", "galore"] = "adamw"
+    """galore: AdamW whose state is of rank 128, in a part of each gradient's space (Zhao et al. 2024): less memory.
+    Transformers gives it no weight decay."""
+    gradient_checkpointing: bool = False
+    """Compute activations again instead of keeping them: less memory, a third more time."""
+    minutes: float | None = Field(None, gt=0)
+    """At most as many rows as train in this time, by the first steps' own time."""
+
+    @model_validator(mode="after")
+    def _one_way_to_save_memory(self) -> FinetuneConfig:
+        if self.adapter and self.optimizer == "galore":
+            raise ValueError('optimizer = "galore" is for whole matrices, which an adapter does not train: take one')
+        return self
 
 
 class LossWeights(Config):

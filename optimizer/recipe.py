@@ -191,7 +191,13 @@ class Recipe(Config):
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""
         stages = tuple(
-            stage.model_copy(update={k: v for k, v in training.items() if k not in stage.model_fields_set})
+            stage.model_copy(
+                update={
+                    key: value
+                    for key, value in training.items()
+                    if key in type(stage).model_fields and key not in stage.model_fields_set
+                }
+            )
             if isinstance(stage, TrainingConfig) and stage.model is None
             else stage
             for stage in self.stages

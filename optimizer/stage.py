@@ -43,6 +43,8 @@ class RunContext:
     """CPU threads for what computes here."""
     licences: tuple[Licence, ...] = ()
     """Of all models that the stage's result descends from, for its manifest."""
+    deadline: float | None = None
+    """When trainings must have ended, as :func:`time.monotonic` tells it; None: whenever."""
 
     def lineage(self, config: AnyStage, parent: Artifact | None = None) -> tuple[dict[str, Any], ...]:
         """The parent's lineage and this stage's own entry, for the manifest."""

@@ -216,13 +216,13 @@ def test_an_unknown_target_is_refused(checkout: Checkout) -> None:
 def test_variables_reach_the_command_line(checkout: Checkout) -> None:
     checkout.make("setup")
     checkout.calls()
-    done = checkout.make(
-        "optimize", "MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "ACCEPT_LICENCE=gemma"
-    )
+    given = ["MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "MAX_HOURS=2"]
+    done = checkout.make("optimize", *given, "ACCEPT_LICENCE=gemma")
     assert done.returncode == 0, done.stderr
     (call,) = checkout.calls()
     assert call.startswith(".venv python -m bantam optimize ")
-    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "int8", "--accept-licence gemma"):
+    wanted = ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "--max-hours 2", "int8")
+    for words in (*wanted, "--accept-licence gemma"):
         assert words in call
 
 

@@ -55,6 +55,8 @@ class Builder:
     """The run's checkpoint under ``None``, and each other one that a stage names under that name."""
     device: str = "cpu"
     log: Log = print
+    deadline: float | None = None
+    """As in :class:`RunContext`."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """What was built, by stage name."""
     failed: dict[str, BantamError] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Builder:
             log=self.log,
             threads=usable_cores(),
             licences=self._licences(stage),
+            deadline=self.deadline,
         )
 
         def make(target: RunContext) -> Artifact:
@@ -128,6 +131,7 @@ def run(
     *,
     device: str = "cpu",
     log: Log = print,
+    deadline: float | None = None,
 ) -> Builder:
     """Build every stage of ``recipe`` in order; returns the builder with what was built and what failed.
 
@@ -135,7 +139,7 @@ def run(
     it fails too, and the others are made. Raises what the stages raise if it is one that nothing can be chosen without:
     the baseline and its export; or if nothing is left that can be served; and :class:`DiskFullError`.
     """
-    builder = Builder(folder, data, checkpoints, device, log)
+    builder = Builder(folder, data, checkpoints, device, log, deadline)
     needed = {BASELINE, recipe.export_of(BASELINE)}
     for stage in recipe.stages:
         try:

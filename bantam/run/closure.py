@@ -18,6 +18,8 @@ from pathlib import Path
 OURS = ("bantam", "optimizer", "serving")
 LIBRARIES = (
     "accelerate",
+    "bitsandbytes",
+    "galore_torch",
     "nncf",
     "numpy",
     "onnx",
@@ -25,6 +27,7 @@ LIBRARIES = (
     "onnxruntime",
     "onnxscript",
     "openvino",
+    "peft",
     "tokenizers",
     "torch",
     "transformers",

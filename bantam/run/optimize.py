@@ -62,7 +62,15 @@ def make(run: Run, log: Log) -> None:
     """Make every variant and score it on dev, or keep what is there. The caller holds the folder's lock."""
     # As it was resolved, profile and defaults applied: --recipe with this file runs it again.
     write_text(run.folder / "recipe.toml", tomli_w.dumps(run.recipe.model_dump(mode="json", exclude_none=True)))
-    built = pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=run.request.device, log=log)
+    built = pipeline.run(
+        run.recipe,
+        run.data,
+        run.checkpoints,
+        run.folder,
+        device=run.request.device,
+        log=log,
+        deadline=run.deadline,
+    )
     run.artifacts = built.artifacts
     run.failed = {name: str(exc) for name, exc in built.failed.items()}
     _check_texts(run, log)
@@ -97,7 +105,15 @@ def take_part(request: OptimizeRequest) -> None:
     """What a process of several does that is not the main one: it trains with the others, and writes nothing."""
     with distributed.main_first(request.device):
         run = prepare(request, lambda _: None)
-    pipeline.run(run.recipe, run.data, run.checkpoints, run.folder, device=request.device, log=lambda _: None)
+    pipeline.run(
+        run.recipe,
+        run.data,
+        run.checkpoints,
+        run.folder,
+        device=request.device,
+        log=lambda _: None,
+        deadline=run.deadline,
+    )
 
 
 def _choose(run: Run, memory: MemoryWatch, log: Log) -> Choice:

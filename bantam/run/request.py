@@ -34,6 +34,9 @@ class OptimizeRequest:
     recipe: Annotated[str, Option(help="Which variants to make: a recipe's name, or a .toml file.")] = "int8"
     profile: Annotated[str, Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick"
     target: Annotated[Literal["cpu", "gpu"], Option()] = "cpu"
+    max_hours: Annotated[
+        float | None, Option(help="Refuse a training that would end later than this after the start.", min=0)
+    ] = None
     max_drop: Annotated[
         float | None, Option(help="Budget: points that may be lost. The recipe's own if left out.", min=0.01)
     ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,12 @@ class Run:
     """Why the measured servers ran each model in a process of its own; empty if they did not."""
     peak_rss_mb: float = 0.0
     seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def deadline(self) -> float | None:
+        """When trainings must have ended, as :func:`time.monotonic` tells it; None: whenever."""
+        return None if self.request.max_hours is None else self.started + 3600 * self.request.max_hours
 
     @property
     def safe(self) -> str | None:

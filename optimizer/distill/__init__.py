@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from transformers.trainer_utils import set_seed
-
 from bantam.artifact import LAYOUTS, Artifact
 from bantam.errors import StageError
 from optimizer.architecture import blocks
@@ -20,7 +18,7 @@ from optimizer.stage import RunContext
 from optimizer.training.classifier import encode, set_up, write
 from optimizer.training.memory import Attempt, within_memory
 from optimizer.training.sparsity import sparsity_callbacks
-from optimizer.training.trainer import metrics, train, trained
+from optimizer.training.trainer import metrics, set_seed, train, trained
 
 REVISION = 2
 """Raised when the same config gives another student, here or in what all trainings share."""

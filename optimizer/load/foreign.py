@@ -29,8 +29,10 @@ def refuse_foreign(folder: Path, shown: str) -> None:
     adapter = folder / ADAPTER
     if adapter.is_file() or any(folder.glob("adapter_model.*")):
         base = _read(adapter).get("base_model_name_or_path")
+        gone = isinstance(base, str) and Path(base).is_absolute() and not Path(base).exists()
         raise ModelError(
-            f"{shown} holds an adapter{f' for {base}' if base else ''}, not a model.\nMerge the two once, with "
+            f"{shown} holds an adapter{f' for {base}' if base else ''}, not a model"
+            f"{', and its base is not there: bring that folder first' if gone else ''}.\nMerge the two once, with "
             f"peft and N labels: AutoPeftModelForSequenceClassification.from_pretrained({shown!r}, num_labels=N)"
             ".merge_and_unload().save_pretrained('merged')\nPut the tokenizer there too, and give the folder 'merged'."
         )

@@ -14,32 +14,42 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
-from optimizer.config import AnyStage, TrainingConfig
+from optimizer.config import AnyStage, FinetuneConfig, TrainingConfig
 from optimizer.data import Dataset, Split
 from optimizer.load.model import load_model
 from optimizer.load.tokenizer import columns, fit_to, load_tokenizer
 from optimizer.stage import RunContext
+from optimizer.training import adapters
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, data: Dataset, *, new_head: bool = True, log: Callable[[str], None] = print
+    checkpoint: Checkpoint,
+    data: Dataset,
+    *,
+    dtype: torch.dtype = torch.float32,
+    new_head: bool = True,
+    log: Callable[[str], None] = print,
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """A checkpoint's tokenizer and model, fp32, with a head for the labels of ``data``, in their order.
+    """A checkpoint's tokenizer and model in ``dtype``, with a head for the labels of ``data``, in their order.
 
     A head that does not fit is replaced by a new one with random weights, if ``new_head``. Raises :class:`ModelError`
     if not, or if it cannot be loaded as a classifier.
     """
     tokenizer = load_tokenizer(checkpoint.folder)
-    model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head, log=log)
+    model = load_model(checkpoint.folder, dtype=dtype, labels=data.labels, task=data.task, new_head=new_head, log=log)
+    fit_to(tokenizer, model.config, token_embeddings(model).shape[0], checkpoint.folder)
+    return tokenizer, model
+
+
+def token_embeddings(model: PreTrainedModel) -> torch.Tensor:
+    """The table ``[tokens, width]``; raises :class:`ModelError` if the model has none."""
     try:
-        embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+        return cast(torch.nn.Embedding, model.get_input_embeddings()).weight
     except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
         raise ModelError(
-            f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings.\n"
+            f"{type(model).__name__} has no table of token embeddings.\n"
             "Expected a model of token ids. Choose another one."
         ) from exc
-    fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
-    return tokenizer, model
 
 
 def load_artifact(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -48,12 +58,17 @@ def load_artifact(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedMode
 
 
 def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
-    """Dropout and frozen parts as the config says."""
+    """Dropout, frozen parts and an adapter as the config says.
+
+    Raises :class:`ModelError` if the model has none of the layers that the adapter is for.
+    """
     if config.dropout is not None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = config.dropout
-    model.get_input_embeddings().requires_grad_(not config.freeze_embeddings)
+    token_embeddings(model).requires_grad_(not config.freeze_embeddings)
+    if isinstance(config, FinetuneConfig) and config.adapter:
+        adapters.put_into(model, config.adapter)
 
 
 def encode(

@@ -9,14 +9,17 @@ where nobody knows what is right.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
@@ -29,13 +32,17 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import set_seed as set_seed
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from optimizer import distributed
 from optimizer.config import TrainingConfig
 from optimizer.data import Dataset
 from optimizer.evaluate import UNTUNED, correlation_of, quality, tune_thresholds
 from optimizer.stage import RunContext
+from optimizer.training.adapters import has_adapter
 from optimizer.training.attention import attention_in_fp32
+from optimizer.training.forecast import Figures, Forecast
 from optimizer.training.memory import Attempt
 from optimizer.training.progress import ProgressBar
 
@@ -66,6 +73,9 @@ class GroupedByLength(Sampler[int]):
 class RepeatableTrainer(Trainer):
     """The Trainer with a sampler that a resumed run can repeat (its own draws from the global generator)."""
 
+    figures: Figures
+    """What it was foreseen to take, and took."""
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         # The loss is a mean over the rows of a batch, and so are those of transformers' classifiers, which do not look
@@ -76,6 +86,17 @@ class RepeatableTrainer(Trainer):
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
         effective = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return GroupedByLength([len(row["input_ids"]) for row in rows], effective, self.args.seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """A checkpoint: of a model with an adapter what is trained alone, all else being as the checkpoint began."""
+        model = cast(PreTrainedModel, self.model)
+        if not has_adapter(model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            parameters = {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
+            save_file(parameters, folder / SAFE_WEIGHTS_NAME)
 
 
 Kind = TypeVar("Kind", bound=RepeatableTrainer)
@@ -92,15 +113,19 @@ def train(
     *,
     doing: str,
     kind: type[Kind],
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    trial: bool = False,
     **more: Any,
 ) -> Kind:
     """Train ``model`` on encoded rows, from the last checkpoint in ``context.scratch`` on; keep its best weights.
 
-    ``doing`` names the work on the progress bar; ``more`` goes to the trainer of this ``kind``.
+    ``doing`` names the work on the progress bar; ``settings`` are the Trainer's beside those that all trainings have;
+    ``more`` goes to the trainer of this ``kind``. A ``trial`` ends when the first steps are timed. Raises
+    :class:`UserError` if the first steps show that the time or memory that there is will not do.
     """
     trainer = kind(
         model=model,
-        args=arguments(config, context, len(rows), attempt),
+        args=arguments(config, context, len(rows), attempt, settings),
         train_dataset=rows,
         eval_dataset=dev,
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -112,7 +137,11 @@ def train(
         **more,
     )
     trainer.remove_callback(PrinterCallback)
-    with attention_in_fp32(model) if trainer.args.bf16 and trainer.args.use_cpu else nullcontext():
+    forecast = Forecast(trainer, context, doing, trial=trial)
+    trainer.figures = forecast.figures
+    trainer.add_callback(forecast)
+    in_fp32 = attention_in_fp32(model) if trainer.args.bf16 and trainer.args.use_cpu else nullcontext()
+    with forecast.memory, in_fp32:
         trainer.train(resume_from_checkpoint=last_checkpoint(context.scratch))
     # The main process removes the checkpoints, out of which the others may still be loading the best one.
     distributed.wait(context.device)
@@ -124,8 +153,10 @@ def trained(trainer: Trainer) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     return cast(PreTrainedModel, trainer.model), cast(PreTrainedTokenizerBase, trainer.processing_class)
 
 
-def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: Attempt) -> TrainingArguments:
-    """The Trainer's settings for ``rows`` rows."""
+def arguments(
+    config: TrainingConfig, context: RunContext, rows: int, attempt: Attempt, settings: Mapping[str, Any]
+) -> TrainingArguments:
+    """The Trainer's settings for ``rows`` rows, and further ones."""
     batch, accumulation = attempt.batch, attempt.accumulation
     steps_per_epoch = max(1, -(-rows // (batch * accumulation * distributed.count())))
     steps = max(1, round(steps_per_epoch * config.epochs))
@@ -140,7 +171,6 @@ def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: A
         lr_scheduler_type="linear",
         warmup_steps=round(config.warmup_ratio * steps),
         weight_decay=config.weight_decay,
-        optim="adamw_torch_fused",
         bf16=use_bf16(config.precision, context.device),
         use_cpu=context.device == "cpu",
         eval_strategy="steps",
@@ -160,6 +190,7 @@ def arguments(config: TrainingConfig, context: RunContext, rows: int, attempt: A
         ddp_find_unused_parameters=False,
         # Rows hold what the model takes, and what a trainer of ours adds for itself.
         remove_unused_columns=False,
+        **{"optim": "adamw_torch_fused", **settings},
     )
 
 
@@ -206,7 +237,7 @@ def last_checkpoint(scratch: Path) -> str | None:
     return str(newest) if newest else None
 
 
-def metrics(trainer: Trainer, seconds: float) -> dict[str, Any]:
+def metrics(trainer: RepeatableTrainer, seconds: float) -> dict[str, Any]:
     """What the manifest says of a training that took ``seconds``: rows, steps, the best dev metrics, the whole log."""
     log, judged_by = trainer.state.log_history, f"eval_{trainer.args.metric_for_best_model}"
     evaluations = [entry for entry in log if judged_by in entry]
@@ -217,6 +248,7 @@ def metrics(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "batch_size": trainer.args.per_device_train_batch_size,
         "bf16": trainer.args.bf16,
+        "forecast": asdict(trainer.figures),
         "dev": {name.removeprefix("eval_"): value for name, value in best.items()},
         "log": [entry for entry in log if "loss" in entry or judged_by in entry],
     }

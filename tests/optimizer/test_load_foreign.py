@@ -56,6 +56,10 @@ def test_m28_an_adapter_names_its_base_and_how_to_merge_them(tmp_path: Path) -> 
     with pytest.raises(ModelError, match=r"holds an adapter for org/base, not a model.\n.*merge_and_unload") as caught:
         resolve(str(folder))
     assert len(str(caught.value).splitlines()) == 3
+    gone = tmp_path / "trained-elsewhere"
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(gone)}))
+    with pytest.raises(ModelError, match=f"an adapter for {gone}, not a model, and its base is not there: bring"):
+        resolve(str(folder))
 
 
 def test_m28_an_adapter_beside_weights_is_not_passed_over(toy: Path) -> None:

@@ -6,7 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from optimizer.config import Augmentation, Config, LossWeights, StageConfig, TrainingConfig
+from optimizer.config import (
+    AdapterConfig,
+    Augmentation,
+    Config,
+    FinetuneConfig,
+    LossWeights,
+    StageConfig,
+    TrainingConfig,
+)
 from optimizer.kinds import config_classes
 from optimizer.recipe import MeasureConfig, ServingConfig, load_recipe
 
@@ -41,6 +49,8 @@ def told_value(value: Any) -> str:
 def test_the_docs_have_every_key_and_its_default() -> None:
     assert in_the_docs("Every stage") == told(StageConfig)
     assert in_the_docs("finetune and distill") == told(TrainingConfig, StageConfig)
+    assert in_the_docs("finetune") == told(FinetuneConfig, TrainingConfig)
+    assert in_the_docs("adapter") == told(AdapterConfig)
     assert in_the_docs("losses") == told(LossWeights)
     assert in_the_docs("augmentation") == told(Augmentation)
     assert in_the_docs("measure") == told(MeasureConfig)
