@@ -13,7 +13,7 @@ from optimizer.surgery.rebuild import fill, resized, selection
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A new model with only these layers of ``model``, counted from 0, in ascending order; ``model`` stays as it is.
+    """A new model with only these layers of ``model``, counted from 0, in ascending order; they share their weights.
 
     It computes what ``model`` would if each of the other layers returned its input. Raises :class:`ModelError` for an
     architecture without one list of blocks, :class:`StageError` for layers that do not exist, and where a layer cannot
