@@ -136,7 +136,6 @@ def test_fewer_tokens_stay_than_all_that_could_be_merged_from(texts: list[str], 
         waiting += [vocabulary.names[number] for number in new]
     kept = {*vocabulary.with_companions(needed)}
     assert {*needed} < kept
-    assert kept - could <= {vocabulary.numbers[token] for token in vocabulary.whole}
     assert len(could - kept) > 50
 
 
