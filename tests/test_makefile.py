@@ -78,9 +78,7 @@ def test_make_alone_lists_every_target_and_variable(checkout: Checkout) -> None:
     (phony,) = [line.split(":")[1].split() for line in text.splitlines() if line.startswith(".PHONY")]
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
     assert set(phony) <= set(listed)
-    assert {"MODEL=minilm", "DATA=goemotions-ekman", "TARGET=cpu", "PROFILE=quick", "RECIPE=int8", "MAX_DROP="} <= {
-        *listed
-    }
+    assert {"MODEL=minilm", "DATA=goemotions-ekman", "TARGET=cpu", "PROFILE=quick", "RECIPE=", "MAX_DROP="} <= {*listed}
     assert not checkout.has(".venv")
 
 
@@ -216,11 +214,13 @@ def test_an_unknown_target_is_refused(checkout: Checkout) -> None:
 def test_variables_reach_the_command_line(checkout: Checkout) -> None:
     checkout.make("setup")
     checkout.calls()
-    done = checkout.make("optimize", "MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5")
+    done = checkout.make(
+        "optimize", "MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "RECIPE=small"
+    )
     assert done.returncode == 0, done.stderr
     (call,) = checkout.calls()
     assert call.startswith(".venv python -m bantam optimize ")
-    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "int8"):
+    for words in ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "--recipe small"):
         assert words in call
 
 

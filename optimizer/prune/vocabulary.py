@@ -27,15 +27,11 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
 
     All these texts are cut into exactly the same tokens as before, which is checked on each of them: the model gives
     the same logits. Other texts may lose words to smaller pieces; how often that changes a class is tried on dev, as if
-    dev had not been seen, and with ``config.tolerance`` enough unseen tokens stay too. Raises :class:`StageError` if a
-    text is cut otherwise, :class:`ModelError` for a tokenizer whose vocabulary cannot be cut, :class:`DataError` for a
-    file of texts that cannot be read.
+    dev had not been seen, and with ``config.tolerance`` enough unseen tokens stay too. A regression has no classes, so
+    that none of them stay. Raises :class:`StageError` if a text is cut otherwise, :class:`ModelError` for a tokenizer
+    whose vocabulary cannot be cut, :class:`DataError` for a file of texts that cannot be read.
     """
-    if context.data.task == "regression" and config.tolerance:
-        raise StageError(
-            f"Stage {config.name!r}: a tolerance is a share of texts that change a class, and a regression has no "
-            "classes. Leave it out."
-        )
+    tolerance = config.tolerance if context.data.task != "regression" else None
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
     others: list[Text] = [*context.data.splits["train"].texts]
@@ -43,7 +39,7 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
         others += read_texts(Path(path).expanduser())
     vocabulary = Vocabulary(model, tokenizer)
     trial = _Trial(vocabulary, parent.manifest.signature, context.data)
-    ids, changed = _enough(trial, needed_tokens(tokenizer, others), config.tolerance)
+    ids, changed = _enough(trial, needed_tokens(tokenizer, others), tolerance)
     smaller, rewritten = vocabulary.keep({*ids, *needed_tokens(tokenizer, dev)})
     context.log(
         f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {changed:.2%} of unseen texts change a class"
