@@ -100,8 +100,14 @@ class Vocabulary:
         rows = self.with_companions(ids)
         numbers = {self.names[old]: new for new, old in enumerate(rows)}
         whole: Any = self.tokenizer
-        backend = Tokenizer.from_str(json.dumps(renumbered(self.state, self.merges, numbers)))
-        smaller = copy.deepcopy(whole, {id(whole._tokenizer): backend})
+        state = renumbered(self.state, self.merges, numbers)
+        new = {
+            "_tokenizer": Tokenizer.from_str(json.dumps(state)),
+            "_vocab": state["model"]["vocab"],
+            "_merges": state["model"].get("merges"),
+        }
+        # What transformers' classes are built from may be half a million merges: it is replaced, not copied.
+        smaller = copy.deepcopy(whole, {id(old): new[name] for name, old in vars(whole).items() if name in new})
         smaller.extra_special_tokens = [token for token in whole.extra_special_tokens if token in numbers]
         if smaller.get_vocab() != numbers:
             raise ModelError(

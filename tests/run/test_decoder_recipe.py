@@ -10,14 +10,16 @@ import pytest
 from bantam.run import builder as pipeline
 from optimizer.catalog import Checkpoint
 from optimizer.config import TrainingConfig
-from optimizer.data import Dataset
+from optimizer.data import Dataset, load_dataset
 from optimizer.recipe import Recipe, load_recipe
 from tests.optimizer.decoder_tokenizers import write_decoder
 
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory, moods: Dataset) -> Checkpoint:
-    return write_decoder(tmp_path_factory.mktemp("decoder") / "model", list(moods.splits["train"].single))
+    """Its tokenizer has more tokens than the moods need."""
+    texts = [*moods.splits["train"].single, *load_dataset("goemotions-ekman").splits["train"].single[:300]]
+    return write_decoder(tmp_path_factory.mktemp("decoder") / "model", texts)
 
 
 def short(recipe: Recipe) -> Recipe:
@@ -37,8 +39,13 @@ def test_every_stage_is_made(tmp_path: Path, moods: Dataset, decoder: Checkpoint
     made = built.artifacts
     assert list(made) == [stage.name for stage in recipe.stages]
     tokens = made["cut"].manifest.details["tokens"]
-    assert tokens["after"] <= tokens["before"]
-    assert made["int4"].size_bytes < made["int8"].size_bytes < made["cut-onnx-fp32"].size_bytes
+    assert tokens["after"] < tokens["before"]
+    assert [name for name, artifact in made.items() if not artifact.manifest.is_fp32] == [
+        "int8",
+        "int4",
+        "student-int8",
+    ]
+    assert all(made[name].servable for name in ("baseline-onnx-fp32", "int8", "int4", "student-int8"))
     assert [step["stage"] for step in made["student-int8"].manifest.lineage][:2] == ["finetune", "distill"]
     assert made["student"].manifest.signature.inputs != made["baseline"].manifest.signature.inputs
 
