@@ -195,7 +195,7 @@ class Recipe(Config):
         return self.model_copy(update={"stages": stages})
 
     def planned(self) -> Recipe:
-        """This recipe for random weights, from which nothing can be learnt: each checkpoint as it is.
+        """This recipe for random weights, which are not worth fine-tuning: they are taken as they are.
 
         Students that are other models are left out with all that is made from them, and so is what is made to be
         published beside something that is known to be good: the exports that are neither measured nor made use of.
