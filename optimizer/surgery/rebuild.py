@@ -37,7 +37,8 @@ def resized(model: PreTrainedModel, changes: Mapping[str, Any]) -> PreTrainedMod
     for part in new.modules():
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, buffer.to(model.device))
-    return new.train(model.training)
+    new.train(model.training)
+    return new
 
 
 def fill(new: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedModel:

@@ -100,7 +100,7 @@ def renumbered(state: Json, merges: Merges, numbers: Mapping[str, int]) -> Json:
 
 
 def _with_ids(processor: Json, numbers: Mapping[str, int]) -> Json:
-    changed = {end: [processor[end][0], numbers[processor[end][0]]] for end in ("cls", "sep") if end in processor}
+    changed: Json = {end: [processor[end][0], numbers[processor[end][0]]] for end in ("cls", "sep") if end in processor}
     if "special_tokens" in processor:
         changed["special_tokens"] = {
             name: {**special, "ids": [numbers[token] for token in special["tokens"]]}

@@ -91,7 +91,7 @@ def _pieces(texts: Sequence[str], special: Sequence[str]) -> dict[str, int]:
     return {token: number for number, token in enumerate([*special, *BYTES, *merged, *letters])}
 
 
-def _every_merge(vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _every_merge(vocab: dict[str, int]) -> Any:
     """All pairs of pieces that make a piece, as a vocabulary without merges is converted."""
     return [tuple(merge) for merge in generate_merges(vocab, {token: -number for token, number in vocab.items()})]
 

@@ -40,8 +40,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 BERTS = ("bert", "camembert", "distilbert", "roberta", "xlm-roberta", "electra", "mpnet")
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom")
-DECODERS += ("falcon", "stablelm")
+DECODERS = (*LLAMAS, "gemma", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom", "falcon", "stablelm")
 LAYERED = tuple(name for name in CONFIGS if name != "albert")
 HEADS, HIDDEN, NEURONS, LAYERS, HEAD_DIM = 4, 32, 64, 4, 8
 
@@ -140,7 +139,8 @@ def test_layer_types_follow_their_layers() -> None:
     assert small.config.layer_types == ["sliding_attention", "full_attention"]
     gemma = keep_layers(make("gemma3_text"), [1, 2])
     assert gemma.config.layer_types == ["full_attention", "sliding_attention"]
-    assert [block.self_attn.layer_idx for block in blocks(gemma)] == [0, 1]
+    attention: list[Any] = [block.self_attn for block in blocks(gemma)]
+    assert [each.layer_idx for each in attention] == [0, 1]
     assert keep_layers(make("deberta-v2", num_hidden_layers=2), [1]).config.pos_att_type == ["p2c", "c2p"]
 
 
