@@ -200,10 +200,7 @@ def teacher_outputs(
 
 
 def pad(rows: Sequence[Row], pad_token_id: int, device: str = "cpu") -> dict[str, Tensor]:
-    """A batch of rows: name -> int64 ``[rows, longest]``, padded on the right.
-
-    A text without a token, as decoders have where nothing is added to it, has one: its padding counts, as when served.
-    """
+    """A batch of rows: name -> int64 ``[rows, longest]``, padded on the right; a text without tokens has one of it."""
     one = {"input_ids": pad_token_id, "attention_mask": 1}
     return {
         name: pad_sequence(

@@ -18,7 +18,7 @@ from optimizer.evaluate import UNTUNED, predict, tune_thresholds
 from optimizer.load.tokenizer import load_tokenizer
 from optimizer.reference import Reference
 from optimizer.stage import RunContext
-from optimizer.surgery.vocabulary import Vocabulary, encode_in_full, is_free, needed_tokens
+from optimizer.surgery.vocabulary import WholeVocabulary, encode_in_full, is_free, needed_tokens
 from optimizer.training.classifier import load_artifact, write
 
 
@@ -37,7 +37,7 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
     others: list[Text] = [*context.data.splits["train"].texts]
     for path in config.corpora:
         others += read_texts(Path(path).expanduser())
-    vocabulary = Vocabulary(model, tokenizer)
+    vocabulary = WholeVocabulary(model, tokenizer)
     trial = _Trial(vocabulary, parent.manifest.signature, context.data)
     ids, changed = _enough(trial, needed_tokens(tokenizer, others), tolerance)
     smaller, rewritten = vocabulary.keep({*ids, *needed_tokens(tokenizer, dev)})
@@ -65,7 +65,7 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
 class _Trial:
     """How many dev texts change a class with a smaller vocabulary, at the thresholds that suit the whole model."""
 
-    def __init__(self, vocabulary: Vocabulary, signature: Signature, data: Dataset) -> None:
+    def __init__(self, vocabulary: WholeVocabulary, signature: Signature, data: Dataset) -> None:
         dev = data.splits["dev"]
         self.vocabulary, self.signature, self.dev = vocabulary, signature, dev
         self.encodings = [frozenset(encoding.ids) for encoding in encode_in_full(vocabulary.tokenizer, dev.texts)]

@@ -42,7 +42,7 @@ def needed_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> 
     return sorted({number for encoding in encode_in_full(tokenizer, texts) for number in encoding.ids})
 
 
-class Vocabulary:
+class WholeVocabulary:
     """The tokens of a model and its tokenizer, read once, from which smaller models with their tokenizers are made.
 
     Raises :class:`ModelError` for a kind of tokenizer that is not known here.

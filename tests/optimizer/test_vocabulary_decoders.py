@@ -13,7 +13,7 @@ import torch
 from optimizer.data import load_dataset
 from optimizer.load.tokenizer import load_tokenizer
 from optimizer.surgery.tokenizer_json import Merges
-from optimizer.surgery.vocabulary import Vocabulary, needed_tokens
+from optimizer.surgery.vocabulary import WholeVocabulary, needed_tokens
 from tests.optimizer.decoder_tokenizers import KINDS
 from tests.optimizer.tiny_tokenizers import classifier, logits, tokens
 
@@ -59,7 +59,7 @@ def cut(before: Any, seen: list[str], tmp_path_factory: pytest.TempPathFactory) 
     """A model, the same for the tokens of ``seen`` alone, and its tokenizer as it is loaded again."""
     tokenizer, kind = before
     model = classifier(tokenizer, "llama", max_position_embeddings=512)
-    smaller, rewritten = Vocabulary(model, tokenizer).keep(needed_tokens(tokenizer, seen))
+    smaller, rewritten = WholeVocabulary(model, tokenizer).keep(needed_tokens(tokenizer, seen))
     folder = tmp_path_factory.mktemp(f"{kind}-cut")
     rewritten.save_pretrained(folder)
     write_config(folder, kind)
@@ -124,7 +124,7 @@ def test_merges_left_lead_from_kept_tokens_to_kept_tokens_and_to_each_kept_token
 def test_fewer_tokens_stay_than_all_that_could_be_merged_from(texts: list[str], seen: list[str]) -> None:
     """A vocabulary without merges of its own gets every merge; most of those that make a token are never its own."""
     tokenizer = KINDS["gemma"](texts)
-    vocabulary = Vocabulary(classifier(tokenizer, "llama"), tokenizer)
+    vocabulary = WholeVocabulary(classifier(tokenizer, "llama"), tokenizer)
     needed = needed_tokens(tokenizer, seen)
     could, waiting = {*needed}, [vocabulary.names[number] for number in needed]
     parts: dict[str, list[str]] = {}
