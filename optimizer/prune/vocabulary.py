@@ -92,23 +92,35 @@ MOST_TRIED = 1024
 
 
 def _enough(trial: _Trial, seen: list[int], tolerance: float | None) -> tuple[list[int], float]:
-    """``seen`` and the fewest unseen tokens, frequent ones first, with which the tolerance is kept; and what changes.
+    """``seen`` and the fewest unseen tokens, likely ones first, with which the tolerance is kept; and what changes.
 
-    Vocabularies are in order of frequency: those of WordPiece and Unigram by how they are made, BPE by its merges.
-    More tokens change fewer classes: how many suffice is found by bisection.
+    More tokens change fewer classes: their number is doubled until it suffices, then found by bisection.
     """
-    usable = {number for token, number in trial.vocabulary.numbers.items() if not is_free(token)}
-    unseen = sorted(usable - {*seen})
+    if tolerance is None:
+        return seen, trial.changed(seen)
+    unseen = _likely_first(trial.vocabulary, seen)
     step = max(1, min(len(unseen) // 16, MOST_TRIED))
 
     @cache
     def changed(steps: int) -> float:
         return trial.changed([*seen, *unseen[: steps * step]])
 
-    steps = 0
-    if tolerance is not None:
-        steps = bisect_left(range(-(-len(unseen) // step)), True, key=lambda tried: changed(tried) <= tolerance)
+    most = 1
+    while changed(most) > tolerance and most * step < len(unseen):
+        most *= 2
+    steps = bisect_left(range(most), True, key=lambda tried: changed(tried) <= tolerance)
     return [*seen, *unseen[: steps * step]], changed(steps)
+
+
+def _likely_first(vocabulary: WholeVocabulary, seen: list[int]) -> list[int]:
+    """The other tokens, those first that are written in letters of the data's tokens.
+
+    A vocabulary of many languages has most of its tokens for others than the data's. Each of the two in order of ids,
+    which is that of frequency: WordPiece and Unigram are made so, BPE by its merges.
+    """
+    letters = {letter for number in seen for letter in vocabulary.names[number]}
+    usable = {number for token, number in vocabulary.numbers.items() if not is_free(token)}
+    return sorted(usable - {*seen}, key=lambda number: (not letters.issuperset(vocabulary.names[number]), number))
 
 
 def check_same_tokens(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: Sequence[Text]) -> None:
