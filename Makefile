@@ -3,7 +3,7 @@
 
 MODEL = minilm
 DATA = goemotions-ekman
-RECIPE = int8
+RECIPE =
 PROFILE = quick
 MAX_DROP =
 MAX_HOURS =
@@ -58,7 +58,7 @@ help: ## List the targets and the variables
 	  'ACCEPT_LICENCE=$(ACCEPT_LICENCE)' 'a licence that you accept, such as gemma: what asks for one is not downloaded without' \
 	  'TARGET=$(TARGET)' 'cpu or gpu: gpu sets up the CUDA builds instead' \
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
-	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file' \
+	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file; empty: int8, and decoder for a decoder' \
 	  'MAX_DROP=$(MAX_DROP)' "points that may be lost, such as 0.5; empty: the recipe's budget" \
 	  'MAX_SLICE_DROP=$(MAX_SLICE_DROP)' 'points that may be lost on any value of a column: with ARGS="--slice-column language"' \
 	  'MAX_HOURS=$(MAX_HOURS)' 'refuse a training that would end later than this; empty: no limit' \
@@ -71,7 +71,7 @@ help: ## List the targets and the variables
 	  'TORCH_INDEX=$(TORCH_INDEX)' 'package index to take PyTorch from, if the usual one has no build for TARGET'
 
 optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve and measure; prints the report
-	@$(BANTAM) optimize '$(MODEL)' $(GIVEN_DATA) --recipe '$(RECIPE)' --profile '$(PROFILE)' --target '$(TARGET)' \
+	@$(BANTAM) optimize '$(MODEL)' $(GIVEN_DATA) $(if $(RECIPE),--recipe '$(RECIPE)') --profile '$(PROFILE)' --target '$(TARGET)' \
 	  $(if $(filter-out auto,$(FINETUNE)),--finetune '$(FINETUNE)') $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') \
 	  $(if $(MAX_SLICE_DROP),--max-slice-drop '$(MAX_SLICE_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') \
 	  $(if $(MAX_HOURS),--max-hours '$(MAX_HOURS)') $(if $(ACCEPT_LICENCE),--accept-licence '$(ACCEPT_LICENCE)') $(ARGS)

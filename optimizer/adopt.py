@@ -14,9 +14,11 @@ def run(parent: Artifact | None, config: AdoptConfig, context: RunContext) -> Ar
     """Write the checkpoint as a Hugging Face folder; no weight changes.
 
     ``context.data`` is read by the run's own classifier (:meth:`Dataset.read_by`); the outputs of another checkpoint
-    are put in the same order. Raises :class:`ModelError` if the checkpoint has no trained head for these labels.
+    are put in the same order. Random weights get a random head. Raises :class:`ModelError` if any other checkpoint has
+    no trained head for these labels.
     """
-    tokenizer, model = load_checkpoint(context.checkpoint, context.data, new_head=False, log=context.log)
+    random = context.checkpoint.random_weights
+    tokenizer, model = load_checkpoint(context.checkpoint, context.data, new_head=random, log=context.log)
     if max_length(tokenizer, model, sys.maxsize) > config.max_length:
         context.log(
             f"{config.name}: longer texts are cut at {config.max_length:,} tokens, as the recipe's max_length says; "
@@ -29,5 +31,5 @@ def run(parent: Artifact | None, config: AdoptConfig, context: RunContext) -> Ar
         context,
         longest=config.max_length,
         details={"trained": False},
-        random_weights=context.checkpoint.random_weights,
+        random_weights=random,
     )

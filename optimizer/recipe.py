@@ -28,7 +28,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -38,6 +38,7 @@ from optimizer.config import (
     AnyStage,
     CheckpointConfig,
     Config,
+    DistillConfig,
     ExportConfig,
     FinetuneConfig,
     TrainingConfig,
@@ -45,7 +46,12 @@ from optimizer.config import (
 from optimizer.kinds import check_fit, config_classes, read_stage
 from optimizer.metric import Metric, MetricField
 
+if TYPE_CHECKING:
+    from optimizer.load.kind import Kind
+
 RECIPES = Path(__file__).with_name("recipes")
+DEFAULTS: Mapping[Kind, str] = {"encoder": "int8", "decoder": "decoder"}
+"""Kind of transformer -> the recipe that is taken if none is named."""
 PROFILES = ("quick", "full")
 TABLES = ("measure", "serving")
 """Tables of a recipe beside its stages, which a profile may override as well."""
@@ -187,6 +193,22 @@ class Recipe(Config):
             for stage in self.stages
         )
         return self.model_copy(update={"stages": stages})
+
+    def planned(self) -> Recipe:
+        """This recipe for random weights, which are not worth fine-tuning: they are taken as they are.
+
+        Students that are other models are left out with all that is made from them, and so is what is made to be
+        published beside something that is known to be good: the exports that are neither measured nor made use of.
+        """
+        out: set[str] = set()
+        for stage in self.stages:
+            if (isinstance(stage, DistillConfig) and stage.model) or out & {*stage.sources}:
+                out.add(stage.name)
+        left = [stage for stage in self.stages if stage.name not in out]
+        sources = {source for stage in left for source in stage.sources}
+        stages = tuple(stage for stage in left if stage.measure or stage.name in sources)
+        own = [stage.name for stage in stages if isinstance(stage, FinetuneConfig) and stage.model is None]
+        return self.model_copy(update={"stages": stages}).adopting(own)
 
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""

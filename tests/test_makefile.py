@@ -78,9 +78,7 @@ def test_make_alone_lists_every_target_and_variable(checkout: Checkout) -> None:
     (phony,) = [line.split(":")[1].split() for line in text.splitlines() if line.startswith(".PHONY")]
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
     assert set(phony) <= set(listed)
-    assert {"MODEL=minilm", "DATA=goemotions-ekman", "TARGET=cpu", "PROFILE=quick", "RECIPE=int8", "MAX_DROP="} <= {
-        *listed
-    }
+    assert {"MODEL=minilm", "DATA=goemotions-ekman", "TARGET=cpu", "PROFILE=quick", "RECIPE=", "MAX_DROP="} <= {*listed}
     assert not checkout.has(".venv")
 
 
@@ -216,12 +214,12 @@ def test_an_unknown_target_is_refused(checkout: Checkout) -> None:
 def test_variables_reach_the_command_line(checkout: Checkout) -> None:
     checkout.make("setup")
     checkout.calls()
-    given = ["MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "MAX_HOURS=2"]
+    given = ["MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "MAX_HOURS=2", "RECIPE=small"]
     done = checkout.make("optimize", *given, "ACCEPT_LICENCE=gemma")
     assert done.returncode == 0, done.stderr
     (call,) = checkout.calls()
     assert call.startswith(".venv python -m bantam optimize ")
-    wanted = ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "--max-hours 2", "int8")
+    wanted = ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "--max-hours 2", "--recipe small")
     for words in (*wanted, "--accept-licence gemma"):
         assert words in call
 

@@ -19,8 +19,9 @@ from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.data import BUNDLED, Columns, Dataset, load_dataset
 from optimizer.data.sample import bounded
 from optimizer.load import resolve
+from optimizer.load.kind import kind
 from optimizer.metric import parse
-from optimizer.recipe import Recipe, known_recipes, load_recipe
+from optimizer.recipe import DEFAULTS, Recipe, known_recipes, load_recipe
 from serving.repository import NAME, Identity, baseline_of, identity
 
 
@@ -31,14 +32,17 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     that cannot be published or means another model.
     """
     given, request = request, replace(request, data=request.data or DEFAULT_DATA)
-    recipe = _asked(load_recipe(request.recipe, request.profile), request)
+    _recipe(request.recipe or DEFAULTS["encoder"], request)  # refused before anything is downloaded
     name = published_name(request)
-    _check_recipe(recipe)
     _check_name(name)
     _check_accepted(request)
     data = load_dataset(str(request.data), columns=request.columns)
-    data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
     checkpoint = resolve(request.model, random_init=request.random_init, accepted=request.accepted, log=log)
+    if request.recipe is None:
+        request = replace(request, recipe=DEFAULTS[kind(checkpoint)])
+        log(f"recipe {request.recipe}: {checkpoint.name} has the architecture of a text {kind(checkpoint)}")
+    recipe = _recipe(str(request.recipe), request)
+    data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
     if given.data is None and request.finetune != "always":
         data = texts_alone(data, checkpoint)
     # The default's texts without its labels are other data than the default.
@@ -46,6 +50,8 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     stands_for = _identity(request, data, checkpoint, what)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
+    if checkpoint.random_weights and data.labelled and request.finetune != "always":
+        recipe = recipe.planned()
     checkpoints: dict[str | None, Checkpoint] = {
         name: resolve(name, accepted=request.accepted, log=log) for name in recipe.models
     }
@@ -72,7 +78,7 @@ def run_name(request: OptimizeRequest) -> str:
     parts = [
         _told_apart(request.model, CATALOG),
         _told_apart(request.data or DEFAULT_DATA, BUNDLED),
-        _told_apart(request.recipe, known_recipes()),
+        _told_apart(request.recipe or DEFAULTS["encoder"], known_recipes()),
         request.profile,
         *(["random"] if request.random_init else []),
     ]
@@ -108,8 +114,8 @@ def _meaning(text: str) -> str:
     return str(path.resolve()) if path.exists() else text
 
 
-def _asked(recipe: Recipe, request: OptimizeRequest) -> Recipe:
-    """The recipe with what the user asked for instead."""
+def _recipe(name: str, request: OptimizeRequest) -> Recipe:
+    """The recipe with what the user asked for instead; raises :class:`RecipeError` if it cannot end in a model."""
     update: dict[str, object] = {}
     if request.max_drop is not None:
         update["max_drop_points"] = update["max_disagreement_points"] = request.max_drop
@@ -120,7 +126,9 @@ def _asked(recipe: Recipe, request: OptimizeRequest) -> Recipe:
             update["metric"] = parse(request.metric)
         except ValueError as exc:
             raise RecipeError(f"G{str(exc)[1:]}.") from exc  # capitalize() would change the user's own letters
-    return recipe.model_copy(update=update)
+    recipe = load_recipe(name, request.profile).model_copy(update=update)
+    _check_recipe(recipe)
+    return recipe
 
 
 def _check_recipe(recipe: Recipe) -> None:

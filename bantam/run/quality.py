@@ -96,7 +96,7 @@ def notes(run: Run) -> list[str]:
 def of_order(run: Run) -> list[str]:
     """Whether a classifier that was taken as it is seems to have its labels in another order than was found."""
     adopted = any(stage.name == BASELINE and isinstance(stage, AdoptConfig) for stage in run.recipe.stages)
-    if not (adopted and run.data.labelled and run.data.task == "single_label"):
+    if not (adopted and run.data.labelled and run.data.task == "single_label") or run.checkpoint.random_weights:
         return []
     found = other_order(judge.decided(run, BASELINE, "dev"), judge.actual(run, "dev"))
     if found is None:

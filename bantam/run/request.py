@@ -31,7 +31,12 @@ class OptimizeRequest:
             f"hub data set id. {DEFAULT_DATA} if left out; of it the texts alone for a classifier of other labels."
         ),
     ] = None
-    recipe: Annotated[str, Option(help="Which variants to make: a recipe's name, or a .toml file.")] = "int8"
+    recipe: Annotated[
+        str | None,
+        Option(
+            help="Which variants to make: a recipe's name, or a .toml file. If left out int8; decoder for a decoder."
+        ),
+    ] = None
     profile: Annotated[str, Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick"
     target: Annotated[Literal["cpu", "gpu"], Option()] = "cpu"
     max_hours: Annotated[

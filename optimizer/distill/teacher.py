@@ -200,10 +200,11 @@ def teacher_outputs(
 
 
 def pad(rows: Sequence[Row], pad_token_id: int, device: str = "cpu") -> dict[str, Tensor]:
-    """A batch of rows: name -> int64 ``[rows, longest]``, padded on the right."""
+    """A batch of rows: name -> int64 ``[rows, longest]``, padded on the right; a text without tokens has one of it."""
+    one = {"input_ids": pad_token_id, "attention_mask": 1}
     return {
         name: pad_sequence(
-            [torch.tensor(row[name], dtype=torch.long) for row in rows],
+            [torch.tensor(row[name] or [one.get(name, 0)], dtype=torch.long) for row in rows],
             batch_first=True,
             padding_value=pad_token_id if name == "input_ids" else 0,
         ).to(device)

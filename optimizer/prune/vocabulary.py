@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from bantam.artifact import Artifact, Text
+from bantam.artifact import Artifact, Signature, Text
 from bantam.errors import StageError
 from optimizer.config import VocabularyConfig
 from optimizer.data import Dataset
 from optimizer.data.files import read_texts
 from optimizer.evaluate import UNTUNED, predict, tune_thresholds
+from optimizer.load.tokenizer import load_tokenizer
 from optimizer.reference import Reference
 from optimizer.stage import RunContext
-from optimizer.surgery.vocabulary import encode_in_full, keep_tokens, needed_tokens, with_companions
+from optimizer.surgery.vocabulary import WholeVocabulary, encode_in_full, is_free, needed_tokens
 from optimizer.training.classifier import load_artifact, write
 
 
@@ -24,28 +27,24 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
 
     All these texts are cut into exactly the same tokens as before, which is checked on each of them: the model gives
     the same logits. Other texts may lose words to smaller pieces; how often that changes a class is tried on dev, as if
-    dev had not been seen, and with ``config.tolerance`` enough unseen tokens stay too. Raises :class:`StageError` if a
-    text is cut otherwise, :class:`ModelError` for a tokenizer whose vocabulary cannot be cut, :class:`DataError` for a
-    file of texts that cannot be read.
+    dev had not been seen, and with ``config.tolerance`` enough unseen tokens stay too. A regression has no classes, so
+    that none of them stay. Raises :class:`StageError` if a text is cut otherwise, :class:`ModelError` for a tokenizer
+    whose vocabulary cannot be cut, :class:`DataError` for a file of texts that cannot be read.
     """
-    if context.data.task == "regression" and config.tolerance:
-        raise StageError(
-            f"Stage {config.name!r}: a tolerance is a share of texts that change a class, and a regression has no "
-            "classes. Leave it out."
-        )
+    tolerance = config.tolerance if context.data.task != "regression" else None
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
     others: list[Text] = [*context.data.splits["train"].texts]
     for path in config.corpora:
         others += read_texts(Path(path).expanduser())
-    trial = _Trial(Reference(model, tokenizer, parent.manifest.signature), context.data)
-    ids, changed = _enough(trial, needed_tokens(tokenizer, others), config.tolerance)
-    smaller, rewritten = keep_tokens(model, tokenizer, {*ids, *needed_tokens(tokenizer, dev)})
-    check_same_tokens(tokenizer, rewritten, [*others, *dev])
+    vocabulary = WholeVocabulary(model, tokenizer)
+    trial = _Trial(vocabulary, parent.manifest.signature, context.data)
+    ids, changed = _enough(trial, needed_tokens(tokenizer, others), tolerance)
+    smaller, rewritten = vocabulary.keep({*ids, *needed_tokens(tokenizer, dev)})
     context.log(
         f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {changed:.2%} of unseen texts change a class"
     )
-    return write(
+    made = write(
         smaller,
         rewritten,
         config,
@@ -59,16 +58,18 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
         },
         random_weights=parent.manifest.random_weights,
     )
+    check_same_tokens(tokenizer, load_tokenizer(made.folder), [*others, *dev])
+    return made
 
 
 class _Trial:
     """How many dev texts change a class with a smaller vocabulary, at the thresholds that suit the whole model."""
 
-    def __init__(self, whole: Reference, data: Dataset) -> None:
+    def __init__(self, vocabulary: WholeVocabulary, signature: Signature, data: Dataset) -> None:
         dev = data.splits["dev"]
-        self.whole, self.dev = whole, dev
-        self.encodings = [frozenset(encoding.ids) for encoding in encode_in_full(whole.tokenizer, dev.texts)]
-        probabilities = whole.probabilities(dev.texts)
+        self.vocabulary, self.signature, self.dev = vocabulary, signature, dev
+        self.encodings = [frozenset(encoding.ids) for encoding in encode_in_full(vocabulary.tokenizer, dev.texts)]
+        probabilities = Reference(vocabulary.model, vocabulary.tokenizer, signature).probabilities(dev.texts)
         self.thresholds: tuple[float, ...] | None = None
         if data.task == "multi_label":
             untuned = (UNTUNED,) * len(data.labels)
@@ -77,28 +78,49 @@ class _Trial:
 
     def changed(self, ids: Collection[int]) -> float:
         """Share of dev texts whose predicted classes are not all the same with only these tokens."""
-        model, tokenizer = self.whole.model, self.whole.tokenizer
-        known = frozenset(with_companions(model, tokenizer, ids))
+        known = frozenset(self.vocabulary.with_companions(ids))
         rows = [row for row, encoding in enumerate(self.encodings) if not encoding <= known]
         if not rows:
             return 0.0
-        smaller = Reference(*keep_tokens(model, tokenizer, ids), self.whole.signature)
+        smaller = Reference(*self.vocabulary.keep(ids), self.signature)
         after = predict(smaller.probabilities([self.dev.texts[row] for row in rows]), self.thresholds)
         return float((after != self.classes[rows]).any(axis=1).sum()) / len(self.encodings)
 
 
-def _enough(trial: _Trial, seen: list[int], tolerance: float | None) -> tuple[list[int], float]:
-    """``seen`` and the fewest unseen tokens, frequent ones first, with which the tolerance is kept; and what changes.
+MOST_TRIED = 1024
+"""Unseen tokens by which a vocabulary grows at most from one trial to the next larger one."""
 
-    Vocabularies are in order of frequency: those of WordPiece and Unigram by how they are made, BPE by its merges.
+
+def _enough(trial: _Trial, seen: list[int], tolerance: float | None) -> tuple[list[int], float]:
+    """``seen`` and the fewest unseen tokens, likely ones first, with which the tolerance is kept; and what changes.
+
+    More tokens change fewer classes: their number is doubled until it suffices, then found by bisection.
     """
-    # What BERT calls [unused12] is written by no text.
-    usable = {number for token, number in trial.whole.tokenizer.get_vocab().items() if "unused" not in token}
-    unseen = sorted(usable - {*seen})
-    more = 0
-    while (changed := trial.changed([*seen, *unseen[:more]])) > (tolerance or 1) and more < len(unseen):
-        more += max(1, len(unseen) // 16)
-    return [*seen, *unseen[:more]], changed
+    if tolerance is None:
+        return seen, trial.changed(seen)
+    unseen = _likely_first(trial.vocabulary, seen)
+    step = max(1, min(len(unseen) // 16, MOST_TRIED))
+
+    @cache
+    def changed(steps: int) -> float:
+        return trial.changed([*seen, *unseen[: steps * step]])
+
+    most = 1
+    while changed(most) > tolerance and most * step < len(unseen):
+        most *= 2
+    steps = bisect_left(range(most), True, key=lambda tried: changed(tried) <= tolerance)
+    return [*seen, *unseen[: steps * step]], changed(steps)
+
+
+def _likely_first(vocabulary: WholeVocabulary, seen: list[int]) -> list[int]:
+    """The other tokens, those first that are written in letters of the data's tokens.
+
+    A vocabulary of many languages has most of its tokens for others than the data's. Each of the two in order of ids,
+    which is that of frequency: WordPiece and Unigram are made so, BPE by its merges.
+    """
+    letters = {letter for number in seen for letter in vocabulary.names[number]}
+    usable = {number for token, number in vocabulary.numbers.items() if not is_free(token)}
+    return sorted(usable - {*seen}, key=lambda number: (not letters.issuperset(vocabulary.names[number]), number))
 
 
 def check_same_tokens(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: Sequence[Text]) -> None:

@@ -185,4 +185,4 @@ def _select(tensor: Tensor, axes: Axes) -> Tensor:
     for dimension, indices in enumerate(axes):
         if indices is not None:
             tensor = tensor.index_select(dimension, torch.tensor(indices, device=tensor.device))
-    return tensor
+    return tensor.clone() if all(indices is None for indices in axes) else tensor

@@ -13,14 +13,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from bantam.artifact import Artifact
 from bantam.errors import ModelError, StageError
-from optimizer import distill
+from optimizer import distill, finetune
 from optimizer.catalog import Checkpoint
 from optimizer.config import Augmentation, DistillConfig, LossWeights
 from optimizer.data import Dataset
 from optimizer.distill import teacher as teacher_module
 from optimizer.distill.rows import changed_copies
 from optimizer.distill.student import layer_map, make_student, spread
-from tests.optimizer.moods import DISTILL, LOSSES, context_in, macro_f1
+from optimizer.reference import Reference
+from tests.optimizer.decoder_tokenizers import write_decoder
+from tests.optimizer.moods import CONFIG, DISTILL, LOSSES, context_in, macro_f1
 
 
 def distilled(
@@ -193,6 +195,31 @@ def test_a_teacher_with_other_tokens_gives_logits_only(
         distilled(tmp_path / "no", fine_tuned, moods, other, losses={"soft": 1, "hidden": 1}, **changes)
     artifact, _ = distilled(tmp_path / "yes", fine_tuned, moods, other, losses={"soft": 1}, **changes)
     assert macro_f1(artifact, moods) > 0.8
+
+
+def test_an_encoder_learns_from_a_decoder_also_on_texts_without_labels(
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint
+) -> None:
+    """The teacher has a byte-level BPE tokenizer that adds nothing, the student WordPiece with [CLS] and [SEP]."""
+    texts = list(moods.splits["train"].single)
+    decoder = write_decoder(tmp_path / "decoder", texts)
+    training = CONFIG.model_copy(update={"epochs": 5.0, "evaluations_per_epoch": 1})
+    teacher = replace(finetune.run(None, training, context_in(tmp_path / "teacher", moods, decoder)), name="baseline")
+    assert macro_f1(teacher, moods) > 0.9
+    more = tmp_path / "more.txt"
+    more.write_text("\n".join(texts[100:]), encoding="utf-8")
+    few: dict[str, Any] = {"model": "tiny", "layers": None, "rows": 100, "losses": {"soft": 1}}
+    few |= {"epochs": 8, "freeze_embeddings": False, "evaluations_per_epoch": 1}
+    artifact, _ = distilled(tmp_path / "more", teacher, moods, untrained, unlabelled=str(more), **few)
+    assert artifact.manifest.metrics["rows"] == len(texts)
+    assert AutoConfig.from_pretrained(artifact.folder).model_type == "bert"
+    assert macro_f1(artifact, moods) > 0.8
+    test = list(moods.splits["test"].single[:50])
+    said = Reference.load(teacher.folder).probabilities(test)
+    learnt = Reference.load(artifact.folder).probabilities(test)
+    assert np.corrcoef(said.ravel(), learnt.ravel())[0, 1] > 0.8
+    with pytest.raises(StageError, match=r"other tokens than the student, so that hidden would"):
+        distilled(tmp_path / "no", teacher, moods, untrained, **{**few, "losses": {"soft": 1, "hidden": 1}})
 
 
 def other_tokens(checkpoint: Checkpoint, folder: Path) -> Checkpoint:

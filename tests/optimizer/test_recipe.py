@@ -7,7 +7,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from bantam.errors import RecipeError
-from optimizer.config import DistillConfig, FinetuneConfig, LossWeights
+from optimizer.config import AdoptConfig, DistillConfig, FinetuneConfig, LossWeights
 from optimizer.kinds import config_classes
 from optimizer.recipe import PROFILES, known_recipes, load_recipe
 
@@ -240,6 +240,15 @@ def test_an_export_is_added_where_a_recipe_has_none(tmp_path: Path) -> None:
     none = load_recipe(write(tmp_path, RECIPE.replace('format = "onnx"', 'format = "openvino"'))).exporting("baseline")
     assert none.export_of("baseline") == none.stages[-1].name == "baseline-onnx-fp32"
     assert not none.stages[-1].measure
+
+
+def test_random_weights_are_not_trained_and_teach_nothing() -> None:
+    recipe = load_recipe("decoder")
+    planned = recipe.planned()
+    assert [stage.name for stage in planned.stages] == ["baseline", "cut", "cut-onnx-fp32", "int8", "int4"]
+    assert isinstance(planned.stages[0], AdoptConfig)
+    assert (recipe.models, planned.models) == (("minilm",), ())
+    assert [stage.name for stage in load_recipe("small").planned().stages][:3] == ["baseline", "distilled", "both-cut"]
 
 
 def test_a_method_is_known_by_the_name_that_its_config_has() -> None:

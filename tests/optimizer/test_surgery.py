@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime import InferenceSession
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 from transformers import logging as transformers_logging
 
 from bantam.errors import BantamError, ModelError, StageError
@@ -18,14 +19,28 @@ from optimizer.architecture import anatomy, blocks
 from optimizer.config import ExportConfig
 from optimizer.export import onnx
 from optimizer.surgery import keep_layers, keep_width
+from optimizer.surgery.importance import of_blocks
 from tests.optimizer.tiny_models import CONFIGS as TINY
 from tests.optimizer.tiny_models import LABELS, VOCABULARY, write_tiny_model
 
 # qwen2's config does not know head_dim, but its model reads it.
 QWEN2 = {name: value for name, value in TINY["qwen3"].items() if name != "head_dim"}
-CONFIGS: dict[str, dict[str, Any]] = {**TINY, "camembert": TINY["roberta"], "qwen2": QWEN2}
+FALCON = {**TINY["bloom"], "num_hidden_layers": 2, "num_attention_heads": 4}
+CONFIGS: dict[str, dict[str, Any]] = {
+    **TINY,
+    "camembert": TINY["roberta"],
+    "qwen2": QWEN2,
+    "gemma": TINY["llama"],
+    "gemma3_text": {**TINY["llama"], "sliding_window": 4, "sliding_window_pattern": 2},
+    "phi3": {**QWEN2, "sliding_window": 4},
+    "gpt_neox": {**TINY["bert"], "pad_token_id": 0},
+    "opt": {**TINY["bert"], "ffn_dim": 64, "word_embed_proj_dim": 32, "pad_token_id": 1},
+    "falcon": FALCON,
+    "stablelm": QWEN2,
+}
 BERTS = ("bert", "camembert", "distilbert", "roberta", "xlm-roberta", "electra", "mpnet")
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+DECODERS = (*LLAMAS, "gemma", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom", "falcon", "stablelm")
 LAYERED = tuple(name for name in CONFIGS if name != "albert")
 HEADS, HIDDEN, NEURONS, LAYERS, HEAD_DIM = 4, 32, 64, 4, 8
 
@@ -73,6 +88,14 @@ def reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return again
 
 
+def word_level() -> PreTrainedTokenizerFast:
+    """The words w0, w1 and so on."""
+    words = ["<pad>", "<unk>", *(f"w{i}" for i in range(VOCABULARY - 2))]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
+
+
 def skip(model: PreTrainedModel, layers: set[int]) -> PreTrainedModel:
     """Let these layers return their input."""
 
@@ -114,7 +137,25 @@ def test_layer_types_follow_their_layers() -> None:
     kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
     small = keep_layers(make("qwen3", layer_types=kinds, use_sliding_window=True, sliding_window=4), [1, 3])
     assert small.config.layer_types == ["sliding_attention", "full_attention"]
+    gemma = keep_layers(make("gemma3_text"), [1, 2])
+    assert gemma.config.layer_types == ["full_attention", "sliding_attention"]
+    attention: list[Any] = [block.self_attn for block in blocks(gemma)]
+    assert [each.layer_idx for each in attention] == [0, 1]
     assert keep_layers(make("deberta-v2", num_hidden_layers=2), [1]).config.pos_att_type == ["p2c", "c2p"]
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_a_layer_that_changes_nothing_has_no_influence(model_type: str) -> None:
+    found = of_blocks(skip(make(model_type), {1}), word_level(), ["w1 w2 w3 w4 w5", "w9", "w7 w8"])
+    assert found[1] == pytest.approx(0, abs=1e-6)
+    assert min(found[0], *found[2:]) > 1e-3
+
+
+def test_a_layer_whose_number_counts_cannot_move() -> None:
+    whole = make("gpt2", scale_attn_by_inverse_layer_idx=True)
+    assert torch.equal(logits(keep_layers(whole, [0, 1])), logits(skip(whole, {2, 3})))
+    with pytest.raises(StageError, match="scale_attn_by_inverse_layer_idx"):
+        keep_layers(whole, [0, 2])
 
 
 def test_a_layer_that_cannot_stand_first_is_told() -> None:

@@ -222,3 +222,18 @@ def test_values_beyond_float16_are_cut_not_infinite(model: PreTrainedModel, tmp_
         handle.remove()
     assert np.isfinite(got).all()
     assert np.abs(got).max() == 65504
+
+
+def test_a_text_without_tokens_counts_as_one_of_padding(model: PreTrainedModel, tmp_path: Path) -> None:
+    """As a decoder has it that adds no token to a text; alone in its batch, and beside another one."""
+    alone: Any = {"input_ids": [], "attention_mask": []}
+    settings: dict[str, Any] = {"pad_token_id": 1, "device": "cpu", "log": lambda line: None, "key": "k"}
+    found = [
+        teacher_outputs(model, tmp_path / str(size), [alone, ROWS[0]], Wanted(), batch_size=size, **settings)
+        for size in (1, 2)
+    ]
+    one = teacher_outputs(
+        model, tmp_path / "one", [{"input_ids": [1], "attention_mask": [1]}], Wanted(), batch_size=1, **settings
+    )
+    for outputs in found:
+        np.testing.assert_allclose(outputs.logits([0]), one.logits([0]), atol=1e-5)

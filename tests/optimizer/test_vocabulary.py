@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from bantam.errors import ModelError
-from optimizer.surgery.vocabulary import keep_tokens, needed_tokens
+from optimizer.surgery.vocabulary import WholeVocabulary, needed_tokens
 from tests.optimizer.tiny_models import CONFIGS, MAX_LENGTH
 from tests.optimizer.tiny_tokenizers import (
     KINDS,
@@ -39,7 +39,7 @@ def before(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
 
 def test_texts_whose_tokens_stay_are_cut_and_scored_as_before(before: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     model = classifier(before)
-    smaller, after = keep_tokens(model, before, needed_tokens(before, SEEN))
+    smaller, after = WholeVocabulary(model, before).keep(needed_tokens(before, SEEN))
     assert len(after) < 0.9 * len(before)
     assert smaller.config.vocab_size == smaller.get_input_embeddings().num_embeddings == len(after)
     assert tokens(after, SEEN) == tokens(before, SEEN)
@@ -55,7 +55,7 @@ def test_texts_whose_tokens_stay_are_cut_and_scored_as_before(before: PreTrained
 
 
 def test_other_texts_are_written_in_smaller_pieces_never_as_unknown(before: PreTrainedTokenizerFast) -> None:
-    _, after = keep_tokens(classifier(before), before, needed_tokens(before, SEEN))
+    _, after = WholeVocabulary(classifier(before), before).keep(needed_tokens(before, SEEN))
     old, new = tokens(before, UNSEEN), tokens(after, UNSEEN)
     assert old != new
     assert not any("<unk>" in row for row in [*old, *new])
@@ -66,7 +66,7 @@ def test_other_texts_are_written_in_smaller_pieces_never_as_unknown(before: PreT
 
 def test_ids_keep_their_order_and_special_tokens_follow(before: PreTrainedTokenizerFast) -> None:
     model = classifier(before, bos_token_id=0, eos_token_id=[2, 4])
-    smaller, after = keep_tokens(model, before, needed_tokens(before, SEEN))
+    smaller, after = WholeVocabulary(model, before).keep(needed_tokens(before, SEEN))
     vocabulary = after.get_vocab()
     kept = sorted(vocabulary, key=vocabulary.__getitem__)
     assert kept == sorted(kept, key=before.get_vocab().__getitem__)
@@ -78,14 +78,14 @@ def test_ids_keep_their_order_and_special_tokens_follow(before: PreTrainedTokeni
 
 
 def test_nothing_changes_if_all_tokens_stay(before: PreTrainedTokenizerFast) -> None:
-    _, after = keep_tokens(classifier(before), before, range(len(before)))
+    _, after = WholeVocabulary(classifier(before), before).keep(range(len(before)))
     assert after.backend_tokenizer.to_str() == before.backend_tokenizer.to_str()
 
 
 def test_what_a_merged_token_is_made_of_stays_and_nothing_merges_into_what_is_gone() -> None:
     before = wrapped(byte_level_bpe())
     longest = max(before.get_vocab(), key=len)
-    _, after = keep_tokens(classifier(before), before, [before.get_vocab()[longest]])
+    _, after = WholeVocabulary(classifier(before), before).keep([before.get_vocab()[longest]])
     spec = json.loads(after.backend_tokenizer.to_str())["model"]
     assert len(spec["vocab"]) < 5 + 256 + len(longest)
     assert spec["merges"]
@@ -102,7 +102,7 @@ def test_special_tokens_in_the_middle_of_the_vocabulary_are_renumbered() -> None
     before = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", eos_token="</s>")
     text = f"{WORDS[60]} {WORDS[3]} new"
     model = classifier(before, "llama", eos_token_id=52, bos_token_id=9999)
-    smaller, after = keep_tokens(model, before, needed_tokens(before, [text]))
+    smaller, after = WholeVocabulary(model, before).keep(needed_tokens(before, [text]))
     assert after.get_vocab() == {WORDS[3]: 0, "<pad>": 1, "<unk>": 2, "</s>": 3, WORDS[60]: 4}
     assert after(text)["input_ids"] == [4, 0, 2, 3]
     ids = smaller.config
@@ -118,7 +118,7 @@ def test_every_architecture_scores_as_before(model_type: str) -> None:
     backend.post_processor = template(backend)
     before = wrapped(backend)
     model = classifier(before, model_type)
-    smaller, after = keep_tokens(model, before, needed_tokens(before, SEEN))
+    smaller, after = WholeVocabulary(model, before).keep(needed_tokens(before, SEEN))
     assert {*after.get_vocab()} == {*SPECIAL, *" ".join(SEEN).split()}
     assert smaller.num_parameters() < model.num_parameters()
     torch.testing.assert_close(logits(smaller, after, SEEN), logits(model, before, SEEN))
@@ -130,7 +130,7 @@ def test_the_padding_id_stays_where_positions_are_counted_from_it() -> None:
     before.pad_token = before.convert_ids_to_tokens(pad)
     for model_type, stays in (("roberta", True), ("mpnet", True), ("bert", False)):
         model = classifier(before, model_type, max_position_embeddings=pad + MAX_LENGTH)
-        smaller, after = keep_tokens(model, before, needed_tokens(before, SEEN))
+        smaller, after = WholeVocabulary(model, before).keep(needed_tokens(before, SEEN))
         assert (smaller.config.pad_token_id == pad) is stays
         assert after.pad_token_id == smaller.config.pad_token_id
 
@@ -139,7 +139,7 @@ def test_a_special_token_that_the_model_was_never_given_stays_beyond_it() -> Non
     before = wrapped(word_piece())
     model = classifier(before, vocab_size=len(before))
     before.add_special_tokens({"cls_token": "<never>"})
-    smaller, after = keep_tokens(model, before, needed_tokens(before, SEEN))
+    smaller, after = WholeVocabulary(model, before).keep(needed_tokens(before, SEEN))
     assert after.cls_token_id == smaller.config.vocab_size == len(after) - 1
     torch.testing.assert_close(logits(smaller, after, SEEN), logits(model, before, SEEN))
 
@@ -147,9 +147,9 @@ def test_a_special_token_that_the_model_was_never_given_stays_beyond_it() -> Non
 def test_ids_that_do_not_exist_are_refused() -> None:
     before = wrapped(word_piece())
     with pytest.raises(ModelError, match=f"no token 9999: the tokenizer knows {len(before)}"):
-        keep_tokens(classifier(before), before, [9999])
+        WholeVocabulary(classifier(before), before).keep([9999])
     with pytest.raises(ModelError, match="the model 100"):
-        keep_tokens(classifier(before, vocab_size=100), before, [7, 100])
+        WholeVocabulary(classifier(before, vocab_size=100), before).keep([7, 100])
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:

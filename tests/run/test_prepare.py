@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
         build=tmp_path / "build",
         repository=tmp_path / "repo",
     )
-    return lambda **asked: prepare(replace(base, **asked), lambda line: None)
+    return lambda log=lambda line: None, **asked: prepare(replace(base, **asked), log)
 
 
 def recipe_of(folder: Path, text: str) -> str:
@@ -91,6 +92,30 @@ def test_a_recipe_that_does_not_export_the_baseline_gets_a_safe_choice(ask: Prep
     planned = ask(recipe=recipe, random_init=True)
     assert planned.safe is None, "of random weights nobody knows what is safe"
     assert len(planned.recipe.stages) == 3
+
+
+@pytest.mark.parametrize(("model_type", "recipe"), [("bert", "int8"), ("llama", "decoder")])
+def test_the_recipe_follows_from_the_architecture_unless_it_is_named(
+    ask: Prepare, tmp_path: Path, model_type: str, recipe: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    said: list[str] = []
+    run = ask(recipe=None, model="bert", log=said.append)
+    assert (run.recipe.name, run.request.recipe) == (recipe, recipe)
+    assert run.folder.name.endswith(f"-{recipe}-quick")
+    kind = {"int8": "encoder", "decoder": "decoder"}[recipe]
+    assert f"recipe {recipe}: bert has the architecture of a text {kind}" in said
+    assert ask(recipe="small").recipe.name == "small"
+    with pytest.raises(RecipeError, match="Got metric 'AUC'"):
+        ask(recipe=None, metric="AUC")
+
+
+def test_random_weights_are_not_trained_unless_asked_for(ask: Prepare) -> None:
+    planned = ask(recipe="decoder", random_init=True)
+    assert [stage.stage for stage in planned.recipe.stages] == ["adopt", "prune", "export", "quantize", "quantize"]
+    assert {*planned.checkpoints} == {None}
+    trained = ask(recipe="decoder", random_init=True, finetune="always")
+    assert trained.recipe.stages[0].stage == "finetune"
 
 
 @pytest.mark.parametrize("name", ["Sentiment_V2", "-x", "a b", "", "a/b"])
