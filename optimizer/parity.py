@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,18 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A batch of tokens, and the source's logits for it."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each row without padding."""
+    batch: Batch
+    logits: NDArray[np.float32]
+    alone: tuple[NDArray[np.float32], ...]
+    """For each row without the others and without padding, ``[1, labels]``; empty where no row is padded."""
+
+
+@dataclass(frozen=True)
 class InputDifference:
     """One input and how far apart the two models are on it."""
 
@@ -38,39 +50,42 @@ class InputDifference:
     allowed: float
 
 
-def check(
-    reference: Logits,
-    exported: Logits,
-    signature: Signature,
-    *,
-    vocabulary: Vocabulary,
-    precision: str = "fp32",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Compare two models on random tokens: lengths 1 to 512, batches 1 to 64, right padding of mixed lengths included.
+def answers(reference: Logits, signature: Signature, *, vocabulary: Vocabulary, seed: int = 0) -> list[Answer]:
+    """What a model answers to random tokens: lengths 1 to 512, batches 1 to 64, right padding of mixed lengths.
 
-    Each row of a padded batch is also compared with the reference's answer to that row alone, unless padding moves the
-    reference itself, as it does FNet, which has no attention mask, and XLNet, which reads the last token.
+    Kept, so that a large model need not be in memory beside what it was exported to.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for lengths in lattice(min(signature.max_length, LONGEST)):
+        batch = tokens(lengths, signature, vocabulary, rng)
+        rows = enumerate(lengths) if len(set(lengths)) > 1 else ()
+        alone = (reference({name: array[i : i + 1, :length] for name, array in batch.items()}) for i, length in rows)
+        found.append(Answer(lengths, batch, reference(batch), tuple(alone)))
+    return found
+
+
+def check(expected: Iterable[Answer], exported: Logits, *, precision: str = "fp32") -> dict[str, Any]:
+    """Compare an exported model with the :func:`answers` of its source.
+
+    Each row of a padded batch is also compared with the source's answer to that row alone, unless padding moves the
+    source itself, as it does FNet, which has no attention mask, and XLNet, which reads the last token.
 
     Returns the figures for the manifest. Raises :class:`ParityError` with all that differ by more than ``TOLERANCE``.
     """
-    rng = np.random.default_rng(seed)
     comparisons: list[InputDifference] = []
     padding_moves, padding_matters = 0.0, False
-    for lengths in lattice(min(signature.max_length, LONGEST)):
-        batch = tokens(lengths, signature, vocabulary, rng)
-        expected, got = reference(batch), _attempt(exported, batch)
-        comparisons.append(_compare(expected, got, lengths, "batch", precision))
-        if len(set(lengths)) == 1:
-            continue
-        for i, length in enumerate(lengths):
-            alone = reference({name: array[i : i + 1, :length] for name, array in batch.items()})
-            moved = float(np.abs(expected[i] - alone[0]).max())
+    for answer in expected:
+        got = _attempt(exported, answer.batch)
+        comparisons.append(_compare(answer.logits, got, answer.lengths, "batch", precision))
+        for i, alone in enumerate(answer.alone):
+            moved = float(np.abs(answer.logits[i] - alone[0]).max())
             padding_moves = max(padding_moves, moved)
             if moved > _allowed(alone, "fp32"):
                 padding_matters = True
             else:
-                comparisons.append(_compare(alone, got[i : i + 1], (length,), f"row {i} of {len(lengths)}", precision))
+                what = f"row {i} of {len(answer.lengths)}"
+                comparisons.append(_compare(alone, got[i : i + 1], answer.lengths[i : i + 1], what, precision))
     wrong = [c for c in comparisons if not c.difference <= c.allowed]
     if wrong:
         raise ParityError(_report(wrong, len(comparisons), precision))

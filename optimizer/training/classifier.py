@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
-from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, TrainingConfig
 from optimizer.data import Dataset, Split
-from optimizer.load.model import load_model
+from optimizer.load.model import forward_inputs, load_model
 from optimizer.load.tokenizer import columns, fit_to, load_tokenizer
 from optimizer.stage import RunContext
 
@@ -31,14 +29,7 @@ def load_checkpoint(
     """
     tokenizer = load_tokenizer(checkpoint.folder)
     model = load_model(checkpoint.folder, labels=data.labels, task=data.task, new_head=new_head, log=log)
-    try:
-        embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]
-    except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
-        raise ModelError(
-            f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings.\n"
-            "Expected a model of token ids. Choose another one."
-        ) from exc
-    fit_to(tokenizer, model.config, embeddings, checkpoint.folder)
+    fit_to(tokenizer, model, checkpoint.folder, log)
     return tokenizer, model
 
 
@@ -81,11 +72,6 @@ def max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, wante
     ]
     limits = [part.num_embeddings - part.padding_idx - 1 for part in tables if part.padding_idx is not None]
     return int(min(wanted, limit, tokenizer.model_max_length, *limits))
-
-
-def forward_inputs(model: PreTrainedModel) -> set[str]:
-    """Names of the arguments of the model's forward method."""
-    return set(inspect.signature(model.forward).parameters)
 
 
 def write(
