@@ -186,7 +186,13 @@ def settings(model_type: str) -> dict[str, Any]:
 
 def _small(usual: dict[str, Any], pad: int) -> dict[str, Any]:
     sizes = {name: value for name, value in SIZES.items() if usual.get(name) is not None}
-    ids = {"pad_token_id": pad, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    ids: dict[str, int | None] = {
+        "pad_token_id": pad,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    }
     ids |= {"unk_token_id": 1 - pad, "mask_token_id": 4, "decoder_start_token_id": 3, "forced_eos_token_id": None}
     kinds = usual.get("layer_types")
     lists = (

@@ -157,6 +157,4 @@ def test_a_damaged_onnx_weight_is_caught(tiny_artifact: Artifact, tmp_path: Path
     # Not exactly equal: this model's rows, padded or not, are summed in different orders.
     assert check(intact, intact, signature, vocabulary=vocabulary)["max_difference"] < 1e-5
     with pytest.raises(ParityError, match="differs from its source"):
-        check(
-            intact, logits.of(Artifact(damaged, tiny_artifact.manifest), threads=1), signature, vocabulary=vocabulary
-        )
+        check(intact, logits.of(Artifact(damaged, tiny_artifact.manifest), threads=1), signature, vocabulary=vocabulary)
