@@ -23,6 +23,8 @@ MiniLM, so this bound only catches what is broken, and the figure itself is reco
 
 LONGEST = 512
 LARGEST = 64
+FEW = 5
+"""Rows of the largest batch for a model of billions of parameters: half the tokens, and all lengths."""
 SHOWN = 12
 
 
@@ -50,17 +52,19 @@ class InputDifference:
     allowed: float
 
 
-def answers(reference: Logits, signature: Signature, *, vocabulary: Vocabulary, seed: int = 0) -> list[Answer]:
-    """What a model answers to random tokens: lengths 1 to 512, batches 1 to 64, right padding of mixed lengths.
+def answers(
+    reference: Logits, signature: Signature, *, vocabulary: Vocabulary, rows: int = LARGEST, seed: int = 0
+) -> list[Answer]:
+    """What a model answers to random tokens: lengths 1 to 512, batches 1 to ``rows``, right padding of mixed lengths.
 
     Kept, so that a large model need not be in memory beside what it was exported to.
     """
     rng = np.random.default_rng(seed)
     found = []
-    for lengths in lattice(min(signature.max_length, LONGEST)):
+    for lengths in lattice(min(signature.max_length, LONGEST), rows):
         batch = tokens(lengths, signature, vocabulary, rng)
-        rows = enumerate(lengths) if len(set(lengths)) > 1 else ()
-        alone = (reference({name: array[i : i + 1, :length] for name, array in batch.items()}) for i, length in rows)
+        mixed = enumerate(lengths) if len(set(lengths)) > 1 else ()
+        alone = (reference({name: array[i : i + 1, :length] for name, array in batch.items()}) for i, length in mixed)
         found.append(Answer(lengths, batch, reference(batch), tuple(alone)))
     return found
 
@@ -98,7 +102,7 @@ def check(expected: Iterable[Answer], exported: Logits, *, precision: str = "fp3
     }
 
 
-def lattice(longest: int) -> Iterator[tuple[int, ...]]:
+def lattice(longest: int, largest: int = LARGEST) -> Iterator[tuple[int, ...]]:
     """The lengths of the rows of each batch: both extremes of either dimension, but not of both at once (memory)."""
     for length in (1, 2, 3, 7, 16, 19, 33, 64, 127, 128, 256, longest - 1, longest):
         if 0 < length <= longest:
@@ -107,9 +111,10 @@ def lattice(longest: int) -> Iterator[tuple[int, ...]]:
     yield (1, longest // 2 or 1, longest)
     for rows, most in ((2, 5), (3, 64), (5, 37), (8, 128), (17, 24), (LARGEST, 32)):
         most = min(most, longest)
-        yield tuple(1 + (i * (most - 1)) // (rows - 1) for i in reversed(range(rows)))
-    yield (1,) * LARGEST
-    yield (min(20, longest),) * LARGEST
+        if rows <= largest:
+            yield tuple(1 + (i * (most - 1)) // (rows - 1) for i in reversed(range(rows)))
+    yield (1,) * largest
+    yield (min(20, longest),) * largest
 
 
 def tokens(

@@ -29,6 +29,10 @@ class Writer(Protocol):
 FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}
 
 
+LARGE = 3_000_000_000
+"""Bytes of a model that is compared on few rows at a time."""
+
+
 def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact:
     """Write ``parent`` in ``config.format`` and check that it still computes the same.
 
@@ -54,8 +58,12 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
 
 
 def _answers(parent: Artifact, context: RunContext) -> list[parity.Answer]:
-    reference = logits.of(parent, threads=context.threads)
-    return parity.answers(reference, parent.manifest.signature, vocabulary=logits.vocabulary(parent.folder))
+    return parity.answers(
+        logits.of(parent, threads=context.threads),
+        parent.manifest.signature,
+        vocabulary=logits.vocabulary(parent.folder),
+        rows=parity.FEW if parent.size_bytes > LARGE else parity.LARGEST,
+    )
 
 
 def _write(

@@ -28,13 +28,16 @@ from optimizer.load.model import load_model
 from optimizer.logits import Vocabulary, vocabulary
 from optimizer.parity import tokens
 
-LARGEST_FILE = 2_000_000_000
-"""Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""
+LARGEST_FILE = 500_000_000
+"""Bytes of weights; those of a larger model are in model.onnx.data, written one by one and mapped into memory by who
+reads them. Beside the graph, they are in memory six times while they are written (llama of 192M parameters: 4.7 GB for
+0.8), and protobuf ends at 2 GiB."""
 
 
 def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
-    """Write ``model.onnx`` (and ``model.onnx.data`` if it is larger than 2 GB); returns the manifest's details.
+    """Write ``model.onnx``, and ``model.onnx.data`` beside it if its weights are larger than :data:`LARGEST_FILE`.
 
+    Returns the manifest's details.
     Raises :class:`StageError` if torch cannot export the architecture.
     """
     # Eager attention is a plain matmul, softmax, matmul: the form that the rules of fusion recognise.

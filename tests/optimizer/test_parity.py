@@ -51,6 +51,13 @@ def test_lattice_reaches_both_extremes_but_not_at_once() -> None:
     assert any(len(set(lengths)) > 10 for lengths in parity.lattice(512))
 
 
+def test_a_large_model_is_compared_on_few_rows_of_all_lengths() -> None:
+    few = [*parity.lattice(512, parity.FEW)]
+    assert {len(lengths) for lengths in few} == {1, 2, 3, 5}
+    assert {max(lengths) for lengths in few} >= {max(lengths) for lengths in parity.lattice(512)} - {24, 32}
+    assert sum(len(lengths) * max(lengths) for lengths in few) < 5000
+
+
 @pytest.mark.parametrize("longest", [1, 2, 5, 128, 512])
 def test_lattice_keeps_to_the_longest_input(longest: int) -> None:
     lengths = [length for row in parity.lattice(longest) for length in row]
