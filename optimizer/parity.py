@@ -29,7 +29,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answered:
     """A batch of tokens, and the source's logits for it."""
 
     lengths: tuple[int, ...]
@@ -54,7 +54,7 @@ class InputDifference:
 
 def answers(
     reference: Logits, signature: Signature, *, vocabulary: Vocabulary, rows: int = LARGEST, seed: int = 0
-) -> list[Answer]:
+) -> list[Answered]:
     """What a model answers to random tokens: lengths 1 to 512, batches 1 to ``rows``, right padding of mixed lengths.
 
     Kept, so that a large model need not be in memory beside what it was exported to.
@@ -65,11 +65,11 @@ def answers(
         batch = tokens(lengths, signature, vocabulary, rng)
         mixed = enumerate(lengths) if len(set(lengths)) > 1 else ()
         alone = (reference({name: array[i : i + 1, :length] for name, array in batch.items()}) for i, length in mixed)
-        found.append(Answer(lengths, batch, reference(batch), tuple(alone)))
+        found.append(Answered(lengths, batch, reference(batch), tuple(alone)))
     return found
 
 
-def check(expected: Iterable[Answer], exported: Logits, *, precision: str = "fp32") -> dict[str, Any]:
+def check(expected: Iterable[Answered], exported: Logits, *, precision: str = "fp32") -> dict[str, Any]:
     """Compare an exported model with the :func:`answers` of its source.
 
     Each row of a padded batch is also compared with the source's answer to that row alone, unless padding moves the

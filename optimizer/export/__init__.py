@@ -57,7 +57,7 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
     return Artifact(context.folder, seal(context.folder, manifest))
 
 
-def _answers(parent: Artifact, context: RunContext) -> list[parity.Answer]:
+def _answers(parent: Artifact, context: RunContext) -> list[parity.Answered]:
     return parity.answers(
         logits.of(parent, threads=context.threads),
         parent.manifest.signature,
@@ -70,7 +70,7 @@ def _write(
     parent: Artifact,
     config: ExportConfig,
     context: RunContext,
-    answers: Callable[[], list[parity.Answer]],
+    answers: Callable[[], list[parity.Answered]],
     *,
     fuse: bool,
 ) -> Manifest:
