@@ -66,7 +66,8 @@ def test_what_is_there_is_kept_measured_or_not(first: Path, moods: Dataset, untr
 def test_the_manifest_of_a_stage_says_what_memory_it_took(first: Path) -> None:
     names = ("baseline", "cut", "recovered")
     peaks = [Artifact.load(first / name).manifest.metrics["peak_rss_mb"] for name in names]
-    assert all(100 < peak <= peak_rss_mb() for peak in peaks), "torch alone takes as much"
+    # torch alone takes 100; the system counts to some pages.
+    assert 100 < min(peaks) <= max(peaks) < peak_rss_mb() + 10
 
 
 def test_a_renamed_stage_is_taken_from_the_store_and_so_is_all_that_follows(
