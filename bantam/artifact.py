@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
@@ -272,7 +272,16 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     missing = [name for name in manifest.deployable if name not in files]
     if missing:
         raise ArtifactError(f"{folder}: {', '.join(missing)} should ship but was not written.")
-    sealed = Manifest(**{**manifest.__dict__, "files": files})
-    text = json.dumps(asdict(sealed), indent=1, sort_keys=True, ensure_ascii=False)
+    return _write(folder, replace(manifest, files=files))
+
+
+def with_metrics(artifact: Artifact, **metrics: Any) -> Artifact:
+    """The same with more metrics, which are no part of its identity; its manifest is written again."""
+    manifest = replace(artifact.manifest, metrics={**artifact.manifest.metrics, **metrics})
+    return replace(artifact, manifest=_write(artifact.folder, manifest))
+
+
+def _write(folder: Path, manifest: Manifest) -> Manifest:
+    text = json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    return sealed
+    return manifest

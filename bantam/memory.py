@@ -5,14 +5,22 @@ Standard library only at import time: the benchmark's peers measure themselves w
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+_before = [0.0]
+"""The most that this process had until the system last began to count anew."""
 
 
 def peak_rss_mb(pid: int | None = None) -> float:
@@ -20,6 +28,29 @@ def peak_rss_mb(pid: int | None = None) -> float:
 
     Raises :class:`ProcessLookupError` if it has ended.
     """
+    return _counted(pid) if pid else max(*_before, _counted())
+
+
+def with_peak(make: Callable[[], T]) -> tuple[T, float]:
+    """What ``make`` returns, and the most memory that this process had meanwhile.
+
+    On Linux; elsewhere nobody counts anew, and the figure is the most since the process began.
+    """
+    _before[0] = peak_rss_mb()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return make(), _counted()
+
+
+def give_back() -> None:
+    """What was freed goes back to the system: the C library would keep gigabytes of a training for later."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def _counted(pid: int | None = None) -> float:
+    """What the system says of a process: the most since it began, or since it was told to count anew."""
     system = sys.platform
     if system == "linux":
         # Not getrusage: its figure starts at that of the process that started this one.

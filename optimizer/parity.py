@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,21 @@ MiniLM, so this bound only catches what is broken, and the figure itself is reco
 
 LONGEST = 512
 LARGEST = 64
+FEW = 5
+"""Rows of the largest batch for a model of billions of parameters: half the tokens, and all lengths."""
 SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A batch of tokens, and the source's logits for it."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each row without padding."""
+    batch: Batch
+    logits: NDArray[np.float32]
+    alone: tuple[NDArray[np.float32], ...]
+    """For each row without the others and without padding, ``[1, labels]``; empty where no row is padded."""
 
 
 @dataclass(frozen=True)
@@ -38,39 +52,44 @@ class InputDifference:
     allowed: float
 
 
-def check(
-    reference: Logits,
-    exported: Logits,
-    signature: Signature,
-    *,
-    vocabulary: Vocabulary,
-    precision: str = "fp32",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Compare two models on random tokens: lengths 1 to 512, batches 1 to 64, right padding of mixed lengths included.
+def answers(
+    reference: Logits, signature: Signature, *, vocabulary: Vocabulary, rows: int = LARGEST, seed: int = 0
+) -> list[Answered]:
+    """What a model answers to random tokens: lengths 1 to 512, batches 1 to ``rows``, right padding of mixed lengths.
 
-    Each row of a padded batch is also compared with the reference's answer to that row alone, unless padding moves the
-    reference itself, as it does FNet, which has no attention mask, and XLNet, which reads the last token.
+    Kept, so that a large model need not be in memory beside what it was exported to.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for lengths in lattice(min(signature.max_length, LONGEST), rows):
+        batch = tokens(lengths, signature, vocabulary, rng)
+        mixed = enumerate(lengths) if len(set(lengths)) > 1 else ()
+        alone = (reference({name: array[i : i + 1, :length] for name, array in batch.items()}) for i, length in mixed)
+        found.append(Answered(lengths, batch, reference(batch), tuple(alone)))
+    return found
+
+
+def check(expected: Iterable[Answered], exported: Logits, *, precision: str = "fp32") -> dict[str, Any]:
+    """Compare an exported model with the :func:`answers` of its source.
+
+    Each row of a padded batch is also compared with the source's answer to that row alone, unless padding moves the
+    source itself, as it does FNet, which has no attention mask, and XLNet, which reads the last token.
 
     Returns the figures for the manifest. Raises :class:`ParityError` with all that differ by more than ``TOLERANCE``.
     """
-    rng = np.random.default_rng(seed)
     comparisons: list[InputDifference] = []
     padding_moves, padding_matters = 0.0, False
-    for lengths in lattice(min(signature.max_length, LONGEST)):
-        batch = tokens(lengths, signature, vocabulary, rng)
-        expected, got = reference(batch), _attempt(exported, batch)
-        comparisons.append(_compare(expected, got, lengths, "batch", precision))
-        if len(set(lengths)) == 1:
-            continue
-        for i, length in enumerate(lengths):
-            alone = reference({name: array[i : i + 1, :length] for name, array in batch.items()})
-            moved = float(np.abs(expected[i] - alone[0]).max())
+    for answer in expected:
+        got = _attempt(exported, answer.batch)
+        comparisons.append(_compare(answer.logits, got, answer.lengths, "batch", precision))
+        for i, alone in enumerate(answer.alone):
+            moved = float(np.abs(answer.logits[i] - alone[0]).max())
             padding_moves = max(padding_moves, moved)
             if moved > _allowed(alone, "fp32"):
                 padding_matters = True
             else:
-                comparisons.append(_compare(alone, got[i : i + 1], (length,), f"row {i} of {len(lengths)}", precision))
+                what = f"row {i} of {len(answer.lengths)}"
+                comparisons.append(_compare(alone, got[i : i + 1], answer.lengths[i : i + 1], what, precision))
     wrong = [c for c in comparisons if not c.difference <= c.allowed]
     if wrong:
         raise ParityError(_report(wrong, len(comparisons), precision))
@@ -83,7 +102,7 @@ def check(
     }
 
 
-def lattice(longest: int) -> Iterator[tuple[int, ...]]:
+def lattice(longest: int, largest: int = LARGEST) -> Iterator[tuple[int, ...]]:
     """The lengths of the rows of each batch: both extremes of either dimension, but not of both at once (memory)."""
     for length in (1, 2, 3, 7, 16, 19, 33, 64, 127, 128, 256, longest - 1, longest):
         if 0 < length <= longest:
@@ -92,9 +111,10 @@ def lattice(longest: int) -> Iterator[tuple[int, ...]]:
     yield (1, longest // 2 or 1, longest)
     for rows, most in ((2, 5), (3, 64), (5, 37), (8, 128), (17, 24), (LARGEST, 32)):
         most = min(most, longest)
-        yield tuple(1 + (i * (most - 1)) // (rows - 1) for i in reversed(range(rows)))
-    yield (1,) * LARGEST
-    yield (min(20, longest),) * LARGEST
+        if rows <= largest:
+            yield tuple(1 + (i * (most - 1)) // (rows - 1) for i in reversed(range(rows)))
+    yield (1,) * largest
+    yield (min(20, longest),) * largest
 
 
 def tokens(

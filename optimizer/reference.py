@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Signature, Text
-from optimizer.load.model import load_model
+from optimizer.load.model import forward_inputs, load_model
 from optimizer.load.tokenizer import columns, load_tokenizer
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -62,7 +62,13 @@ class Reference:
             pad = {"input_ids": self.signature.pad_token_id}
             feeds = {name: torch.full((len(texts), 1), pad.get(name, 0)) for name in feeds}
         if "attention_mask" in feeds:
+            mask = feeds["attention_mask"]
+            # A text of nothing but padding is read at its first place, so its tokens are there on either side.
+            blank = (feeds["input_ids"] == self.signature.pad_token_id).all(dim=1)
+            mask[blank] = mask[blank].sort(dim=1, descending=True).values
             # An empty text has no token where the tokenizer adds none: its padding counts as one, as in the engine.
-            feeds["attention_mask"][:, 0] = 1
+            mask[:, 0] |= ~mask.any(dim=1)
+            if self.tokenizer.padding_side == "left" and "position_ids" in forward_inputs(self.model):
+                feeds["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
         logits = self.model(**feeds).logits
         return np.asarray(ACTIVATIONS[self.signature.task](logits).float().numpy())

@@ -8,10 +8,7 @@ again.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +18,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bantam.artifact import Artifact, cache_key, sha256
+from bantam.artifact import Artifact, cache_key, sha256, with_metrics
 from bantam.errors import BantamError, DiskFullError, ModelError, StageError
 from bantam.files import sweep, writing
 from bantam.licence import Licence, all_licences
+from bantam.memory import give_back, with_peak
 from bantam.report.schema import BASELINE
 from bantam.run import closure
 from bantam.run.store import Store
@@ -86,8 +84,9 @@ class Builder:
 
         def make(target: RunContext) -> Artifact:
             parent = target.sources[stage.parent] if stage.parent else None
-            artifact: Artifact = import_module(STAGES[stage.stage]).run(parent, stage, target)
-            return artifact
+            module = import_module(STAGES[stage.stage])
+            artifact, peak = with_peak(lambda: module.run(parent, stage, target))
+            return with_metrics(artifact, peak_rss_mb=round(peak, 1))
 
         if isinstance(stage, TrainingConfig):
             artifact = _made_together(stage.name, context, make)
@@ -171,7 +170,7 @@ def kept_or_made(name: str, context: RunContext, make: Make) -> Artifact:
             make(replace(context, folder=folder, scratch=scratch))
         finally:
             _remove_if_empty(scratch)
-        _give_memory_back()
+        give_back()
         outcome = f"made in {time.monotonic() - started:.0f} s"
 
     artifact = store.get_or_make(context.key, write, link)
@@ -212,13 +211,6 @@ def _remove_if_empty(folder: Path) -> None:
     """Only if there is nothing in it to resume from."""
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def _give_memory_back() -> None:
-    """What a stage has freed goes back to the system: the C library would keep gigabytes of a training for later."""
-    gc.collect()
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
 
 
 @contextlib.contextmanager

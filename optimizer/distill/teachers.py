@@ -21,8 +21,9 @@ from optimizer.distill.rows import Row
 from optimizer.distill.student import layer_map
 from optimizer.distill.teacher import TeacherOutputs, Wanted, teacher_outputs
 from optimizer.evaluate import said_as_targets
+from optimizer.load.model import forward_inputs
 from optimizer.stage import RunContext
-from optimizer.training.classifier import encode, forward_inputs, load_artifact
+from optimizer.training.classifier import encode, load_artifact
 
 LayerMap = tuple[tuple[int, int], ...]
 

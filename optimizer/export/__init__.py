@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from bantam.artifact import LAYOUTS, TOKENIZER_FILES, Artifact, Compute, Manifest, Numbers, deployable_files, seal
 from bantam.errors import ParityError, StageError
+from bantam.memory import give_back
 from optimizer import logits, parity
 from optimizer.config import ExportConfig
 from optimizer.export import onnx, openvino
@@ -26,6 +29,10 @@ class Writer(Protocol):
 FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}
 
 
+LARGE = 3_000_000_000
+"""Bytes of a model that is compared on few rows at a time."""
+
+
 def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact:
     """Write ``parent`` in ``config.format`` and check that it still computes the same.
 
@@ -35,21 +42,48 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
     _check_possible(parent, config)
     for name in TOKENIZER_FILES:
         shutil.copyfile(parent.folder / name, context.folder / name)
+    answers = functools.cache(functools.partial(_answers, parent, context))
     try:
-        manifest = _write(parent, config, context, fuse=True)
+        manifest = _write(parent, config, context, answers, fuse=True)
     except ParityError as exc:
         if not LAYOUTS[parent.manifest.layout].trainable:
             raise
-        context.log(f"{config.name}: again without fused attention, which changed what it computes")
-        manifest = _write(parent, config, context, fuse=False)
-        manifest.metrics["fusion_failed"] = str(exc).splitlines()[0]
+        failed = str(exc).splitlines()[0]  # and not the error, which would keep the first attempt in memory
+    else:
+        return Artifact(context.folder, seal(context.folder, manifest))
+    context.log(f"{config.name}: again without fused attention, which changed what it computes")
+    manifest = _write(parent, config, context, answers, fuse=False)
+    manifest.metrics["fusion_failed"] = failed
     return Artifact(context.folder, seal(context.folder, manifest))
 
 
-def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse: bool) -> Manifest:
+def _answers(parent: Artifact, context: RunContext) -> list[parity.Answered]:
+    return parity.answers(
+        logits.of(parent, threads=context.threads),
+        parent.manifest.signature,
+        vocabulary=logits.vocabulary(parent.folder),
+        rows=parity.FEW if parent.size_bytes > LARGE else parity.LARGEST,
+    )
+
+
+def _write(
+    parent: Artifact,
+    config: ExportConfig,
+    context: RunContext,
+    answers: Callable[[], list[parity.Answered]],
+    *,
+    fuse: bool,
+) -> Manifest:
+    """Write the model and check it. Of the model being written, its source and the result, one is in memory at a time.
+
+    Raises as :func:`run` does.
+    """
     started = time.monotonic()
     details = FORMATS[config.format](parent, context.folder, config, fuse=fuse)
+    give_back()
     written = time.monotonic()
+    expected = answers()
+    give_back()
     origin = parent.manifest
     # How far a text's probabilities alone and among others or padding are apart (MiniLM): ONNX 7.5e-7, OpenVINO 3e-6,
     # in bf16, whose kernels for other shapes round otherwise, 1.6e-2.
@@ -70,13 +104,7 @@ def _write(parent: Artifact, config: ExportConfig, context: RunContext, *, fuse:
         exported = logits.of(Artifact(context.folder, manifest, config.name), threads=context.threads)
     except StageError as exc:
         raise ParityError(str(exc)) from exc
-    figures = parity.check(
-        logits.of(parent, threads=context.threads),
-        exported,
-        origin.signature,
-        vocabulary=logits.vocabulary(parent.folder),
-        precision=config.precision,
-    )
+    figures = parity.check(expected, exported, precision=config.precision)
     metrics = {
         "export_s": round(written - started, 1),
         "parity_s": round(time.monotonic() - written, 1),

@@ -33,10 +33,17 @@ def fuse_attention(model: ir.Model) -> tuple[ir.Model, int]:
     # GPT-2 flattens [batch, tokens, hidden] to two dimensions right behind it, which the rules (0.7) overlook.
     flattened = any(node.outputs[0].shape is None or len(node.outputs[0].shape) != 3 for node in fused_nodes)
     if count == 0 or count != found or flattened:
+        forget_weights(fused)
         return model, 0
     fuse_mha_scale(fused)
     optimize(fused)
     return fused, count
+
+
+def forget_weights(model: ir.Model) -> None:
+    """Let go of the weights of a graph that is no longer needed: exporter and rules keep what they last worked on."""
+    for value in model.graph.initializers.values():
+        value.const_value = None
 
 
 def keep_skip_apart(model: ir.Model) -> None:

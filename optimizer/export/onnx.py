@@ -23,18 +23,21 @@ from bantam.errors import StageError, reason
 from optimizer.config import ExportConfig
 from optimizer.export.experts import every_expert
 from optimizer.export.first_token import compute_first_token_only
-from optimizer.export.fusion import fuse_attention, keep_skip_apart
+from optimizer.export.fusion import forget_weights, fuse_attention, keep_skip_apart
 from optimizer.load.model import load_model
 from optimizer.logits import Vocabulary, vocabulary
 from optimizer.parity import tokens
 
-LARGEST_FILE = 2_000_000_000
-"""Bytes; protobuf messages end at 2 GiB, so a larger model keeps its weights in model.onnx.data."""
+LARGEST_FILE = 500_000_000
+"""Bytes of weights; those of a larger model are in model.onnx.data, written one by one and mapped into memory by who
+reads them. Beside the graph, they are in memory six times while they are written (llama of 192M parameters: 4.7 GB for
+0.8), and protobuf ends at 2 GiB."""
 
 
 def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -> dict[str, Any]:
-    """Write ``model.onnx`` (and ``model.onnx.data`` if it is larger than 2 GB); returns the manifest's details.
+    """Write ``model.onnx``, and ``model.onnx.data`` beside it if its weights are larger than :data:`LARGEST_FILE`.
 
+    Returns the manifest's details.
     Raises :class:`StageError` if torch cannot export the architecture.
     """
     # Eager attention is a plain matmul, softmax, matmul: the form that the rules of fusion recognise.
@@ -42,7 +45,7 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     for part in module.modules():
         if isinstance(part, PreTrainedModel):  # T5's decoder has a config of its own
             part.config.use_cache = False
-    model = _export(module, parent.manifest.signature, vocabulary(parent.folder))
+    exported = model = _export(module, parent.manifest.signature, vocabulary(parent.folder))
     del model.graph.outputs[1:]  # hidden states and memories: nobody reads them
     RemoveUnusedNodesPass()(model)
     _clean(model)
@@ -51,6 +54,10 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     keep_skip_apart(model)
     bytes_ = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data" if bytes_ > LARGEST_FILE else None)
+    for graph in (exported, model):
+        forget_weights(graph)
+    for parameter in module.parameters():  # to which values that are no longer in the graph hold on
+        parameter.data = parameter.data.new_empty(0)
     return {"opset": model.opset_imports[""], "fused_attention": fused, "first_token_only": narrowed}
 
 

@@ -7,6 +7,7 @@ model's type, its own code is taken; where not, that is an error.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -91,6 +92,11 @@ def load_config(folder: Path) -> PreTrainedConfig:
         path.write_text(json.dumps(raw), encoding="utf-8")
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     return config
+
+
+def forward_inputs(model: PreTrainedModel) -> set[str]:
+    """Names of the arguments of the model's forward method."""
+    return set(inspect.signature(model.forward).parameters)
 
 
 def _named(labels: tuple[str, ...]) -> dict[str, Any]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import tokenizers
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Text
 from bantam.errors import ModelError
 from optimizer.load.model import load_config, reading
+
+_PADDING = re.compile(r"[<\[]\|?\w*pad(ding)?\w*\|?[>\]]", re.IGNORECASE)
+"""``<pad>``, ``[PAD]``, ``<|padding|>``, ``<|finetune_right_pad_id|>`` ..."""
+_NEW = "<pad>"
+_ENDS = ("a", "\U00013080")
+"""Texts that end with a known and with an unknown character, an Egyptian hieroglyph."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -36,12 +45,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddings: int, folder: Path) -> None:
+def fit_to(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path, log: Callable[[str], None] = print
+) -> None:
     """Give the tokenizer a padding token, to the right, and check that the model has a row for each of its tokens.
 
-    Decoders classify from the last token that is no padding: they need one, which no text ends with. Whoever reads the
-    last token whatever it is (XLNet) is padded to the left. Raises :class:`ModelError` for tokens without an embedding.
+    Whoever reads the last token whatever it is (XLNet) is padded to the left. Raises :class:`ModelError` for tokens
+    without an embedding.
     """
+    try:
+        embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
+    except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
+        raise ModelError(
+            f"{folder.name}: {type(model).__name__} has no table of token embeddings.\n"
+            "Expected a model of token ids. Choose another one."
+        ) from exc
     # Special tokens of other inputs, such as Gemma's of images, are in no text.
     special = {*tokenizer.all_special_ids}
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= embeddings and i not in special)
@@ -52,13 +70,37 @@ def fit_to(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, embeddi
             f"{embeddings} embeddings.\nTake the tokenizer that it was trained with; or add the rows with "
             "resize_token_embeddings, train, and save both."
         )
-    if tokenizer.pad_token_id is None:
-        known = getattr(config, "pad_token_id", None)
-        named = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and 0 <= known < embeddings else None
-        tokenizer.pad_token = named or tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= embeddings:  # one of its class alone: Qwen2
+        _give_padding(tokenizer, model, embeddings)
+        log(f"{folder.name}: its tokenizer has no padding token; texts are padded with {tokenizer.pad_token}")
+    config = model.config
     tokenizer.padding_side = "left" if getattr(config, "summary_type", None) == "last" else "right"
     tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # only what is there is saved
     config.pad_token_id = tokenizer.pad_token_id
+
+
+def _give_padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, embeddings: int) -> None:
+    """A token to pad with: one that has an embedding, if there is one, and that no text ends with.
+
+    Decoders classify from the last token whose id is not the config's ``pad_token_id``, whatever the attention mask
+    says. So that one comes first: transformers pools by it already. Then one that is called padding; then special ones,
+    the rarer at the end of a text the earlier: the unknown token where every character is known (byte-level or byte
+    fallback), the start of a text, the end of a text where the tokenizer adds none. A text that is padding to its first
+    token is read at its first token, as it is without padding. Where each of these ends texts, a new token is made.
+    """
+    ids = tokenizer.get_vocab()
+    ends = {row[-1] for row in tokenizer([*_ENDS])["input_ids"] if row}
+    pooled_by = [token for token, i in ids.items() if i == getattr(model.config, "pad_token_id", None)]
+    named = sorted(filter(_PADDING.fullmatch, ids), key=lambda token: ids[token])
+    special = (tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token)
+    others = [token for token in (*named, *special) if token in ids and ids[token] not in ends]
+    for token in (*pooled_by, *others):
+        if ids[token] < embeddings:
+            tokenizer.pad_token = token
+            return
+    tokenizer.add_special_tokens({"pad_token": _NEW})
+    if tokenizer.pad_token_id >= embeddings:
+        model.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
 
 
 def columns(texts: Sequence[Text]) -> list[list[str]]:

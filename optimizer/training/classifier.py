@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
-from bantam.errors import ModelError
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, FinetuneConfig, TrainingConfig
 from optimizer.data import Dataset, Split
-from optimizer.load.model import load_model
+from optimizer.load.model import forward_inputs, load_model
 from optimizer.load.tokenizer import columns, fit_to, load_tokenizer
 from optimizer.stage import RunContext
 from optimizer.training import adapters
@@ -37,19 +35,8 @@ def load_checkpoint(
     """
     tokenizer = load_tokenizer(checkpoint.folder)
     model = load_model(checkpoint.folder, dtype=dtype, labels=data.labels, task=data.task, new_head=new_head, log=log)
-    fit_to(tokenizer, model.config, token_embeddings(model).shape[0], checkpoint.folder)
+    fit_to(tokenizer, model, checkpoint.folder, log)
     return tokenizer, model
-
-
-def token_embeddings(model: PreTrainedModel) -> torch.Tensor:
-    """The table ``[tokens, width]``; raises :class:`ModelError` if the model has none."""
-    try:
-        return cast(torch.nn.Embedding, model.get_input_embeddings()).weight
-    except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
-        raise ModelError(
-            f"{type(model).__name__} has no table of token embeddings.\n"
-            "Expected a model of token ids. Choose another one."
-        ) from exc
 
 
 def load_artifact(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -66,7 +53,7 @@ def set_up(model: PreTrainedModel, config: TrainingConfig) -> None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = config.dropout
-    token_embeddings(model).requires_grad_(not config.freeze_embeddings)
+    cast(torch.nn.Embedding, model.get_input_embeddings()).requires_grad_(not config.freeze_embeddings)
     if isinstance(config, FinetuneConfig) and config.adapter:
         adapters.put_into(model, config.adapter)
 
@@ -96,11 +83,6 @@ def max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, wante
     ]
     limits = [part.num_embeddings - part.padding_idx - 1 for part in tables if part.padding_idx is not None]
     return int(min(wanted, limit, tokenizer.model_max_length, *limits))
-
-
-def forward_inputs(model: PreTrainedModel) -> set[str]:
-    """Names of the arguments of the model's forward method."""
-    return set(inspect.signature(model.forward).parameters)
 
 
 def write(

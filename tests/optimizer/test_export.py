@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bantam.errors import ParityError, StageError
 from optimizer import export, logits, quantize
 from optimizer.config import ExportConfig
 from optimizer.export import onnx as export_onnx
+from optimizer.load.model import load_model
 from optimizer.logits import Vocabulary
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
@@ -133,6 +135,29 @@ def test_a_fusion_that_changes_the_result_is_left_out(
     assert "differs from its source" in artifact.manifest.metrics["fusion_failed"]
     assert len(said) == 1
     assert "without fused attention" in said[0]
+
+
+def test_of_source_and_export_one_is_in_memory_at_a_time(
+    bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    opened: list[tuple[str, int]] = []
+    load, of = load_model, logits.of
+
+    def loading(*args: Any, **options: Any) -> Any:
+        model = load(*args, **options)
+        alive.update(model.parameters())
+        return model
+
+    def opening(artifact: Artifact, **options: Any) -> Any:
+        opened.append((artifact.manifest.layout, sum(parameter.numel() for parameter in alive)))
+        return of(artifact, **options)
+
+    monkeypatch.setattr("optimizer.load.model.load_model", loading)
+    monkeypatch.setattr(export_onnx, "load_model", loading)
+    monkeypatch.setattr(logits, "of", opening)
+    export.run(bert, ONNX, make_context(tmp_path / "onnx"))
+    assert opened == [("hf", 0), ("onnx", 0)]
 
 
 def test_large_models_keep_their_weights_beside_the_graph(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from bantam.artifact import LAYOUTS, Artifact, Signature
 from bantam.errors import ParityError
 from optimizer import logits, parity
-from optimizer.logits import Batch, Vocabulary
+from optimizer.logits import Batch, Logits, Vocabulary
 from tests.conftest import write_tokenizer
 
 SIGNATURE = Signature("multi_label", ("a", "b"), ("input_ids", "attention_mask"), max_length=512, pad_token_id=7)
@@ -27,6 +28,17 @@ def model(batch: Batch) -> NDArray[np.float32]:
     return got
 
 
+def check(
+    reference: Logits,
+    exported: Logits,
+    signature: Signature = SIGNATURE,
+    *,
+    vocabulary: Vocabulary = VOCABULARY,
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    return parity.check(parity.answers(reference, signature, vocabulary=vocabulary), exported, precision=precision)
+
+
 def test_every_layout_of_a_model_can_be_opened() -> None:
     assert set(logits.LOADERS) == set(LAYOUTS) - {"scores"}
 
@@ -37,6 +49,13 @@ def test_lattice_reaches_both_extremes_but_not_at_once() -> None:
     assert {1, 512} <= {tokens for _, tokens in shapes}
     assert max(batch * tokens for batch, tokens in shapes) <= 64 * 32
     assert any(len(set(lengths)) > 10 for lengths in parity.lattice(512))
+
+
+def test_a_large_model_is_compared_on_few_rows_of_all_lengths() -> None:
+    few = [*parity.lattice(512, parity.FEW)]
+    assert {len(lengths) for lengths in few} == {1, 2, 3, 5}
+    assert {max(lengths) for lengths in few} >= {max(lengths) for lengths in parity.lattice(512)} - {24, 32}
+    assert sum(len(lengths) * max(lengths) for lengths in few) < 5000
 
 
 @pytest.mark.parametrize("longest", [1, 2, 5, 128, 512])
@@ -62,7 +81,7 @@ def test_texts_end_as_the_tokenizer_ends_them_with_no_special_token_before(tmp_p
 
 
 def test_equal_models_pass_and_give_figures() -> None:
-    figures = parity.check(model, model, SIGNATURE, vocabulary=VOCABULARY)
+    figures = check(model, model)
     assert figures["max_difference"] == 0
     assert figures["comparisons"] > 100
     assert figures["padding_moves_reference"] == 0
@@ -81,7 +100,7 @@ def test_all_mismatches_are_gathered_before_it_raises() -> None:
         return got
 
     with pytest.raises(ParityError) as error:
-        parity.check(model, exported, SIGNATURE, vocabulary=VOCABULARY)
+        check(model, exported)
     message = str(error.value)
     # NaN at 1 x 1; 0.25 at 1 x 512; nothing for the three batches of 64, one of which is compared row by row too.
     assert "in 69 of" in message
@@ -97,7 +116,7 @@ def test_a_single_mismatch_is_shown_with_its_shape_and_size() -> None:
     with pytest.raises(
         ParityError, match=r"in 1 of \d+ comparisons \(fp32\); largest difference of a logit 0\.01, "
     ) as error:
-        parity.check(model, exported, SIGNATURE, vocabulary=VOCABULARY)
+        check(model, exported)
     assert "      1     127  batch                 0.01" in str(error.value)
 
 
@@ -106,7 +125,7 @@ def test_an_export_that_ignores_the_mask_is_caught() -> None:
         return model({**batch, "attention_mask": np.ones_like(batch["attention_mask"])})
 
     with pytest.raises(ParityError, match=r"row \d of"):
-        parity.check(model, exported, replace_longest(3), vocabulary=VOCABULARY)
+        check(model, exported, replace_longest(3))
 
 
 def replace_longest(longest: int) -> Signature:
@@ -117,18 +136,18 @@ def test_rows_are_not_compared_alone_where_padding_moves_the_reference() -> None
     def padded_mean(batch: Batch) -> NDArray[np.float32]:
         return np.asarray(batch["input_ids"].mean(1, keepdims=True), dtype=np.float32)
 
-    figures = parity.check(padded_mean, padded_mean, SIGNATURE, vocabulary=VOCABULARY)
+    figures = check(padded_mean, padded_mean)
     assert figures["padding_moves_reference"] > 1
-    assert figures["comparisons"] < parity.check(model, model, SIGNATURE, vocabulary=VOCABULARY)["comparisons"]
+    assert figures["comparisons"] < check(model, model)["comparisons"]
 
 
 def test_bf16_is_bounded_more_loosely_than_fp32() -> None:
     def rounded(batch: Batch) -> NDArray[np.float32]:
         return model(batch) * np.float32(1 + 2**-8)
 
-    assert parity.check(model, rounded, SIGNATURE, vocabulary=VOCABULARY, precision="bf16")["max_difference"] > 1e-4
+    assert check(model, rounded, precision="bf16")["max_difference"] > 1e-4
     with pytest.raises(ParityError, match="fp32"):
-        parity.check(model, rounded, SIGNATURE, vocabulary=VOCABULARY)
+        check(model, rounded)
 
 
 def test_a_damaged_onnx_weight_is_caught(tiny_artifact: Artifact, tmp_path: Path) -> None:
@@ -143,8 +162,6 @@ def test_a_damaged_onnx_weight_is_caught(tiny_artifact: Artifact, tmp_path: Path
     signature, vocabulary = tiny_artifact.manifest.signature, logits.vocabulary(damaged)
     intact = logits.of(tiny_artifact, threads=1)
     # Not exactly equal: this model's rows, padded or not, are summed in different orders.
-    assert parity.check(intact, intact, signature, vocabulary=vocabulary)["max_difference"] < 1e-5
+    assert check(intact, intact, signature, vocabulary=vocabulary)["max_difference"] < 1e-5
     with pytest.raises(ParityError, match="differs from its source"):
-        parity.check(
-            intact, logits.of(Artifact(damaged, tiny_artifact.manifest), threads=1), signature, vocabulary=vocabulary
-        )
+        check(intact, logits.of(Artifact(damaged, tiny_artifact.manifest), threads=1), signature, vocabulary=vocabulary)

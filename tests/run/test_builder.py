@@ -11,6 +11,7 @@ import pytest
 
 from bantam.artifact import Artifact
 from bantam.licence import Licence
+from bantam.memory import peak_rss_mb
 from bantam.run import builder as pipeline
 from bantam.run import closure
 from bantam.run.score import score
@@ -61,6 +62,13 @@ def test_what_is_there_is_kept_measured_or_not(first: Path, moods: Dataset, untr
     _, said = run(first, moods, untrained, RECIPE.model_copy(update={"stages": stages}))
     assert outcomes(said) == ["kept"] * 3
     assert not (first / pipeline.WORK).exists()
+
+
+def test_the_manifest_of_a_stage_says_what_memory_it_took(first: Path) -> None:
+    names = ("baseline", "cut", "recovered")
+    peaks = [Artifact.load(first / name).manifest.metrics["peak_rss_mb"] for name in names]
+    # torch alone takes 100; the system counts to some pages.
+    assert 100 < min(peaks) <= max(peaks) < peak_rss_mb() + 10
 
 
 def test_a_renamed_stage_is_taken_from_the_store_and_so_is_all_that_follows(
