@@ -1,10 +1,18 @@
-"""Saving a model as OpenVINO IR, so that equal models give equal files."""
+"""Models in OpenVINO: read from ONNX or IR, and saved so that equal models give equal files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import openvino
+
+from bantam.artifact import LAYOUTS, Artifact
+
+
+def read(artifact: Artifact) -> openvino.Model:
+    """The model of an artifact in layout ``onnx`` or ``openvino``; weights are mapped from its files, not copied."""
+    source = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
+    return openvino.convert_model(source) if artifact.manifest.layout == "onnx" else openvino.Core().read_model(source)
 
 
 def save(model: openvino.Model, folder: Path) -> None:

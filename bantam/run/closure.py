@@ -18,6 +18,7 @@ from pathlib import Path
 OURS = ("bantam", "optimizer", "serving")
 LIBRARIES = (
     "accelerate",
+    "bitsandbytes",
     "nncf",
     "numpy",
     "onnx",
@@ -27,6 +28,7 @@ LIBRARIES = (
     "openvino",
     "tokenizers",
     "torch",
+    "torchao",
     "transformers",
 )
 """Those that compute; a newer version of any other changes no result."""

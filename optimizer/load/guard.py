@@ -35,7 +35,7 @@ def check(
     ``info`` is transformers' own account of missing, mismatched and unexpected keys; ``weights`` the shapes in the
     files. A pre-training head, or a pooler that the model has no use for, may be left out.
     """
-    lacking = sorted(name for name in info["missing_keys"] if not (new and _of_head(model, name)))
+    lacking = sorted(name for name in info["missing_keys"] if not (new and of_head(model, name)))
     if lacking:
         raise ModelError(
             f"{folder} has no weights for {len(lacking)} of the model's {len(model.state_dict())} tensors: "
@@ -44,7 +44,7 @@ def check(
     changed = sorted(
         (name, tuple(got), tuple(wanted))
         for name, got, wanted in info["mismatched_keys"]
-        if not (new and _of_head(model, name))
+        if not (new and of_head(model, name))
     )
     if changed:
         shapes = [f"{name} is {[*got]}, by config.json {[*wanted]}" for name, got, wanted in changed]
@@ -63,7 +63,7 @@ def check(
         )
 
 
-def _of_head(model: PreTrainedModel, name: str) -> bool:
+def of_head(model: PreTrainedModel, name: str) -> bool:
     """Whether a tensor belongs to what is trained anew: outside the encoder, or the pooler between the two."""
     return not name.startswith(f"{model.base_model_prefix}.") or "pooler" in name.split(".")
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
@@ -25,6 +25,9 @@ from optimizer.load import guard
 from optimizer.load.folder import CONFIG, read_config
 from optimizer.load.head import fit, label_names, read_head
 from optimizer.load.weights import BEFORE, INSIDE, own_names, shapes
+
+if TYPE_CHECKING:
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 _ADVICE = "Expected a Hugging Face folder that transformers reads as a text classifier, as save_pretrained writes it."
 
@@ -38,6 +41,7 @@ def load_model(
     labels: tuple[str, ...] | None = None,
     task: str | None = None,
     new_head: bool = True,
+    quantization: QuantizationConfigMixin | None = None,
     log: Callable[[str], None] = print,
 ) -> PreTrainedModel:
     """The classifier in a Hugging Face folder, for inference (``eval``), on ``device`` in ``dtype``.
@@ -45,6 +49,7 @@ def load_model(
     ``attention``: how attention is computed, by default as transformers prefers. ``labels`` with ``task``: what the
     outputs are to be, in this order; a head that has the same labels is kept, its rows moved to their places, and any
     other is replaced by a new one with random weights, if ``new_head``. Without them the head is that of the folder.
+    ``quantization``: how weights are quantized one by one as they are read; what was saved so is read without it.
     Raises :class:`ModelError` if it cannot be loaded as a classifier, or weights are missing or do not fit.
     """
     config = load_config(folder)
@@ -60,6 +65,7 @@ def load_model(
             config=config,
             dtype=dtype,
             attn_implementation=attention,
+            quantization_config=quantization,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
