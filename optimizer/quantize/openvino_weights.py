@@ -113,8 +113,8 @@ METHOD = Method(WeightsConfig, accepts=frozenset({"onnx", "openvino"}), makes="o
 def _numbers(config: WeightsConfig) -> Numbers:
     if config.weights == "nf4":
         return Numbers("normal", 4, "symmetric", "block")
-    bits, granularity = (8, "channel") if config.weights == "int8" else (4, "block")
-    return Numbers("int", bits, config.scheme or "asymmetric", granularity)
+    scheme = config.scheme or "asymmetric"
+    return Numbers("int", 8, scheme, "channel") if config.weights == "int8" else Numbers("int", 4, scheme, "block")
 
 
 def _options(model: openvino.Model, config: WeightsConfig, batches: Batches) -> dict[str, Any]:
@@ -139,11 +139,14 @@ def _options(model: openvino.Model, config: WeightsConfig, batches: Batches) -> 
 
 def _small(model: openvino.Model) -> list[str]:
     """Names of the products and lookups with a weight that is not worth compressing."""
+    weights = {"MatMul": slice(2), "Gather": slice(1)}  # not the indices and the axis of a lookup
     return [
         node.get_friendly_name()
         for node in model.get_ops()
-        if node.get_type_name() in ("MatMul", "Gather")
-        and any(0 < size < FEWEST for size in map(_constant_size, node.input_values()))
+        if any(
+            0 < size < FEWEST
+            for size in map(_constant_size, node.input_values()[weights.get(node.get_type_name(), slice(0))])
+        )
     ]
 
 

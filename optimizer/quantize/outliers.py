@@ -108,7 +108,7 @@ def rounded(weight: NDArray[np.float32], block_size: int) -> NDArray[np.float32]
     step = np.maximum((high - low) / 15, np.finfo(np.float32).tiny)
     zero = np.rint(-low / step)
     steps = np.clip(np.rint(blocks / step) + zero, 0, 15)
-    return ((steps - zero) * step).reshape(-1, columns)[:rows].astype(np.float32)
+    return np.asarray((steps - zero) * step, np.float32).reshape(-1, columns)[:rows]
 
 
 def outlier_weights(name: str, weight: NDArray[np.float32], channels: NDArray[np.int64]) -> list[onnx.TensorProto]:

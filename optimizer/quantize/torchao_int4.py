@@ -37,7 +37,10 @@ def write(parent: Artifact, config: TorchaoInt4Config, context: RunContext, batc
         "torchao",
         COMPUTE,
         lambda kept: TorchAoConfig(
-            IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(config.group_size)),
+            IntxWeightOnlyConfig(
+                weight_dtype=torch.int4,  # type: ignore[attr-defined]
+                granularity=PerGroup(config.group_size),
+            ),
             modules_to_not_convert=kept,
         ),
         group_size=config.group_size,

@@ -84,7 +84,7 @@ def test_the_head_is_left_as_it_was_by_the_byte(config: QuantizeConfig, parent: 
 def test_a_worker_scores_it_as_the_reference_does(config: QuantizeConfig, parent: Artifact, tmp_path: Path) -> None:
     made = quantize.run(parent, config, make_context(tmp_path / "made"))
     expected = Reference.load(made.folder, threads=1).probabilities(TEXTS)
-    with Worker(made, threads=1) as worker:
+    with Worker(made, threads=1, micro_batch=8) as worker:
         np.testing.assert_allclose(worker.probabilities(TEXTS), expected, rtol=0, atol=1e-6)
     assert np.abs(expected - Reference.load(parent.folder).probabilities(TEXTS)).max() < 0.2
     assert np.ptp(expected, axis=0).max() > 0.05

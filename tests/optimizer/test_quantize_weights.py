@@ -40,6 +40,11 @@ def made(parent: Artifact, folder: Path, **keys: Any) -> Artifact:
     return quantize.run(parent, WeightsConfig(name="weights", **keys), make_context(folder))
 
 
+@pytest.fixture(scope="module")
+def int4(parent: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return made(parent, tmp_path_factory.mktemp("int4") / "int4", weights="int4")
+
+
 def stored(artifact: Artifact) -> list[tuple[str, tuple[int, ...]]]:
     """Type and shape of every matrix of the IR."""
     model = openvino.Core().read_model(artifact.folder / "model.xml")
@@ -65,8 +70,7 @@ def stored(artifact: Artifact) -> list[tuple[str, tuple[int, ...]]]:
 def test_weights_are_small_and_close_to_the_parents(
     keys: dict[str, Any], bits: float, kind: str, parent: Artifact, tmp_path: Path
 ) -> None:
-    one, two = made(parent, tmp_path / "one", **keys), made(parent, tmp_path / "two", **keys)
-    assert one.digest == two.digest
+    one = made(parent, tmp_path / "one", **keys)
     loaded = Artifact.load(one.folder, verify=True).manifest
     name = keys.get("weights", "int8")
     assert (loaded.layout, loaded.compute.precision) == ("openvino", name)
@@ -74,27 +78,33 @@ def test_weights_are_small_and_close_to_the_parents(
     figures = loaded.metrics["logits"]
     assert 0 < figures["mean_difference"] < 0.25 * figures["reference_std"]
     embeddings = VOCABULARY * 64 + 64 * 64  # words and positions: 8 bits
-    assert loaded.details["int8_weights"] == (2 + LAYERS if name == "int8" else 2 + 1)  # and the last product
-    assert loaded.details.get(f"{name}_weights") == (2 + LAYERS if name == "int8" else LAYERS - 1)
+    assert loaded.details["int8_weights"] == (2 + LAYERS if name == "int8" else 2)
+    assert loaded.details[f"{name}_weights"] == (2 + LAYERS if name == "int8" else LAYERS)
     linear = 2 * (4 * 64 * 64 + 2 * 64 * 128) + 64 * 64
     small = parent.manifest.files["model.onnx"]["bytes"] - 4 * (embeddings + linear)  # graph, biases, norms
     assert loaded.files["model.bin"]["bytes"] < small + 1.1 * embeddings + linear * bits / 8 + 64 * 64
     assert kind in {each for each, _ in stored(one)}
 
 
-def test_the_classifier_stays_fp32(parent: Artifact, tmp_path: Path) -> None:
-    shapes = [shape for kind, shape in stored(made(parent, tmp_path / "int8")) if kind == "f32" and 3 in shape]
+def test_it_is_the_same_each_time(int4: Artifact, parent: Artifact, tmp_path: Path) -> None:
+    again = made(parent, tmp_path / "again", weights="int4")
+    assert again.digest == int4.digest
+
+
+def test_the_classifier_stays_fp32(int4: Artifact) -> None:
+    shapes = [shape for kind, shape in stored(int4) if kind == "f32" and 3 in shape]
     assert [sorted(shape) for shape in shapes if 64 in shape] == [[3, 64]]
 
 
-def test_an_openvino_parent_gives_the_same(parent: Artifact, tmp_path: Path) -> None:
+def test_an_openvino_parent_gives_the_same(int4: Artifact, parent: Artifact, tmp_path: Path) -> None:
     config = ExportConfig(name="openvino-fp32", stage="export", format="openvino")
     between = export.run(parent, config, make_context(tmp_path / "openvino"))
-    one, two = made(parent, tmp_path / "one", weights="int4"), made(between, tmp_path / "two", weights="int4")
+    one, two = int4, made(between, tmp_path / "two", weights="int4")
     assert one.manifest.metrics["logits"]["max_difference"] == pytest.approx(
         two.manifest.metrics["logits"]["max_difference"], rel=1e-3
     )
-    assert (one.size_bytes, one.manifest.details) == (two.size_bytes, two.manifest.details)
+    assert one.manifest.details == two.manifest.details
+    assert one.size_bytes == pytest.approx(two.size_bytes, rel=0.01)
 
 
 def test_the_rest_of_a_ratio_gets_8_bits(parent: Artifact, tmp_path: Path) -> None:
@@ -103,34 +113,34 @@ def test_the_rest_of_a_ratio_gets_8_bits(parent: Artifact, tmp_path: Path) -> No
     assert details["int4_weights"] + details["int8_weights"] == 2 + LAYERS
 
 
-def test_embeddings_in_4_bits_are_half_of_those_in_8(parent: Artifact, tmp_path: Path) -> None:
-    eight, four = (made(parent, tmp_path / str(b), weights="int4", embedding_bits=b) for b in (8, 4))
-    assert four.manifest.details == {**eight.manifest.details, "int4_weights": 2 + LAYERS} | {"int8_weights": 0} or (
-        "int8_weights" not in four.manifest.details
-    )
+def test_embeddings_in_4_bits_are_half_of_those_in_8(int4: Artifact, parent: Artifact, tmp_path: Path) -> None:
+    eight, four = int4, made(parent, tmp_path / "four", weights="int4", embedding_bits=4)
+    assert eight.manifest.details["int8_weights"] == 2
+    assert "int8_weights" not in four.manifest.details
+    assert four.manifest.details["int4_weights"] == 2 + LAYERS
     assert eight.size_bytes - four.size_bytes > 0.4 * (VOCABULARY * 64 + 64 * 64)
 
 
 @pytest.mark.parametrize("key", openvino_weights.DATA_AWARE[1:])
-def test_what_is_learnt_from_texts_changes_the_weights(key: str, parent: Artifact, tmp_path: Path) -> None:
-    plain = made(parent, tmp_path / "plain", weights="int4")
+def test_what_is_learnt_from_texts_changes_the_weights(
+    key: str, int4: Artifact, parent: Artifact, tmp_path: Path
+) -> None:
     learnt = made(parent, tmp_path / "learnt", weights="int4", calibration_rows=16, **{key: True})
-    assert learnt.size_bytes == pytest.approx(plain.size_bytes, rel=0.05)
-    assert learnt.manifest.files["model.bin"]["sha256"] != plain.manifest.files["model.bin"]["sha256"]
+    assert learnt.size_bytes == pytest.approx(int4.size_bytes, rel=0.05)
+    assert learnt.manifest.files["model.bin"]["sha256"] != int4.manifest.files["model.bin"]["sha256"]
     figures = learnt.manifest.metrics["logits"]
     assert 0 < figures["mean_difference"] < 0.25 * figures["reference_std"]
 
 
-def test_awq_that_finds_nothing_to_do_says_so(parent: Artifact, tmp_path: Path) -> None:
+def test_awq_that_finds_nothing_to_do_says_so(int4: Artifact, parent: Artifact, tmp_path: Path) -> None:
     lines: list[str] = []
-    plain = made(parent, tmp_path / "plain", weights="int4")
     context = make_context(tmp_path / "awq")
     context = RunContext(**{**context.__dict__, "log": lines.append})
     config = WeightsConfig(name="weights", weights="int4", awq=True, calibration_rows=16)
     awq = quantize.run(parent, config, context)
     assert lines == ["weights: NNCF finds no pairs of layers for AWQ in this model; made without it"]
     assert awq.manifest.details["awq"] == "no layers for it"
-    assert awq.manifest.files["model.bin"] == plain.manifest.files["model.bin"]
+    assert awq.manifest.files["model.bin"] == int4.manifest.files["model.bin"]
 
 
 @pytest.mark.parametrize("keys", [{}, {"weights": "int4"}], ids=["int8", "int4"])
@@ -142,7 +152,7 @@ def test_a_text_among_others_is_scored_as_the_manifest_says(
     texts = [" ".join(f"w{i}" for i in rng.integers(0, VOCABULARY - 4, length)) for length in (20, 13, 7, 3, 1, 40)]
     engine = Engine(artifact.folder, threads=1)
     alone = np.concatenate([engine.probabilities([text]) for text in texts])
-    assert np.ptp(alone, axis=0).max() > 0.1
+    assert np.ptp(alone, axis=0).max() > 0.05
     np.testing.assert_allclose(engine.probabilities(texts), alone, rtol=0, atol=1e-5)
 
 
