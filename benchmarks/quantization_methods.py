@@ -1,16 +1,16 @@
 """The table of docs/quantization.md: each method of quantization on one model, measured on this machine.
 
 ``python -m benchmarks.quantization_methods FOLDER --data goemotions-ekman``: FOLDER is a fine-tuned or adopted model as
-a run leaves it in its store (layout ``hf``). Each variant is made in a process of its own, whose peak memory is noted,
-and then timed in turns with the baseline in PyTorch. What is made stays in ``--work``, and is not made again.
+a run leaves it in its store (layout ``hf``). Each variant is timed in turns with FOLDER in PyTorch. What is made stays
+in ``--work``, and is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,17 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Text
 from bantam.errors import UserError
 from bantam.machine import describe_machine
-from bantam.memory import peak_rss_mb
-from bantam.run.worker import Worker
+from bantam.run.worker import timed
 from optimizer import export, logits, quantize
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, ExportConfig
-from optimizer.data import load_dataset
+from optimizer.data import Dataset, load_dataset
 from optimizer.kinds import read_stage
+from optimizer.reference import Reference
 from optimizer.stage import RunContext
+from serving.backend.engine import Engine
 
 EXPORTS = {"onnx-fp32": "onnx", "openvino-fp32": "openvino"}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,7 +43,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "openvino-static-int8": {"method": "openvino-static-int8"},
     "openvino-int8": {"method": "openvino-weights"},
     "openvino-int8-symmetric": {"method": "openvino-weights", "scheme": "symmetric"},
+    "openvino-int8-exact": {"method": "openvino-weights", "products": "fp32"},
     "openvino-int4": {"method": "openvino-weights", "weights": "int4"},
+    "openvino-int4-exact": {"method": "openvino-weights", "weights": "int4", "products": "fp32"},
     "openvino-int4-symmetric": {"method": "openvino-weights", "weights": "int4", "scheme": "symmetric"},
     "openvino-int4-embeddings": {"method": "openvino-weights", "weights": "int4", "embedding_bits": 4},
     "openvino-int4-awq": {"method": "openvino-weights", "weights": "int4", "awq": True},
@@ -68,8 +71,7 @@ class Row:
     why: str = ""
     """Why it could not be had; then nothing else is known."""
     seconds: float = 0.0
-    peak_mb: float = 0.0
-    """Of the process that made it, and then compared it with its parent; loading included."""
+    """To make it, and to compare it with its parent."""
     size_mb: float = 0.0
     difference: float = 0.0
     """Mean difference of a logit to the parent's, in units of the logits' standard deviation."""
@@ -90,23 +92,23 @@ def stage(name: str) -> AnyStage:
     return config
 
 
-def make(parent: Path, name: str, folder: Path, data: str, threads: int) -> tuple[float, float]:
-    """Make a variant of ``parent`` in ``folder``: seconds, and the peak memory of this process in MB."""
-    started = datetime.now(UTC)
+def make(parent: Path, name: str, folder: Path, data: Dataset, threads: int) -> float:
+    """Make a variant of ``parent`` in ``folder``; returns the seconds."""
+    started = time.monotonic()
     for path in (folder, scratch := folder.with_name(f"{folder.name}-scratch")):
         path.mkdir(parents=True, exist_ok=True)
     context = RunContext(
         folder=folder,
         scratch=scratch,
         key="0" * 64,
-        data=load_dataset(data),
+        data=data,
         checkpoint=Checkpoint("benchmark", parent, "benchmark", "local", "", ""),
         shared=scratch,
         threads=threads,
     )
     run: Any = export.run if name in EXPORTS else quantize.run
     run(Artifact.load(parent), stage(name), context)
-    return (datetime.now(UTC) - started).total_seconds(), peak_rss_mb()
+    return time.monotonic() - started
 
 
 def among_others(folder: Path, texts: list[Any], threads: int) -> float:
@@ -125,41 +127,43 @@ def among_others(folder: Path, texts: list[Any], threads: int) -> float:
     return float(np.abs(model(together) - np.concatenate([model(batch) for batch in alone])).max())
 
 
-def apart(function: Any, *arguments: Any) -> Any:
-    """Call it in a process of its own. Raises what it raises."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+def opened(folder: Path, threads: int) -> Reference | Engine:
+    """The model as a run measures it."""
+    if Artifact.load(folder).servable:
+        return Engine(folder, threads=threads)
+    return Reference.load(folder, threads=threads)
 
 
-def measure(baseline: Path, name: str, asked: argparse.Namespace) -> Row:
-    """Make one variant and measure it; a variant that cannot be made is a row that says why."""
+def measure(before: Reference | Engine, name: str, asked: argparse.Namespace, data: Dataset) -> Row:
+    """Make one variant and measure it beside the baseline; one that cannot be made is a row that says why."""
     folder, row = asked.work / name, Row(name)
     method = quantize.METHODS.get(VARIANTS.get(name, {}).get("method", ""))
-    parent = asked.work / "onnx-fp32" if name == "openvino-fp32" or (method and "onnx" in method.accepts) else baseline
+    from_onnx = name == "openvino-fp32" or (method and "onnx" in method.accepts)
     try:
-        row.seconds, row.peak_mb = apart(make, parent, name, folder, asked.data, asked.threads)
+        row.seconds = make(asked.work / "onnx-fp32" if from_onnx else asked.baseline, name, folder, data, asked.threads)
     except UserError as exc:
         row.why = str(exc)
         return row
-    made, texts = Artifact.load(folder), list(load_dataset(asked.data).splits["dev"].texts)
+    made, texts = Artifact.load(folder), list(data.splits["dev"].texts)
     row.size_mb = made.size_bytes / 1e6
     if figures := made.manifest.metrics.get("logits"):
         row.difference = figures["mean_difference"] / figures["reference_std"]
-    row.among = apart(among_others, folder, texts, asked.threads)
-    start = {"threads": asked.threads, "micro_batch": 8}
-    with Worker(Artifact.load(baseline), **start) as before, Worker(made, **start) as after:
-        kept = asked.work / f"baseline-{asked.rows}.npy"
-        if not kept.exists():
-            np.save(kept, before.probabilities(texts[: asked.rows]))
-        row.changed = float(((np.load(kept) > 0.5) != (after.probabilities(texts[: asked.rows]) > 0.5)).mean())
-        times: list[list[float]] = [[], []]
-        for turn in range(ROUNDS + 1):
-            for worker, found in zip((before, after), times, strict=True):
-                latencies = worker.timed(texts[: asked.texts]).latencies_ms
-                found.extend(latencies if turn else ())
+    row.among = among_others(folder, texts, asked.threads)
+    after = opened(folder, asked.threads)
+    row.changed = float(np.mean(decisions(after, texts[: asked.rows]) != np.load(asked.work / "decisions.npy")))
+    times: list[list[float]] = [[], []]
+    for turn in range(ROUNDS + 1):
+        for model, found in zip((before, after), times, strict=True):
+            latencies = timed(lambda text, run=model: run.probabilities([text]), texts[: asked.texts]).latencies_ms  # type: ignore[misc]
+            found.extend(latencies if turn else ())
     row.p50_ms = float(np.median(times[1]))
     row.faster = float(np.median(times[0])) / row.p50_ms
     return row
+
+
+def decisions(model: Reference | Engine, texts: list[Text]) -> np.ndarray:
+    """Whether each score is above 0.5, ``[texts, labels]``; one text at a time."""
+    return np.concatenate([model.probabilities([text]) for text in texts]) > 0.5
 
 
 def table(rows: list[Row]) -> Iterator[str]:
@@ -172,19 +176,18 @@ def table(rows: list[Row]) -> Iterator[str]:
         "among others",
         "p50 ms",
         "times faster",
-        "s",
-        "peak MB",
+        "made in s",
     )
     yield f"| {' | '.join(heads)} |"
     yield f"|{' --- |' * len(heads)}"
     for row in rows:
         if row.why:
-            yield f"| {row.name} | {' '.join(row.why.split())[:200]} | | | | | | | |"
+            yield f"| {row.name} | {' '.join(row.why.split())[:200]} | | | | | | |"
             continue
         difference = f"{100 * row.difference:.2f}%" if row.name in VARIANTS else "0"
         yield (
             f"| {row.name} | {row.size_mb:.1f} | {difference} | {100 * row.changed:.2f}% | {row.among:.0e} | "
-            f"{row.p50_ms:.2f} | {row.faster:.1f} | {row.seconds:.0f} | {row.peak_mb:.0f} |"
+            f"{row.p50_ms:.2f} | {row.faster:.1f} | {row.seconds:.0f} |"
         )
 
 
@@ -202,9 +205,11 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     results = asked.work / "rows.jsonl"
     found = [Row(**json.loads(line)) for line in results.read_text().splitlines()] if results.exists() else []
+    data, baseline = load_dataset(asked.data), opened(asked.baseline, asked.threads)
+    np.save(asked.work / "decisions.npy", decisions(baseline, list(data.splits["dev"].texts[: asked.rows])))
     for name in [each for each in asked.only.split(",") if each] or [*EXPORTS, *VARIANTS]:
         if name not in {row.name for row in found}:
-            found.append(measure(asked.baseline, name, asked))
+            found.append(measure(baseline, name, asked, data))
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(found[-1])) + "\n")
             print(*table(found[-1:]), sep="\n", flush=True)

@@ -97,7 +97,6 @@ def _energies(
         dict.fromkeys(node.input[0] for node in products),
         batches(config.calibration_rows),
         folder=parent.folder,
-        scratch=context.scratch,
         threads=context.threads,
     )
     sums: dict[str, NDArray[np.float64]] = {}

@@ -1,4 +1,8 @@
-"""Weights alone in int8, int4 or NF4 for OpenVINO, by NNCF; round to nearest, or with what it learns from texts."""
+"""Weights in int8, int4 or NF4 for OpenVINO, by NNCF: rounded to nearest, or with what it learns from texts.
+
+Nothing is calibrated for activations. By default OpenVINO rounds them too, to int8 in groups of each token, as it
+multiplies them; ``products = "fp32"`` says in the IR that it must not.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,9 +25,10 @@ from optimizer.stage import RunContext
 if TYPE_CHECKING:
     import openvino
 
-COMPUTE = Compute(batch_invariant=False)
 FEWEST = 4096
 """Numbers of a weight that is compressed: what is smaller has nothing to gain."""
+GROUP = {"int8": 32, "fp32": 0}
+"""How many activations share a scale, for OpenVINO; 0: they are not rounded."""
 DATA_AWARE = ("awq", "scale_estimation", "gptq")
 """Keys of what is found from training texts."""
 SMALLEST_GROUP = 32
@@ -45,6 +49,8 @@ class WeightsConfig(CalibratedQuantizeConfig):
     """With int4 and nf4: how many weights share a scale; 64 if absent."""
     ratio: float = Field(1.0, gt=0, le=1)
     """With int4 and nf4: the share of the weights that get 4 bits; those that lose most by it get int8."""
+    products: Literal["int8", "fp32"] = "int8"
+    """What matrix products are computed in; int8 rounds the activations too, in groups of each token."""
     embedding_bits: Literal[8, 4] = 8
     """With int4 and nf4: bits of the embeddings, and of a last matrix product that is not small."""
     awq: bool = False
@@ -76,7 +82,7 @@ class WeightsConfig(CalibratedQuantizeConfig):
 
 
 def write(parent: Artifact, config: WeightsConfig, context: RunContext, batches: Batches) -> Quantized:
-    """Write ``model.xml`` and ``model.bin``; activations and what is left of the weights stay fp32.
+    """Write ``model.xml`` and ``model.bin``; what is left of the weights stays fp32.
 
     The parent's weights are mapped from its files and compressed one by one, the largest first. Raises
     :class:`StageError` if NNCF cannot compress the model, or finds nothing to compress.
@@ -103,8 +109,17 @@ def write(parent: Artifact, config: WeightsConfig, context: RunContext, batches:
     if config.awq and any(line.startswith("No matching patterns") for line in heard):
         context.log(f"{config.name}: NNCF finds no pairs of layers for AWQ in this model; made without it")
         details["awq"] = "no layers for it"
+    compressed.set_rt_info(str(GROUP[config.products]), ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
     openvino_ir.save(compressed, context.folder)
-    return Quantized(replace(COMPUTE, weights=_numbers(config)), details)
+    groups = Numbers("int", 8, "symmetric", "block", dynamic=True)
+    compute = Compute(
+        weights=_numbers(config),
+        activations=groups if config.products == "int8" else Numbers(),
+        # On MiniLM, a text's logits alone and among others and padding differ by up to 2e-6 with products in fp32; in
+        # int8 by 9e-3: fp32 between the products rounds otherwise for other shapes.
+        batch_invariant=parent.manifest.compute.batch_invariant and config.products == "fp32",
+    )
+    return Quantized(compute, details)
 
 
 METHOD = Method(WeightsConfig, accepts=frozenset({"onnx", "openvino"}), makes="openvino", write=write)
@@ -159,12 +174,12 @@ def _constant_size(value: openvino.Output) -> int:
 
 
 def _counts(model: openvino.Model) -> dict[str, int]:
-    """``int4_weights`` and the like: how many weights are stored so. Scales and offsets are smaller than any."""
+    """``int4_weights`` and the like: how many weights are stored so; of their offsets, one dimension is 1."""
     names = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4", "nf4": "nf4"}
     found = Counter(
         names.get(node.get_element_type().get_type_name())
         for node in model.get_ops()
-        if node.get_type_name() == "Constant" and prod(node.get_output_shape(0)) >= FEWEST
+        if node.get_type_name() == "Constant" and prod(shape := node.get_output_shape(0)) >= FEWEST and 1 not in shape
     )
     return {f"{name}_weights": count for name, count in sorted(found.items(), key=str) if name}
 

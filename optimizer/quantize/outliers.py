@@ -14,10 +14,7 @@ over smaller blocks (MiniLM).
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +26,12 @@ from optimizer.logits import Batch
 
 
 def energies(
-    model: onnx.ModelProto,
-    values: Iterable[str],
-    batches: Iterable[Batch],
-    *,
-    folder: Path,
-    scratch: Path,
-    threads: int,
+    model: onnx.ModelProto, values: Iterable[str], batches: Iterable[Batch], *, folder: Path, threads: int
 ) -> dict[str, NDArray[np.float64]]:
     """Sum of squares of each channel, ``[channels]``, over all tokens of the batches, for these values of the graph.
 
     The sums are computed in the graph, so that no activation is kept. ``folder``: where the file beside the graph is,
-    if there is one; a link to it and the graph are in ``scratch`` meanwhile.
+    if there is one.
     """
     import onnxruntime
 
@@ -60,35 +51,16 @@ def energies(
             helper.make_node("ReduceSumSquare", [f"{name}.tokens", "energy.axes"], [name], keepdims=0)
         )
         graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]))
-    path = scratch / "energies.onnx"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    with _beside(folder / "model.onnx.data", scratch), contextlib.ExitStack() as stack:
-        stack.callback(path.unlink, missing_ok=True)
-        onnx.save(graph, path)
-        del graph
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        sums: dict[str, NDArray[np.float64]] = {}
-        for batch in batches:
-            for value, found in zip(names, session.run([*names.values()], dict(batch)), strict=True):
-                sums[value] = sums.get(value, 0) + found.astype(np.float64)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    del graph
+    sums: dict[str, NDArray[np.float64]] = {}
+    for batch in batches:
+        for value, found in zip(names, session.run([*names.values()], dict(batch)), strict=True):
+            sums[value] = sums.get(value, 0) + found.astype(np.float64)
     return sums
-
-
-@contextlib.contextmanager
-def _beside(data: Path, scratch: Path) -> Iterator[None]:
-    """The file with a graph's weights, if there is one, also in ``scratch``: a runtime reads none elsewhere."""
-    there = scratch / data.name
-    if data.exists():
-        there.unlink(missing_ok=True)
-        try:
-            os.link(data, there)
-        except OSError:  # another file system
-            shutil.copyfile(data, there)
-    try:
-        yield
-    finally:
-        there.unlink(missing_ok=True)
 
 
 def outlier_channels(

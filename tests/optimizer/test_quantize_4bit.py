@@ -224,9 +224,7 @@ def test_a_product_with_outliers_is_that_of_the_equation(tmp_path: Path) -> None
         [numpy_helper.from_array(weight, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    energy = energies(
-        model, ["x"], [{"x": values[:2]}, {"x": values[2:]}], folder=tmp_path, scratch=tmp_path, threads=1
-    )
+    energy = energies(model, ["x"], [{"x": values[:2]}, {"x": values[2:]}], folder=tmp_path, threads=1)
     np.testing.assert_allclose(energy["x"], np.square(values).sum(axis=0), rtol=1e-5)
     kept = onnx_4bit._pack(
         model, [*model.graph.node], tmp_path, INT4.model_copy(update={"outliers": 0.03}), {"w": energy["x"]}

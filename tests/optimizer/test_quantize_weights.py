@@ -143,17 +143,29 @@ def test_awq_that_finds_nothing_to_do_says_so(int4: Artifact, parent: Artifact, 
     assert awq.manifest.files["model.bin"] == int4.manifest.files["model.bin"]
 
 
-@pytest.mark.parametrize("keys", [{}, {"weights": "int4"}], ids=["int8", "int4"])
-def test_a_text_among_others_is_scored_as_the_manifest_says(
-    keys: dict[str, Any], parent: Artifact, tmp_path: Path
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_with_products_in_fp32_a_text_has_the_same_scores_among_others(
+    weights: str, parent: Artifact, tmp_path: Path
 ) -> None:
-    artifact = made(parent, tmp_path / "made", **keys)
+    artifact = made(parent, tmp_path / "made", weights=weights, products="fp32")
+    assert artifact.manifest.compute.batch_invariant
+    assert artifact.manifest.compute.activations.label == "fp32"
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in rng.integers(0, VOCABULARY - 4, length)) for length in (20, 13, 7, 3, 1, 40)]
     engine = Engine(artifact.folder, threads=1)
     alone = np.concatenate([engine.probabilities([text]) for text in texts])
     assert np.ptp(alone, axis=0).max() > 0.05
     np.testing.assert_allclose(engine.probabilities(texts), alone, rtol=0, atol=1e-5)
+
+
+def test_the_ir_says_what_products_are_computed_in(int4: Artifact, parent: Artifact, tmp_path: Path) -> None:
+    exact = made(parent, tmp_path / "exact", weights="int4", products="fp32")
+    assert not int4.manifest.compute.batch_invariant
+    assert int4.manifest.compute.activations.label == "int8"
+    for artifact, group in ((int4, 32), (exact, 0)):
+        model = openvino.Core().compile_model(artifact.folder / "model.xml", "CPU")
+        assert model.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == group
+    assert exact.manifest.files["model.bin"] == int4.manifest.files["model.bin"]
 
 
 def test_a_model_of_small_weights_alone_is_refused(
