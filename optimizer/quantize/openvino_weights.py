@@ -174,14 +174,21 @@ def _constant_size(value: openvino.Output) -> int:
 
 
 def _counts(model: openvino.Model) -> dict[str, int]:
-    """``int4_weights`` and the like: how many weights are stored so; of their offsets, one dimension is 1."""
+    """``int4_weights`` and the like: how many weights are stored so."""
     names = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4", "nf4": "nf4"}
     found = Counter(
         names.get(node.get_element_type().get_type_name())
         for node in model.get_ops()
-        if node.get_type_name() == "Constant" and prod(shape := node.get_output_shape(0)) >= FEWEST and 1 not in shape
+        if node.get_type_name() == "Constant" and not _is_offset(node)
     )
     return {f"{name}_weights": count for name, count in sorted(found.items(), key=str) if name}
+
+
+def _is_offset(constant: openvino.Node) -> bool:
+    """Whether it is, made a float, what is subtracted from a weight."""
+    (use, *_) = constant.output(0).get_target_inputs()
+    after = use.get_node().output(0).get_target_inputs()
+    return any(each.get_node().get_type_name() == "Subtract" and each.get_index() == 1 for each in after)
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ def test_embeddings_in_4_bits_are_half_of_those_in_8(int4: Artifact, parent: Art
     assert eight.manifest.details["int8_weights"] == 2
     assert "int8_weights" not in four.manifest.details
     assert four.manifest.details["int4_weights"] == 2 + LAYERS
-    assert eight.size_bytes - four.size_bytes > 0.4 * (VOCABULARY * 64 + 64 * 64)
+    assert eight.size_bytes - four.size_bytes > 0.35 * (VOCABULARY * 64 + 64 * 64)
 
 
 @pytest.mark.parametrize("key", openvino_weights.DATA_AWARE[1:])
