@@ -4,6 +4,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -224,7 +225,8 @@ def test_a_product_with_outliers_is_that_of_the_equation(tmp_path: Path) -> None
         [numpy_helper.from_array(weight, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    energy = energies(model, ["x"], [{"x": values[:2]}, {"x": values[2:]}], folder=tmp_path, threads=1)
+    batches: list[Any] = [{"x": values[:2]}, {"x": values[2:]}]
+    energy = energies(model, ["x"], batches, folder=tmp_path, threads=1)
     np.testing.assert_allclose(energy["x"], np.square(values).sum(axis=0), rtol=1e-5)
     kept = onnx_4bit._pack(
         model, [*model.graph.node], tmp_path, INT4.model_copy(update={"outliers": 0.03}), {"w": energy["x"]}
