@@ -49,8 +49,8 @@ def load_model(
     ``attention``: how attention is computed, by default as transformers prefers. ``labels`` with ``task``: what the
     outputs are to be, in this order; a head that has the same labels is kept, its rows moved to their places, and any
     other is replaced by a new one with random weights, if ``new_head``. Without them the head is that of the folder.
-    ``quantization``: how weights are quantized one by one as they are read; what was saved so is read without it.
-    Raises :class:`ModelError` if it cannot be loaded as a classifier, or weights are missing or do not fit.
+    ``quantization``: how weights are quantized as they are read; what was saved so is read without it. Raises
+    :class:`ModelError` if it cannot be loaded as a classifier, or weights are missing or do not fit.
     """
     config = load_config(folder)
     rows = None
