@@ -46,11 +46,10 @@ def load_model(
 ) -> PreTrainedModel:
     """The classifier in a Hugging Face folder, for inference (``eval``), on ``device`` in ``dtype``.
 
-    ``attention``: how attention is computed, by default as transformers prefers. ``labels`` with ``task``: what the
-    outputs are to be, in this order; a head that has the same labels is kept, its rows moved to their places, and any
-    other is replaced by a new one with random weights, if ``new_head``. Without them the head is that of the folder.
-    ``quantization``: how weights are quantized as they are read; what was saved so is read without it. Raises
-    :class:`ModelError` if it cannot be loaded as a classifier, or weights are missing or do not fit.
+    ``attention``: by default as transformers prefers. ``labels`` with ``task``: what the outputs are to be, in this
+    order; a head of the same labels is kept, its rows moved to their places, and any other is replaced by a new one with
+    random weights, if ``new_head``; without them it is the folder's. ``quantization``: of weights as they are read; what
+    was saved so needs none. Raises :class:`ModelError` if it is no classifier, or weights are missing or do not fit.
     """
     config = load_config(folder)
     rows = None
