@@ -49,7 +49,7 @@ def load_model(
     ``attention``: by default as transformers prefers. ``labels`` with ``task``: what the outputs are to be, in this
     order; a head of the same labels is kept, its rows moved to their places, and any other replaced by a new one with
     random weights, if ``new_head``; without them it is the folder's. ``quantization``: of weights as they are read;
-    what was saved so needs none. Raises :class:`ModelError` if it is no classifier, or weights are missing or do not fit.
+    what was saved needs none. Raises :class:`ModelError` if it is no classifier, or weights are missing or do not fit.
     """
     config = load_config(folder)
     rows = None
