@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,9 @@ def write(
     model.save_pretrained(context.folder)
     for path in context.folder.glob("*.safetensors"):
         _put_metadata_in_order(path)
+    alone = compute.batch_invariant and parent.manifest.compute.batch_invariant
     return Quantized(
-        compute,
+        replace(compute, batch_invariant=alone),
         {
             "quantizer": f"{library} {importlib.metadata.version(library)}",
             "quantized_layers": layers,

@@ -14,6 +14,7 @@ from optimizer.quantize import checkpoint
 from optimizer.quantize.method import Batches, Method, Quantized
 from optimizer.stage import RunContext
 
+# Alone and among others, a logit differs by up to 1e-6 (MiniLM): texts may be batched.
 COMPUTE = Compute(weights=Numbers("int", 4, "symmetric", "block"))
 
 
