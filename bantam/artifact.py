@@ -34,7 +34,7 @@ class Layout:
     format: str
     """The word for it in reports and messages."""
     weights: tuple[str, ...] = ()
-    """Graph and weights; those that are there are deployable, beside the tokenizer's files."""
+    """Graph and weights; those that are there are deployable, beside the tokenizer's files. Without: all files are."""
     trainable: bool = False
     exports_to: tuple[str, ...] = ()
     """Names of the layouts that it can be exported to."""
@@ -44,19 +44,22 @@ class Layout:
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         "hf": Layout("pytorch", trainable=True, exports_to=("onnx", "openvino")),
+        "hf-quantized": Layout("pytorch"),
         "onnx": Layout("onnx", ("model.onnx", "model.onnx.data"), exports_to=("openvino",), servable=True),
         "openvino": Layout("openvino", ("model.xml", "model.bin"), servable=True),
         "scores": Layout("scores"),
     }
 )
-"""Every layout by name: ``hf`` is a Hugging Face folder, ``scores`` a variant's answers on a data set."""
+"""Every layout by name: ``hf`` is a Hugging Face folder, ``hf-quantized`` one whose weights transformers reads through
+another library, ``scores`` a variant's answers on a data set."""
 
 
 @dataclass(frozen=True)
 class Numbers:
     """In what the weights, or the activations, are stored and multiplied."""
 
-    kind: Literal["float", "bfloat", "int"] = "float"
+    kind: Literal["float", "bfloat", "normal", "int"] = "float"
+    """``normal``: steps at the quantiles of the normal distribution (NormalFloat, Dettmers et al. 2023)."""
     bits: int = 32
     scheme: Literal["symmetric", "asymmetric"] | None = None
     """Whether 0 is represented without an offset; None for floats."""
@@ -67,8 +70,8 @@ class Numbers:
 
     @property
     def label(self) -> str:
-        """``fp32``, ``bf16``, ``int8`` ..."""
-        return f"{ {'float': 'fp', 'bfloat': 'bf', 'int': 'int'}[self.kind] }{self.bits}"
+        """``fp32``, ``bf16``, ``nf4``, ``int8`` ..."""
+        return f"{ {'float': 'fp', 'bfloat': 'bf', 'normal': 'nf', 'int': 'int'}[self.kind] }{self.bits}"
 
 
 @dataclass(frozen=True)
@@ -218,8 +221,8 @@ class Artifact:
 
 
 def deployable_files(folder: Path, layout: str) -> tuple[str, ...]:
-    """Names of the files in ``folder`` that production needs: graph, weights, tokenizer; or all of layout ``hf``."""
-    if LAYOUTS[layout].trainable:
+    """Names of the files in ``folder`` that production needs: graph, weights, tokenizer; or all, of a checkpoint."""
+    if not LAYOUTS[layout].weights:
         return tuple(sorted(path.name for path in folder.iterdir()))
     return (*(name for name in LAYOUTS[layout].weights if (folder / name).exists()), *TOKENIZER_FILES)
 

@@ -248,7 +248,7 @@ class QuantizeConfig(StageConfig):
 
 
 class CalibratedQuantizeConfig(QuantizeConfig):
-    """What methods share that find scales from training texts."""
+    """What methods share that look at training texts, to find scales for example."""
 
     calibration_rows: int = Field(300, ge=1)
     """How many training texts, at their real lengths."""

@@ -112,6 +112,7 @@ def encode(folder: Path, signature: Signature, texts: Sequence[Text]) -> list[Ba
 
 LOADERS: dict[str, Callable[[Artifact, int | None], Logits]] = {
     "hf": _pytorch,
+    "hf-quantized": _pytorch,
     "onnx": _onnx,
     "openvino": _openvino,
 }

@@ -127,10 +127,8 @@ class Recipe(Config):
     max_drop_points: float = Field(1.0, gt=0)
     """The budget: points of ``metric`` that the chosen variant may lose against the baseline."""
     max_disagreement_points: float | None = Field(None, gt=0)
-    """The budget where ``metric`` is agreement: points of the texts that may be decided otherwise.
-
-    :data:`DISAGREEMENT` if absent.
-    """
+    """The budget where ``metric`` is agreement: points of the texts that may be decided otherwise. If absent, as
+    :data:`DISAGREEMENT` says."""
     metric: MetricField | None = None
     """If absent: macro-f1; spearman for regression; agreement for classifiers of data without labels."""
     stages: tuple[Annotated[SerializeAsAny[AnyStage], BeforeValidator(read_stage)], ...] = Field(min_length=1)

@@ -31,7 +31,7 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None) -> Reference:
-        """The model and tokenizer of an artifact in layout ``hf``, fp32."""
+        """The model and tokenizer of an artifact in layout ``hf``, fp32, or ``hf-quantized``."""
         if threads:
             torch.set_num_threads(threads)
         return cls(load_model(folder), load_tokenizer(folder), Artifact.load(folder).manifest.signature)

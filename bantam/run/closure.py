@@ -30,6 +30,7 @@ LIBRARIES = (
     "peft",
     "tokenizers",
     "torch",
+    "torchao",
     "transformers",
 )
 """Those that compute; a newer version of any other changes no result."""

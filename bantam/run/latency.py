@@ -107,7 +107,7 @@ def grouped(variants: Mapping[str, Artifact], anchors: Anchors, limit_mb: float)
 
 def worker_mb(variant: Artifact) -> float:
     """An estimate of the memory of a process that runs the variant, from its size on disk."""
-    return (LIBRARIES_MB["torch"] if variant.manifest.layout == "hf" else LIBRARIES_MB["runtime"]) + (
+    return (LIBRARIES_MB["runtime"] if variant.servable else LIBRARIES_MB["torch"]) + (
         FACTOR * variant.size_bytes / 1e6
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact, cache_key, seal
+from bantam.artifact import LAYOUTS, Artifact, cache_key, seal
 from bantam.machine import describe_machine
 from bantam.run import closure
 from bantam.run.builder import kept_or_made
@@ -45,7 +45,7 @@ def computed_by(layout: str) -> dict[str, Any]:
 
     Processors have other kernels for int8, which round and saturate otherwise.
     """
-    module = "optimizer.reference" if layout == "hf" else "serving.backend.engine"
+    module = "serving.backend.engine" if LAYOUTS[layout].servable else "optimizer.reference"
     return {
         "code": closure.code(module),
         "libraries": closure.libraries(module),

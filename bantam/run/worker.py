@@ -161,14 +161,14 @@ class _Running:
     def __init__(self, folder: Path, threads: int | None, micro_batch: int) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.probabilities: Callable[[list[Text]], NDArray[np.float32]]
-        if Artifact.load(folder).manifest.layout == "hf":
-            from optimizer.reference import Reference
-
-            self.probabilities = Reference.load(folder, threads=threads).probabilities
-        else:
+        if Artifact.load(folder).servable:
             from serving.backend.engine import Engine
 
             self.probabilities = Engine(folder, threads=threads, micro_batch=micro_batch).probabilities
+        else:
+            from optimizer.reference import Reference
+
+            self.probabilities = Reference.load(folder, threads=threads).probabilities
 
     def timed(self, texts: list[Text]) -> Timed:
         return timed(lambda text: self.probabilities([text]), texts)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
@@ -26,6 +26,9 @@ from optimizer.load import guard
 from optimizer.load.folder import CONFIG, read_config
 from optimizer.load.head import fit, label_names, read_head
 from optimizer.load.weights import BEFORE, INSIDE, own_names, shapes
+
+if TYPE_CHECKING:
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 _ADVICE = "Expected a Hugging Face folder that transformers reads as a text classifier, as save_pretrained writes it."
 
@@ -39,14 +42,15 @@ def load_model(
     labels: tuple[str, ...] | None = None,
     task: str | None = None,
     new_head: bool = True,
+    quantization: QuantizationConfigMixin | None = None,
     log: Callable[[str], None] = print,
 ) -> PreTrainedModel:
     """The classifier in a Hugging Face folder, for inference (``eval``), on ``device`` in ``dtype``.
 
-    ``attention``: how attention is computed, by default as transformers prefers. ``labels`` with ``task``: what the
-    outputs are to be, in this order; a head that has the same labels is kept, its rows moved to their places, and any
-    other is replaced by a new one with random weights, if ``new_head``. Without them the head is that of the folder.
-    Raises :class:`ModelError` if it cannot be loaded as a classifier, or weights are missing or do not fit.
+    ``attention``: by default as transformers prefers. ``labels`` with ``task``: what the outputs are to be, in this
+    order; a head of the same labels is kept, its rows moved to their places, and any other replaced by a new one with
+    random weights, if ``new_head``; without them it is the folder's. ``quantization``: of weights as they are read;
+    what was saved needs none. Raises :class:`ModelError` if it is no classifier, or weights are missing or do not fit.
     """
     config = load_config(folder)
     rows = None
@@ -61,6 +65,7 @@ def load_model(
             config=config,
             dtype=dtype,
             attn_implementation=attention,
+            quantization_config=quantization,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,

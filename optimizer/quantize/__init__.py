@@ -16,7 +16,16 @@ from bantam.artifact import LAYOUTS, TOKENIZER_FILES, Artifact, Manifest, deploy
 from bantam.errors import BantamError, StageError, reason
 from optimizer import logits
 from optimizer.config import CalibratedQuantizeConfig, QuantizeConfig
-from optimizer.quantize import onnx_4bit, onnx_dynamic, openvino_static
+from optimizer.quantize import (
+    bitsandbytes_int8,
+    bitsandbytes_nf4,
+    onnx_4bit,
+    onnx_dynamic,
+    openvino_static,
+    openvino_weights,
+    torchao_int4,
+    torchao_int8,
+)
 from optimizer.quantize.method import Batches, Method
 from optimizer.stage import RunContext
 
@@ -24,6 +33,11 @@ METHODS: dict[str, Method] = {
     "onnx-dynamic-int8": onnx_dynamic.METHOD,
     "openvino-static-int8": openvino_static.METHOD,
     "onnx-int4": onnx_4bit.METHOD,
+    "openvino-weights": openvino_weights.METHOD,
+    "bitsandbytes-int8": bitsandbytes_int8.METHOD,
+    "bitsandbytes-nf4": bitsandbytes_nf4.METHOD,
+    "torchao-int8": torchao_int8.METHOD,
+    "torchao-int4": torchao_int4.METHOD,
 }
 """The word after ``method`` in a recipe -> the method."""
 
@@ -92,13 +106,12 @@ def _drawn(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Bat
 def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: list[logits.Batch]) -> dict[str, float]:
     """Differences of the logits to the parent's, text by text.
 
-    Dynamic quantization takes the scale of an activation from the whole batch: only single texts can be repeated.
+    Dynamic quantization takes the scale of an activation from the whole batch: only single texts can be repeated. One
+    model after the other, so that there is memory for one.
     """
-    reference = logits.of(parent, threads=context.threads)
-    quantized = logits.of(made, threads=context.threads)
-    expected = np.concatenate([reference(batch) for batch in batches])
+    expected = _answers(parent, batches, context)
     try:
-        got = np.concatenate([quantized(batch) for batch in batches])
+        got = _answers(made, batches, context)
     except Exception as exc:  # runtimes raise classes of their own
         raise StageError(
             f"Stage {made.name!r} gave a model that cannot be run: {reason(exc)}. Use another quantization method."
@@ -120,3 +133,9 @@ def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: lis
         "mean_difference": float(difference.mean()),
         "reference_std": spread,
     }
+
+
+def _answers(artifact: Artifact, batches: list[logits.Batch], context: RunContext) -> np.ndarray:
+    """Logits ``[texts, labels]``; the model is let go."""
+    model = logits.of(artifact, threads=context.threads)
+    return np.concatenate([model(batch) for batch in batches])

@@ -7,6 +7,8 @@ these standard operators take 28 and one in 8 bits 11; all of MiniLM in int8 tak
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,21 +20,23 @@ from optimizer.quantize.onnx_graph import embedding_lookups
 
 FEW_ROWS = 4096
 """A table with fewer rows, such as that of positions, has more time to lose in 4 bits than bytes to gain: it gets 8."""
+ROWS_AT_ONCE = 8192
+"""Of a table, so that what is computed on the way to its bits is small beside it."""
 
 
-def quantize_embeddings(graph: onnx.GraphProto, bits: int, block_size: int = 32) -> int:
+def quantize_embeddings(graph: onnx.GraphProto, bits: int, block_size: int = 32, *, folder: Path = Path()) -> int:
     """Put each table that is looked up by rows into ``bits`` 8 or 4; returns how many there were.
 
     8 bits have one scale a row; 4 bits a scale and a minimum for each block of ``block_size`` values of a row, or for
     the row if that does not divide its length. Few rows, and rows that are not looked up by an input of the model, get
-    8 bits in any case.
+    8 bits in any case. ``folder``: where the files beside the graph are, if its weights are in any.
     """
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
     weights = {weight.name: weight for weight in graph.initializer}
     lookups = embedding_lookups(graph)
     parts: dict[str, list[onnx.TensorProto]] = {}
     for table in dict.fromkeys(node.input[0] for node in lookups):
-        values = numpy_helper.to_array(weights[table])
+        values = numpy_helper.to_array(weights[table], str(folder))
         rank = {ranks.get(node.input[1]) for node in lookups if node.input[0] == table}
         if bits == 4 and len(values) >= FEW_ROWS and len(rank) == 1 and (dimensions := rank.pop()):
             parts[table] = _four_bits(table, values, block_size, dimensions)
@@ -69,14 +73,24 @@ def packed_rows(table: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint
     return first | (second << 4), np.concatenate([step, low], axis=2)
 
 
+def _in_parts(
+    function: Callable[[NDArray[np.float32]], tuple[NDArray[Any], NDArray[Any]]], table: NDArray[np.float32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What a function of rows gives for a table, a few rows at a time."""
+    parts = [function(table[start : start + ROWS_AT_ONCE]) for start in range(0, len(table), ROWS_AT_ONCE)]
+    rows, scales = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return rows, scales
+
+
 def _eight_bits(table: str, values: NDArray[np.float32]) -> list[onnx.TensorProto]:
-    rows, scales = symmetric_rows(values)
+    rows, scales = _in_parts(symmetric_rows, values)
     return [numpy_helper.from_array(rows, f"{table}.int8"), numpy_helper.from_array(scales, f"{table}.scale")]
 
 
 def _four_bits(table: str, values: NDArray[np.float32], block_size: int, dimensions: int) -> list[onnx.TensorProto]:
     width = values.shape[1]
-    rows, scales = packed_rows(values, block_size if width % block_size == 0 else width)
+    block = block_size if width % block_size == 0 else width
+    rows, scales = _in_parts(lambda part: packed_rows(part, block), values)
     return [
         numpy_helper.from_array(rows, f"{table}.int4x2"),
         numpy_helper.from_array(scales, f"{table}.scale"),

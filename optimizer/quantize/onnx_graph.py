@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from bantam.artifact import Artifact
 
@@ -12,14 +16,22 @@ SMALLEST = 16_384
 """Bytes; weights below this stay fp32: nothing to gain."""
 
 
-def load(parent: Artifact) -> onnx.ModelProto:
+def load(parent: Artifact, *, values: bool = True) -> onnx.ModelProto:
     """The graph and weights of a parent in layout onnx, without the shapes that the export noted.
 
-    Quantizers transpose weights, and trip over what was said about them.
+    Quantizers transpose weights, and trip over what was said about them. ``values = False``: weights that are in a file
+    beside the graph stay there until somebody reads them, one by one.
     """
-    model = onnx.load(parent.folder / "model.onnx")
+    model = onnx.load(parent.folder / "model.onnx", load_external_data=values)
     del model.graph.value_info[:]
     return model
+
+
+def take_in(graph: onnx.GraphProto, folder: Path, names: Collection[str] | None = None) -> None:
+    """Read the values of these weights, or of all, into the graph, if they are in a file beside it in ``folder``."""
+    for weight in graph.initializer:
+        if uses_external_data(weight) and (names is None or weight.name in names):
+            load_external_data_for_tensor(weight, str(folder))
 
 
 def is_large(weight: TensorProto) -> bool:

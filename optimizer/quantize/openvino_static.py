@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Literal
 
-from bantam.artifact import LAYOUTS, Artifact, Compute, Numbers
+from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import StageError
 from optimizer.config import CalibratedQuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
@@ -34,17 +34,14 @@ def write(parent: Artifact, config: StaticInt8Config, context: RunContext, batch
     Weights of matrix products and embeddings are stored in int8. What stays fp32 is computed in fp32, and is not
     compressed to fp16 either. Raises :class:`StageError` if NNCF cannot quantize the model.
     """
-    import openvino
-
     from optimizer import openvino_ir
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     import nncf
 
-    manifest, calibration = parent.manifest, batches(config.calibration_rows)
+    calibration = batches(config.calibration_rows)
     try:
-        source = parent.folder / LAYOUTS[manifest.layout].weights[0]
-        model = openvino.convert_model(source) if manifest.layout == "onnx" else openvino.Core().read_model(source)
+        model = openvino_ir.read(parent)
         # Its progress bars go to stderr: stdout may be read by a script.
         with contextlib.redirect_stdout(sys.stderr):
             quantized = nncf.quantize(

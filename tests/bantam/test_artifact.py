@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from bantam.artifact import MANIFEST, Artifact, Manifest, Signature, licences_in, seal
+from bantam.artifact import (
+    LAYOUTS,
+    MANIFEST,
+    Artifact,
+    Compute,
+    Manifest,
+    Numbers,
+    Signature,
+    deployable_files,
+    licences_in,
+    seal,
+)
 from bantam.errors import ArtifactError
 from bantam.files import replacing, sweep
 from bantam.licence import Licence
@@ -131,3 +142,19 @@ def test_a_name_is_what_a_run_says_and_no_part_of_the_content(tmp_path: Path) ->
     assert artifact.name == "a"
     named = replace(artifact, name="onnx-int8")
     assert (named.name, named.digest) == ("onnx-int8", artifact.digest)
+
+
+def test_numbers_are_called_by_their_kind_and_bits() -> None:
+    kinds = [Numbers(), Numbers("bfloat", 16), Numbers("normal", 4, "symmetric", "block"), Numbers("int", 8)]
+    assert [numbers.label for numbers in kinds] == ["fp32", "bf16", "nf4", "int8"]
+    assert Compute(weights=kinds[2], activations=kinds[1]).precision == "nf4"
+
+
+def test_of_a_checkpoint_all_files_are_shipped_and_of_a_graph_those_of_its_layout(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "model.onnx"):
+        (tmp_path / name).touch()
+    assert deployable_files(tmp_path, "onnx") == ("model.onnx", "tokenizer.json", "tokenizer_config.json")
+    checkpoints = [name for name, layout in LAYOUTS.items() if layout.format == "pytorch"]
+    assert {"hf", "hf-quantized"} <= {*checkpoints}
+    for name in checkpoints:
+        assert deployable_files(tmp_path, name) == tuple(sorted(path.name for path in tmp_path.iterdir()))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,14 +13,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, seal
 from bantam.errors import StageError
 from optimizer import export, quantize
 from optimizer.config import ExportConfig
-from optimizer.quantize import embeddings
+from optimizer.quantize import embeddings, onnx_4bit
 from optimizer.quantize.embeddings import packed_rows, quantize_embeddings
 from optimizer.quantize.onnx_4bit import Int4Config
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
+from optimizer.quantize.outliers import energies, outlier_channels, rounded
 from serving.backend.engine import Engine
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
 
@@ -170,3 +174,85 @@ def test_the_root_logger_is_left_alone(parent: Artifact, tmp_path: Path) -> None
     before = root.handlers[:], root.level
     quantize.run(parent, INT4, make_context(tmp_path / "int4"))
     assert (root.handlers[:], root.level) == before
+
+
+def test_weights_in_a_file_beside_the_graph_give_the_same(parent: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "beside"
+    shutil.copytree(parent.folder, folder)
+    (folder / "model.onnx").unlink()
+    model = onnx.load(parent.folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
+    manifest = replace(parent.manifest, deployable=(*parent.manifest.deployable, "model.onnx.data"))
+    beside = Artifact(folder, seal(folder, manifest))
+    config = INT4.model_copy(update={"outliers": 0.05})
+    context = make_context(tmp_path / "two")
+    one, two = quantize.run(parent, config, make_context(tmp_path / "one")), quantize.run(beside, config, context)
+    assert "model.onnx.data" in two.manifest.deployable
+    assert not [*context.scratch.iterdir()]
+    assert one.manifest.metrics["logits"] == two.manifest.metrics["logits"]
+    expected = {name: numpy_helper.to_array(weight).tobytes() for name, weight in weights(one).items()}
+    assert {name: numpy_helper.to_array(weight).tobytes() for name, weight in weights(two).items()} == expected
+
+
+def test_outliers_keep_16_bits_and_bring_the_answers_nearer(parent: Artifact, tmp_path: Path) -> None:
+    plain = quantize.run(parent, INT4, make_context(tmp_path / "plain"))
+    config = INT4.model_copy(update={"outliers": 0.2})
+    made = quantize.run(parent, config, make_context(tmp_path / "outliers"))
+    assert made.digest == quantize.run(parent, config, make_context(tmp_path / "again")).digest
+    assert made.manifest.compute == plain.manifest.compute
+    kept = {name: weight for name, weight in weights(made).items() if name.endswith(".outliers")}
+    assert len(kept) == made.manifest.details["int4_products"]
+    assert {weight.data_type for weight in kept.values()} == {TensorProto.FLOAT16}
+    assert sum(weight.dims[0] for weight in kept.values()) == made.manifest.details["outlier_channels"]
+    bytes_kept = sum(2 * int(np.prod(weight.dims)) for weight in kept.values())
+    assert weight_bytes(made) - weight_bytes(plain) == pytest.approx(bytes_kept, rel=0.1)
+    before, after = (each.manifest.metrics["logits"]["mean_difference"] for each in (plain, made))
+    assert after < before
+
+
+def test_a_product_with_outliers_is_that_of_the_equation(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight, values = rng.normal(size=(64, 96)).astype(np.float32), rng.normal(size=(5, 64)).astype(np.float32)
+    channels = np.array([3, 40])
+    values[:, channels] *= 30
+    found = outlier_channels(weight, np.square(values.astype(np.float64)).sum(axis=0), 0.03, 32)
+    assert found.tolist() == channels.tolist()
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["tokens", 96])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    batches: list[Any] = [{"x": values[:2]}, {"x": values[2:]}]
+    energy = energies(model, ["x"], batches, folder=tmp_path, threads=1)
+    np.testing.assert_allclose(energy["x"], np.square(values).sum(axis=0), rtol=1e-5)
+    kept = onnx_4bit._pack(
+        model, [*model.graph.node], tmp_path, INT4.model_copy(update={"outliers": 0.03}), {"w": energy["x"]}
+    )
+    assert kept == 2
+    (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values})
+    without = weight.copy()
+    without[channels] = 0
+    outliers = weight[channels].astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(got, values @ rounded(without, 32) + values[:, channels] @ outliers, rtol=0, atol=1e-3)
+    assert np.abs(got - values @ weight).max() < 0.5 * np.abs(values @ (rounded(weight, 32) - weight)).max()
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 128])
+def test_rounding_to_blocks_is_the_runtimes(block_size: int) -> None:
+    weight = np.random.default_rng(1).normal(size=(80, 8)).astype(np.float32)
+    weight[:, 2] = 0
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", 80])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["tokens", 8])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx_4bit._pack(model, [*model.graph.node], Path(), INT4.model_copy(update={"block_size": block_size}), {})
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (got,) = session.run(None, {"x": np.eye(80, dtype=np.float32)})
+    np.testing.assert_allclose(got, rounded(weight, block_size), rtol=0, atol=1e-5)
