@@ -106,7 +106,7 @@ doctor: ## Say what is here, what is missing and how to get it; works before any
 setup: $(READY) ## Make both environments; every other target does it when needed
 
 test: $(READY) ## Run the tests
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 check: $(VENV)/.ready-$(TARGET) ## Format, lint, types and the rules of the architecture
 	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet . || { echo "Mend it with: $(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix ." >&2; exit 1; }

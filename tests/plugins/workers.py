@@ -1,18 +1,35 @@
-"""Which tests run one after another where pytest-xdist has several workers (``make test``): ``--dist loadgroup``.
+"""Which tests run one after another where pytest-xdist has several workers, as in ``make test``.
 
-Tests that start Triton share a worker, with the toy that is made once for all of them: they look at what servers leave
-in /dev/shm, and two servers at a time would spoil each other's times. Tests of one file share a worker, and so its
-fixtures.
+Tests of one file share a worker, and so its fixtures. All files with tests that start Triton share one, and the toy that
+is made once for them: they look at what servers leave in /dev/shm, and servers side by side would spoil each other's
+times.
 """
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pytest
 
+from tests.plugins.needs import ROOT
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the group that pytest-xdist keeps together."""
-    for item in items:
-        triton = item.get_closest_marker("triton") or "toy" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("triton" if triton else item.nodeid.partition("::")[0]))
+TRITON = "triton"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A scheduler that keeps them together. (``--dist loadgroup`` of xdist 3.8 has no effect with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByNeed(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid.partition("::")[0])
+
+    return ByNeed(config, log)
+
+
+@functools.cache
+def group(file: str) -> str:
+    """What a test file, relative to the checkout, is kept together with."""
+    return TRITON if f"mark.{TRITON}" in (ROOT / file).read_text(encoding="utf-8") else file
