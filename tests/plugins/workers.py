@@ -1,8 +1,8 @@
 """Which tests run one after another where pytest-xdist has several workers, as in ``make test``.
 
-Tests of one file share a worker, and so its fixtures. All files with tests that start Triton share one, and the toy that
-is made once for them: they look at what servers leave in /dev/shm, and servers side by side would spoil each other's
-times.
+Tests of one file share a worker, and so its fixtures. All files with tests that start Triton share one, and the toy
+that is made once for them: they look at what servers leave in /dev/shm, and servers side by side would spoil each
+other's times.
 """
 
 from __future__ import annotations
