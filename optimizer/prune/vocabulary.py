@@ -31,7 +31,10 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
     that none of them stay. Raises :class:`StageError` if a text is cut otherwise, :class:`ModelError` for a tokenizer
     whose vocabulary cannot be cut, :class:`DataError` for a file of texts that cannot be read.
     """
-    tolerance = config.tolerance if context.data.task != "regression" else None
+    tolerance = config.tolerance
+    if tolerance is not None and context.data.task == "regression":
+        context.log(f"{config.name}: tolerance is of classes, which a regression has none of: no unseen tokens stay")
+        tolerance = None
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
     others: list[Text] = [*context.data.splits["train"].texts]

@@ -29,7 +29,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     ("arguments", "message"),
     [
         (["./nowhere"], "nowhere"),
-        (["./tiny", "--recipe", "int9"], "Unknown recipe 'int9'. Known: int8"),
+        (["./tiny", "--recipe", "int9"], "Unknown recipe 'int9'. Known: decoder, int8"),
         (["./tiny", "--data", "goemotion"], "goemotions-ekman"),
         (["./tiny", "--profile", "slow"], "Unknown profile 'slow'. Known: quick, full"),
         (["./tiny", "--data", "moods.csv", "--label-column", "mood"], "labels"),
@@ -137,10 +137,10 @@ def test_a_full_disk_while_a_stage_writes_is_explained_and_the_run_goes_on_later
     shutil.copytree(toy.folder / "model_repo", tmp_path / "model_repo")
     before = kills.published(tmp_path)
     filler, build = small_disk / "filler", small_disk / "build"
-    # All but the training is there already, so that it is what finds no room.
-    trained = (toy.run_folder / "baseline").resolve()
-    shutil.copytree(trained.parent, build / "store", ignore=shutil.ignore_patterns(trained.name))
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    # All but the export is there already, so that it is what finds no room. (A training asks for its room beforehand.)
+    exported = (toy.run_folder / "onnx-fp32").resolve()
+    shutil.copytree(exported.parent, build / "store", ignore=shutil.ignore_patterns(exported.name))
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 60_000))
     one = toy.with_recipe("one.toml", tiny.ONE_VARIANT)
     command = (*one.arguments, "--build", str(build), "--repository", str(tmp_path / "model_repo"))
     done = toy.bantam(*command)

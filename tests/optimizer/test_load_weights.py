@@ -39,6 +39,11 @@ def logits(folder: Path, **asked: Any) -> torch.Tensor:
     return result
 
 
+def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """The last bit depends on how the file's tensors lie in memory; a weight that is not the file's moves far more."""
+    return torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def rewrite(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
     path = folder / "model.safetensors"
     tensors = change(load_file(path))
@@ -85,7 +90,7 @@ def test_m01_what_is_no_safetensors_is_refused(toy: Path) -> None:
 def test_shards_are_read_and_a_missing_one_is_named(toy: Path) -> None:
     expected = logits(toy)
     parts = shard(toy)
-    assert torch.equal(logits(resolve(str(toy)).folder), expected)
+    assert same(logits(resolve(str(toy)).folder), expected)
     parts[1].unlink()
     with pytest.raises(ModelError, match=r"1 of the 2 files .* are not there: model-00002-of-00002\.safetensors"):
         resolve(str(toy))
@@ -114,7 +119,7 @@ def test_m03_what_a_training_tool_puts_before_the_names_is_left_out(
     model = load_model(toy, labels=LABELS, task="single_label", new_head=False, log=said.append)
     name = "bert.embeddings.LayerNorm.bias"
     assert said == [f"toy: {prefix}{name} and others are named as {tools} does; read as {name}"]
-    assert torch.equal(logits(toy), expected)
+    assert same(logits(toy), expected)
     model.save_pretrained(tmp_path / "saved")
     saved = shapes(tmp_path / "saved")
     assert own_names(saved) == {name: name for name in saved}
@@ -128,9 +133,9 @@ def test_m03_what_is_inside_the_names_is_left_out_too(toy: Path, tmp_path: Path)
         return f"_fsdp_wrapped_module.{name.replace('layer.1.', inside)}"
 
     rewrite(toy, lambda tensors: {wrapped(name): tensor for name, tensor in tensors.items()})
-    assert torch.equal(logits(toy, labels=LABELS, task="single_label", new_head=False), expected)
+    assert same(logits(toy, labels=LABELS, task="single_label", new_head=False), expected)
     load_model(toy, log=quiet).save_pretrained(tmp_path / "saved")
-    assert torch.equal(logits(tmp_path / "saved"), expected)
+    assert same(logits(tmp_path / "saved"), expected)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "modernbert", "bert"])
@@ -207,7 +212,7 @@ def test_leftovers_of_older_versions_are_no_fault(toy: Path) -> None:
         "bert.embeddings.position_ids": torch.arange(64)[None],
     }
     rewrite(toy, lambda tensors: tensors | old)
-    assert torch.equal(logits(toy), expected)
+    assert same(logits(toy), expected)
 
 
 def test_a_pretraining_head_and_a_missing_pooler_are_no_fault(tmp_path: Path) -> None:
@@ -238,7 +243,7 @@ def test_m30_pytorchs_own_file_is_read_as_tensors_and_keeps_the_head(
     assert "pytorch_model.bin is read as tensors only" in said[0]
     assert found.folder.is_relative_to(cache)
     assert (found.name, found.source) == ("toy", str(toy))
-    assert torch.equal(logits(found.folder, labels=LABELS, task="single_label", new_head=False), expected)
+    assert same(logits(found.folder, labels=LABELS, task="single_label", new_head=False), expected)
     assert resolve(str(toy), log=quiet) == found
 
 
@@ -251,14 +256,14 @@ def test_m30_several_files_and_shared_tensors(toy: Path) -> None:
     rest = [*names[1::2], "cls.predictions.decoder.weight"]
     torch.save({name: tensors[name] for name in rest}, toy / "pytorch_model-00002-of-00002.bin")
     (toy / "pytorch_model.bin.index.json").write_text("{}")
-    assert torch.equal(logits(resolve(str(toy), log=quiet).folder), expected)
+    assert same(logits(resolve(str(toy), log=quiet).folder), expected)
 
 
 def test_m30_the_state_dict_inside_a_trainers_file(toy: Path) -> None:
     expected = logits(toy)
     tensors = pickled(toy)
     torch.save({"state_dict": {f"module.{n}": t for n, t in tensors.items()}, "epoch": 3}, toy / "pytorch_model.bin")
-    assert torch.equal(logits(resolve(str(toy), log=quiet).folder), expected)
+    assert same(logits(resolve(str(toy), log=quiet).folder), expected)
 
 
 class Runs:
