@@ -173,11 +173,8 @@ class Server:
             self._run_dir = None
 
     def pause(self) -> None:
-        """Stop Triton and its models' processes where they are; they answer when they are resumed.
-
-        Idle ones wake up often enough to disturb what is measured beside them.
-        """
-        self._signal(signal.SIGSTOP)
+        """Stop Triton and its models' processes until they are resumed: idle ones disturb what is measured."""
+        supervisor.wait_until_stopped(self._signal(signal.SIGSTOP))
 
     @contextmanager
     def resumed(self) -> Iterator[None]:
@@ -224,11 +221,12 @@ class Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> int:
         if self.pid is None:
             raise ServerError("Triton is not running, so it cannot be paused. Call start() first.")
         with suppress(ProcessLookupError):  # it has ended by itself: whoever asks it something is told so
             os.killpg(self.pid, number)  # its supervisor made it the leader of a group
+        return self.pid
 
     def _address(self, protocol: str) -> str:
         return f"{self._hosts[protocol]}:{self._ports[protocol]}"

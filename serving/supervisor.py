@@ -23,6 +23,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +147,19 @@ def _wait_for_owner(process: subprocess.Popen[bytes]) -> None:
             reported = True
             with contextlib.suppress(BrokenPipeError):
                 print(process.returncode, flush=True)
+
+
+def wait_until_stopped(pid: int, seconds: float = 1.0) -> None:
+    """Return when a process that was sent SIGSTOP has stopped, or has ended; after ``seconds`` in any case.
+
+    On a busy machine it may run on, and answer, until one of its threads gets a core to take the signal with.
+    """
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(OSError):  # it has ended
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX":
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
 
 
 if __name__ == "__main__":
