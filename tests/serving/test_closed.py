@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,12 +122,16 @@ def test_http_and_metrics_stay_on_loopback_when_grpc_is_open_to_others(
     publish(make_artifact(), tmp_path, "tiny", thresholds=None)
     with Server(tmp_path, host="0.0.0.0") as opened:  # noqa: S104
         assert opened.pid is not None
-        listening = {
-            c.laddr.port: c.laddr.ip.removeprefix("::ffff:")
-            for c in psutil.Process(opened.pid).net_connections("tcp")
-            if c.status == "LISTEN"
-        }
         ports = [int(a.split(":")[1]) for a in (opened.grpc_address, opened.http_address, opened.metrics_address)]
+        listening: dict[int, str] = {}
+        deadline = time.monotonic() + 10
+        # The system's table changes while it is read, by other connections, and entries are missed.
+        while not {*ports} <= listening.keys() and time.monotonic() < deadline:
+            listening |= {
+                c.laddr.port: c.laddr.ip.removeprefix("::ffff:")
+                for c in psutil.Process(opened.pid).net_connections("tcp")
+                if c.status == "LISTEN"
+            }
         assert listening[ports[0]] in ("0.0.0.0", "::")  # noqa: S104
         assert [listening[port] for port in ports[1:]] == ["127.0.0.1", "127.0.0.1"]
         connection = http.client.HTTPConnection(opened.metrics_address, timeout=10)
