@@ -15,6 +15,7 @@ from bantam.report.text import columns
 from bantam.run import judge
 from bantam.run.evidence import evidence
 from bantam.run.measures import check_metric
+from bantam.run.optimize import _contradicted
 from bantam.run.quality import of_order
 from optimizer.metric import Metric, parse
 from tests.run.made_up import LABELS, ROWS, make_run, regression, unlabelled, with_data
@@ -197,3 +198,14 @@ def test_numbers_that_move_and_keep_their_order_are_not_within_the_budget(tmp_pa
     assert "METRIC=spearman judges the order alone" in dropped.reason
     run.recipe = run.recipe.model_copy(update={"metric": Metric("spearman")})
     assert reported(run).chosen == "int8"
+
+
+def test_numbers_that_move_on_test_alone_contradict_dev(tmp_path: Path) -> None:
+    run = regression(tmp_path, noise=0.0)
+    assert _contradicted(run, "int8") is None
+    scored = run.scored["int8"]
+    run.scored["int8"] = replace(scored, test=np.exp(scored.on("test")))
+    found = _contradicted(run, "int8")
+    assert found is not None
+    assert found[0] == " of Pearson's correlation"
+    assert found[1].low > run.budget.points
