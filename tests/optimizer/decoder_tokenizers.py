@@ -114,6 +114,7 @@ def gemma(texts: Sequence[str]) -> GemmaTokenizer:
 
 
 def _scored(texts: Sequence[str], special: Sequence[str]) -> list[tuple[str, float]]:
+    """Pieces with scores of few digits: tokenizers reads back others with another last bit, which decides ties."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -121,7 +122,7 @@ def _scored(texts: Sequence[str], special: Sequence[str]) -> list[tuple[str, flo
         vocab_size=SIZE, special_tokens=[*special], unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    return [(piece, round(score, 6)) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
 
 
 def xlm_roberta(texts: Sequence[str]) -> XLMRobertaTokenizer:
