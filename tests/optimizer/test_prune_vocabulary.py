@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from bantam.artifact import Artifact
 from bantam.errors import DataError, StageError
@@ -106,3 +107,18 @@ def test_a_text_that_would_be_cut_otherwise_stops_the_stage(parent: Artifact, co
     data = replace(context.data, splits={**context.data.splits, "train": odd})
     with pytest.raises(StageError, match="'12☃' is cut otherwise"):
         vocabulary.run(parent, PRUNE, replace(context, data=data))
+
+
+def test_pieces_of_one_score_may_change_places() -> None:
+    """What decides between them is the last bit of a sum, which is not that of the file when it is read again."""
+
+    def unigram(first: float, short: float, long: float) -> PreTrainedTokenizerFast:
+        pieces = [("<unk>", 0.0), ("x", first), ("ha", short), ("haha", long), ("h", -9.0), ("a", -9.0)]
+        return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram(pieces, unk_id=0)), unk_token="<unk>")
+
+    before, after = unigram(-0.3, -1.7, -2.9), unigram(-0.2, -1.7, -2.9)
+    assert tokens(before, ["xhahaha"]) == [["x", "haha", "ha"]]
+    assert tokens(after, ["xhahaha"]) == [["x", "ha", "haha"]]
+    vocabulary.check_same_tokens(before, after, ["xhahaha"])
+    with pytest.raises(StageError, match="'xhahaha' is cut otherwise"):
+        vocabulary.check_same_tokens(before, unigram(-0.3, -1.7, -99.0), ["xhahaha"])
