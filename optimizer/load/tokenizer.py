@@ -57,7 +57,7 @@ def fit_to(
         embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
     except (NotImplementedError, AttributeError) as exc:  # CANINE hashes characters, Perceiver has arrays of its own
         raise ModelError(
-            f"{folder.name}: {type(model).__name__} has no table of token embeddings.\n"
+            f"{type(model).__name__} has no table of token embeddings.\n"
             "Expected a model of token ids. Choose another one."
         ) from exc
     # Special tokens of other inputs, such as Gemma's of images, are in no text.
@@ -72,7 +72,7 @@ def fit_to(
         )
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= embeddings:  # one of its class alone: Qwen2
         _give_padding(tokenizer, model, embeddings)
-        log(f"{folder.name}: its tokenizer has no padding token; texts are padded with {tokenizer.pad_token}")
+        log(f"{type(tokenizer).__name__} has no padding token; texts are padded with {tokenizer.pad_token}")
     config = model.config
     tokenizer.padding_side = "left" if getattr(config, "summary_type", None) == "last" else "right"
     tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # only what is there is saved

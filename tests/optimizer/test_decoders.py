@@ -160,7 +160,7 @@ def test_a_tokenizer_without_a_padding_token_gets_one_that_no_text_ends_with(kin
     said: list[str] = []
     tokens, model = load_checkpoint(checkpoint(folder), dataset("single_label", LABELS), log=said.append)
     assert (tokens.pad_token, model.config.pad_token_id) == (expected, tokens.pad_token_id)
-    assert said == [f"toy: its tokenizer has no padding token; texts are padded with {expected}"]
+    assert said == [f"{type(tokens).__name__} has no padding token; texts are padded with {expected}"]
     table, old = (each.get_input_embeddings().state_dict()["weight"] for each in (model, before))
     assert table.shape[0] == old.shape[0] + rows == model.config.vocab_size
     assert torch.equal(table[: len(old)], old)
