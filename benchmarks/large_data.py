@@ -1,6 +1,9 @@
 """How long 1,000,000 rows take to load, and how much memory: a process for each format.
 
 .venv/bin/python -m benchmarks.large_data [--rows 1000000]
+
+``--write FILE.csv`` writes rows that can be learnt from instead, for a run on them: two of GoEmotions' texts, and the
+labels of both.
 """
 
 from __future__ import annotations
@@ -25,8 +28,12 @@ def main() -> None:
     """Write a file of each format, and load it in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--write", type=Path, help="write real texts in pairs to this CSV file, and do nothing else")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.write:
+        _write_rows(options.write, _real(options.rows))
+        return
     if options.load:
         _load(options.load)
         return
@@ -67,6 +74,20 @@ def _rows(name: str, count: int) -> Iterator[dict[str, object]]:
             yield {"text": text, "label": label}
 
 
+def _real(count: int) -> Iterator[dict[str, object]]:
+    from optimizer.data import load_dataset
+
+    data, draw, written = load_dataset("goemotions-ekman"), random.Random(0), set[tuple[int, int]]()
+    train = data.splits["train"]
+    names = [{name for name, said in zip(data.labels, row, strict=True) if said} for row in train.targets]
+    while len(written) < count:
+        pair = first, second = draw.randrange(len(names)), draw.randrange(len(names))
+        if pair not in written:
+            written.add(pair)
+            labels = ",".join(sorted(names[first] | names[second]))
+            yield {"text": f"{train.texts[first]} {train.texts[second]}", "labels": labels}
+
+
 def _write(path: Path, count: int) -> None:
     rows = _rows(path.stem, count)
     if path.suffix == ".parquet":
@@ -74,7 +95,11 @@ def _write(path: Path, count: int) -> None:
         from pyarrow import parquet
 
         parquet.write_table(pa.Table.from_pylist(list(rows)), path)
-        return
+    else:
+        _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: Iterator[dict[str, object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
             file.writelines(json.dumps(row) + "\n" for row in rows)
