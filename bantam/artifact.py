@@ -50,8 +50,8 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "scores": Layout("scores"),
     }
 )
-"""Every layout by name: ``hf`` is a Hugging Face folder, ``hf-quantized`` one whose weights transformers reads through
-another library, ``scores`` a variant's answers on a data set."""
+"""Every layout by name: ``hf`` is a Hugging Face folder, ``hf-quantized`` one in fewer bits, by torch or a library
+that transformers reads it through, ``scores`` a variant's answers on a data set."""
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,14 @@ def of(artifact: Artifact, *, threads: int | None = None) -> Logits:
 def _pytorch(artifact: Artifact, threads: int | None) -> Logits:
     import torch
 
-    from optimizer.load.model import load_model
+    from optimizer.load.model import load_made
 
-    if threads:
-        torch.set_num_threads(threads)
-    model = load_model(artifact.folder)
+    model = load_made(artifact, threads=threads)
 
     def logits(batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return np.asarray(model(**{name: torch.from_numpy(array) for name, array in batch.items()}).logits.numpy())
+            made = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
+            return np.asarray(made.logits.float().numpy())
 
     return logits
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bantam.artifact import Artifact, Signature, Text
-from optimizer.load.model import forward_inputs, load_model
+from optimizer.load.model import forward_inputs, load_made
 from optimizer.load.tokenizer import columns, load_tokenizer
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -32,9 +32,8 @@ class Reference:
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None) -> Reference:
         """The model and tokenizer of an artifact in layout ``hf``, fp32, or ``hf-quantized``."""
-        if threads:
-            torch.set_num_threads(threads)
-        return cls(load_model(folder), load_tokenizer(folder), Artifact.load(folder).manifest.signature)
+        artifact = Artifact.load(folder)
+        return cls(load_made(artifact, threads=threads), load_tokenizer(folder), artifact.manifest.signature)
 
     def probabilities(self, texts: Sequence[Text], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Scores float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths.
@@ -70,5 +69,5 @@ class Reference:
             mask[:, 0] |= ~mask.any(dim=1)
             if self.tokenizer.padding_side == "left" and "position_ids" in forward_inputs(self.model):
                 feeds["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self.model(**feeds).logits
-        return np.asarray(ACTIVATIONS[self.signature.task](logits).float().numpy())
+        logits = self.model(**feeds).logits.float()
+        return np.asarray(ACTIVATIONS[self.signature.task](logits).numpy())

@@ -21,6 +21,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
+from bantam.artifact import Artifact
 from bantam.errors import ModelError, UserError
 from optimizer.load import guard
 from optimizer.load.folder import CONFIG, read_config
@@ -83,6 +84,17 @@ def load_model(
         ):
             guard.reorder(model, rows, folder)
     return cast(PreTrainedModel, model.to(device).eval())
+
+
+def load_made(artifact: Artifact, *, threads: int | None = None) -> PreTrainedModel:
+    """What Bantam has made in PyTorch, for inference on the CPU, in the numbers that its manifest says.
+
+    ``threads``: of this process from now on; by default as many as torch likes. Raises as :func:`load_model`.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    in_16_bits = artifact.manifest.compute.weights.kind == "bfloat"
+    return load_model(artifact.folder, dtype=torch.bfloat16 if in_16_bits else torch.float32)
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

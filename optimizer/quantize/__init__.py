@@ -23,6 +23,7 @@ from optimizer.quantize import (
     onnx_dynamic,
     openvino_static,
     openvino_weights,
+    torch_bf16,
     torchao_int4,
     torchao_int8,
 )
@@ -36,6 +37,7 @@ METHODS: dict[str, Method] = {
     "openvino-weights": openvino_weights.METHOD,
     "bitsandbytes-int8": bitsandbytes_int8.METHOD,
     "bitsandbytes-nf4": bitsandbytes_nf4.METHOD,
+    "torch-bf16": torch_bf16.METHOD,
     "torchao-int8": torchao_int8.METHOD,
     "torchao-int4": torchao_int4.METHOD,
 }

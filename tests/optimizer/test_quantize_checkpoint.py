@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from bantam.artifact import LAYOUTS, Artifact
@@ -18,6 +19,7 @@ from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.kinds import check_fit
 from optimizer.quantize.bitsandbytes_int8 import LlmInt8Config
 from optimizer.quantize.bitsandbytes_nf4 import NormalFloatConfig
+from optimizer.quantize.torch_bf16 import Bfloat16Config
 from optimizer.quantize.torchao_int4 import TorchaoInt4Config
 from optimizer.quantize.torchao_int8 import TorchaoInt8Config
 from optimizer.reference import Reference
@@ -29,6 +31,7 @@ CHECKPOINTS = [
     TorchaoInt8Config(name="torchao-int8"),
     TorchaoInt4Config(name="torchao-int4"),
 ]
+BF16 = Bfloat16Config(name="bf16")
 EACH = pytest.mark.parametrize("config", CHECKPOINTS, ids=lambda config: config.method)
 HEADS = {"bert": ("classifier", "bert.pooler"), "llama": ("score",)}
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
@@ -80,7 +83,7 @@ def test_the_head_is_left_as_it_was_by_the_byte(config: QuantizeConfig, parent: 
         assert loaded[name].numpy().tobytes() == before[name].tobytes(), name
 
 
-@EACH
+@pytest.mark.parametrize("config", [*CHECKPOINTS, BF16], ids=lambda config: config.method)
 def test_a_worker_scores_it_as_the_reference_does(config: QuantizeConfig, parent: Artifact, tmp_path: Path) -> None:
     made = quantize.run(parent, config, make_context(tmp_path / "made"))
     expected = Reference.load(made.folder, threads=1).probabilities(TEXTS)
@@ -88,6 +91,20 @@ def test_a_worker_scores_it_as_the_reference_does(config: QuantizeConfig, parent
         np.testing.assert_allclose(worker.probabilities(TEXTS), expected, rtol=0, atol=1e-6)
     assert np.abs(expected - Reference.load(parent.folder).probabilities(TEXTS)).max() < 0.2
     assert np.ptp(expected, axis=0).max() > 0.05
+
+
+def test_bf16_is_half_of_fp32_and_computed_in(parent: Artifact, tmp_path: Path) -> None:
+    made = quantize.run(parent, BF16, make_context(tmp_path / "made"))
+    assert (made.manifest.kind, made.servable) == ("pytorch bf16", False)
+    before, after = ((each.folder / "model.safetensors").stat().st_size for each in (parent, made))
+    assert 0.49 * before < after < 0.6 * before
+    reference = Reference.load(made.folder)
+    assert {weight.dtype for weight in reference.model.parameters()} == {torch.bfloat16}
+    scores = reference.probabilities(TEXTS)
+    difference = np.abs(scores - Reference.load(parent.folder).probabilities(TEXTS)).max()
+    assert (scores.dtype, 1e-5 < difference < 2e-2) == (np.float32, True)
+    with pytest.raises(StageError, match="which is pytorch bf16"):
+        quantize.run(made, CHECKPOINTS[0], make_context(tmp_path / "again"))
 
 
 def test_scales_that_are_quantized_too_take_fewer_bytes(parent: Artifact, tmp_path: Path) -> None:
