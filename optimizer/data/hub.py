@@ -24,8 +24,10 @@ SHORT = {
     "snli": "stanfordnlp/snli",
     "multi_nli": "nyu-mll/multi_nli",
     "anli": "facebook/anli",
+    "human-vs-machine": "NicolaiSivesind/human-vs-machine:wiki_labeled",
 }
-"""Names that the hub once had without an owner, as papers and scripts still write them."""
+"""Names that the hub once had without an owner, as papers and scripts still write them, and one of ours; with the
+configuration that is meant if none is named."""
 
 
 def load_hub(name: str, *, columns: Columns, seed: int) -> Dataset:
@@ -54,7 +56,8 @@ def hub_name(name: str) -> tuple[str, str | None]:
     hub_id, _, configuration = name.partition(":")
     short, _, rest = hub_id.partition("/")
     if short in SHORT:
-        return SHORT[short], configuration or rest or None
+        hub_id, _, usual = SHORT[short].partition(":")
+        return hub_id, configuration or rest or usual or None
     return hub_id, configuration or None
 
 

@@ -195,6 +195,12 @@ def test_a_split_column_under_another_name_and_in_upper_case(tmp_path: Path) -> 
         ("nyu-mll/glue:rte", "nyu-mll/glue", "rte"),
         ("super_glue/boolq", "aps/super_glue", "boolq"),
         ("snli", "stanfordnlp/snli", None),
+        ("human-vs-machine", "NicolaiSivesind/human-vs-machine", "wiki_labeled"),
+        (
+            "human-vs-machine:research_abstracts_labeled",
+            "NicolaiSivesind/human-vs-machine",
+            "research_abstracts_labeled",
+        ),
         ("someone/else", "someone/else", None),
     ],
 )
