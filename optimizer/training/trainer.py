@@ -190,6 +190,7 @@ def arguments(
         ddp_find_unused_parameters=False,
         # Rows hold what the model takes, and what a trainer of ours adds for itself.
         remove_unused_columns=False,
+        label_names=["labels"],  # else found in the signature of forward, where some classifiers have **kwargs
         **{"optim": "adamw_torch_fused", **settings},
     )
 

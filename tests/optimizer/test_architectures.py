@@ -63,6 +63,12 @@ def test_who_is_no_plain_encoder_is_trained_and_exported(model_type: str, data: 
     assert [each.name for each in onnx.load(exported.folder / "model.onnx").graph.output] == ["logits"]
 
 
+def test_who_takes_labels_without_naming_them_in_its_signature_is_trained(data: Dataset, tmp_path: Path) -> None:
+    context = context_in(tmp_path / "run", data, checkpoint(tmp_path, "qwen3_5"))
+    baseline = finetune.run(None, FINETUNE, context)
+    assert 0 <= baseline.manifest.metrics["dev"]["macro_f1"] <= 1
+
+
 def _exported(parent: Artifact, context: RunContext, tmp_path: Path) -> Artifact:
     target = context_in(tmp_path / "export", context.data, context.checkpoint, {"baseline": parent})
     return export.run(parent, ONNX, target)
