@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam.artifact import Signature
-from bantam.errors import ParityError
+from bantam.errors import ParityError, reason
 from optimizer.logits import Batch, Logits, Vocabulary
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-1}
@@ -78,9 +78,10 @@ def check(expected: Iterable[Answered], exported: Logits, *, precision: str = "f
     Returns the figures for the manifest. Raises :class:`ParityError` with all that differ by more than ``TOLERANCE``.
     """
     comparisons: list[InputDifference] = []
+    refused: list[str] = []
     padding_moves, padding_matters = 0.0, False
     for answer in expected:
-        got = _attempt(exported, answer.batch)
+        got = _attempt(exported, answer.batch, refused)
         comparisons.append(_compare(answer.logits, got, answer.lengths, "batch", precision))
         for i, alone in enumerate(answer.alone):
             moved = float(np.abs(answer.logits[i] - alone[0]).max())
@@ -92,7 +93,7 @@ def check(expected: Iterable[Answered], exported: Logits, *, precision: str = "f
                 comparisons.append(_compare(alone, got[i : i + 1], answer.lengths[i : i + 1], what, precision))
     wrong = [c for c in comparisons if not c.difference <= c.allowed]
     if wrong:
-        raise ParityError(_report(wrong, len(comparisons), precision))
+        raise ParityError(_report(wrong, len(comparisons), precision, refused))
     return {
         "comparisons": len(comparisons),
         "max_difference": max(c.difference for c in comparisons),
@@ -136,11 +137,12 @@ def tokens(
     return {name: inputs[name] for name in signature.inputs}
 
 
-def _attempt(exported: Logits, batch: Batch) -> NDArray[np.float32]:
-    """Its logits; none, which is as far off as can be, if the runtime refuses the batch."""
+def _attempt(exported: Logits, batch: Batch, refused: list[str]) -> NDArray[np.float32]:
+    """Its logits; none, which is as far off as can be, if the runtime refuses the batch: why is added to the list."""
     try:
         return exported(batch)
-    except Exception:  # noqa: BLE001  (runtimes raise classes of their own, straight below Exception)
+    except Exception as exc:  # noqa: BLE001  (runtimes raise classes of their own, straight below Exception)
+        refused.append(reason(exc))
         return np.empty((0, 0), dtype=np.float32)
 
 
@@ -158,15 +160,19 @@ def _compare(
     )
 
 
-def _report(wrong: list[InputDifference], total: int, precision: str) -> str:
+def _report(wrong: list[InputDifference], total: int, precision: str, refused: list[str]) -> str:
     wrong = sorted(wrong, key=lambda c: -c.difference)
+    most = f"largest difference of a logit {wrong[0].difference:.3g}, allowed {wrong[0].allowed:.3g}."
+    if np.isinf(wrong[0].difference):
+        most = "of some it makes no logits, or too few, or none that are finite."
     lines = [f"{c.batch:>7}{c.tokens:>8}  {c.what:<14}{c.difference:>12.3g}{c.allowed:>12.3g}" for c in wrong[:SHOWN]]
     if len(wrong) > SHOWN:
         lines.append(f"    and {len(wrong) - SHOWN} more")
+    if refused:
+        lines.append(f"Its runtime refuses {len(refused)} batches, the first with: {refused[0]}")
     return "\n".join(
         [
-            f"The exported model differs from its source in {len(wrong)} of {total} comparisons ({precision}); "
-            f"largest difference of a logit {wrong[0].difference:.3g}, allowed {wrong[0].allowed:.3g}.",
+            f"The exported model differs from its source in {len(wrong)} of {total} comparisons ({precision}); {most}",
             "  batch  tokens  what            difference     allowed",
             *lines,
             "Nothing was kept. Please report this architecture with its config.json, or choose another model.",
