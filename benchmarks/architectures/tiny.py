@@ -65,7 +65,10 @@ ODD: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("qwen3_5_text", "qwen3_next"), _MIXED),
     "big_bird": {"attention_type": "original_full"},  # what it falls back to on short texts, with a warning
     "bigbird_pegasus": {"attention_type": "original_full"},
-    "cohere_compass_text": {"num_key_value_heads": HEADS},
+    "cohere_compass_text": {
+        "num_key_value_heads": HEADS,
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}},
+    },
     "deepseek_v2": {**_LATENT, "num_experts_per_tok": 2},
     "esm": {"vocab_size": VOCABULARY},
     "esmc": {"num_key_value_heads": HEADS},
