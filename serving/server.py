@@ -173,7 +173,10 @@ class Server:
             self._run_dir = None
 
     def pause(self) -> None:
-        """Stop Triton and its models' processes until they are resumed: idle ones disturb what is measured."""
+        """Stop Triton and its models' processes until they are resumed: idle ones disturb what is measured.
+
+        All are sent the signal; only Triton itself is waited for, so a model's process may run on for a moment.
+        """
         supervisor.wait_until_stopped(self._signal(signal.SIGSTOP))
 
     @contextmanager
