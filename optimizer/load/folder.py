@@ -68,7 +68,10 @@ def local_folder(model: str) -> Path | None:
     if model in CATALOG:
         return None
     if path.is_file():
-        raise ModelError(f"{model} is a file; expected the folder that save_pretrained wrote, with config.json in it.")
+        raise ModelError(
+            f"{model} is a file; expected the folder that save_pretrained wrote, with config.json in it, or a .gguf "
+            "file."
+        )
     if path.is_dir():
         refuse_foreign(path, model)
         expected = "Expected config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
