@@ -173,10 +173,7 @@ class Server:
             self._run_dir = None
 
     def pause(self) -> None:
-        """Stop Triton and its models' processes until they are resumed: idle ones disturb what is measured.
-
-        All are sent the signal; only Triton itself is waited for, so a model's process may run on for a moment.
-        """
+        """Stop Triton, waiting for that, and its models' processes until they are resumed: idle ones disturb."""
         supervisor.wait_until_stopped(self._signal(signal.SIGSTOP))
 
     @contextmanager
