@@ -47,7 +47,7 @@ def parent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patch.setitem(CONFIGS, request.param, {**CONFIGS[request.param], **WIDE})
         baseline = write_tiny_model(folder / "baseline", request.param)
     config = ExportConfig(name="onnx-fp32", stage="export", format="onnx")
-    return export.run(baseline, config, make_context(folder / "onnx"))
+    return export.run(baseline, config, replace(make_context(folder / "onnx"), quantization="Q8_0"))
 
 
 def weights(artifact: Artifact) -> dict[str, onnx.TensorProto]:
@@ -79,7 +79,8 @@ def test_int4_is_small_close_to_its_parent_and_the_same_each_time(
 
 
 def test_products_and_embeddings_are_packed_and_the_classifier_is_not(parent: Artifact, tmp_path: Path) -> None:
-    artifact = quantize.run(parent, INT4, make_context(tmp_path / "int4"))
+    artifact = quantize.run(parent, INT4, replace(make_context(tmp_path / "int4"), quantization="Q4_0"))
+    assert (parent.manifest.quantization, artifact.manifest.quantization) == ("Q8_0", "Q4_0"), "as the contexts say"
     model = onnx.load(artifact.folder / "model.onnx")
     operators = [node.op_type for node in model.graph.node]
     details = artifact.manifest.details
