@@ -17,7 +17,7 @@ from bantam.errors import ModelError
 from optimizer.load import gguf as loader
 from optimizer.load import resolve
 from optimizer.load.gguf import gguf_file
-from optimizer.load.gguf_header import other_rotation, read
+from optimizer.load.gguf_header import other_rotation, read, refuse_unexpected
 from tests.optimizer.tiny_gguf import write_gguf
 from tests.optimizer.toy_classifiers import write_classifier
 
@@ -79,6 +79,12 @@ def test_tensors_without_a_place_are_refused_by_name_and_a_language_head_is_not(
         resolve(str(tmp_path / "a.gguf"), log=quiet)
     write_gguf(tmp_path / "gemma.gguf", "gemma3", more={"output.weight": np.ones((300, 64), np.float32)})
     assert resolve(str(tmp_path / "gemma.gguf"), log=quiet).quantization == "Q8_0"
+
+
+def test_what_transformers_says_that_it_left_out_is_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"with model\.layers\.0\.more\.weight, which transformers"):
+        refuse_unexpected(tmp_path / "a.gguf", ["lm_head.weight", "model.layers.0.more.weight"])
+    refuse_unexpected(tmp_path / "a.gguf", ["lm_head.weight"])
 
 
 @pytest.mark.parametrize(("what", "advice"), [("memory", "take a smaller model"), ("disk at", "set BANTAM_CACHE")])
