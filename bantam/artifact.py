@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
@@ -134,6 +134,8 @@ class Manifest:
     """True if the weights are random: sizes and times mean something, predictions do not."""
     licences: tuple[Licence, ...] = ()
     """Of all checkpoints that it descends from, teachers included; no part of its content."""
+    quantization: str | None = None
+    """In what weights of these were stored once, where that was fewer bits (``Q4_K_M``); no part of its content."""
     schema: int = SCHEMA
 
     @property
@@ -199,7 +201,7 @@ class Artifact:
             raw["signature"] = Signature(**signature)
             raw["compute"] = _compute(raw["compute"])
             raw["deployable"], raw["lineage"] = tuple(raw["deployable"]), tuple(raw["lineage"])
-            raw["licences"] = _licences(raw)
+            raw["licences"] = licences_in(raw)
             artifact = cls(folder, Manifest(**raw))
             if artifact.manifest.layout not in LAYOUTS:
                 raise ValueError(f"layout {artifact.manifest.layout!r}, expected one of {', '.join(LAYOUTS)}")
@@ -207,7 +209,7 @@ class Artifact:
                 _check_inside(name)
             if unknown := {*artifact.manifest.deployable} - {*artifact.manifest.files}:
                 raise ValueError(f"deployable {', '.join(sorted(unknown))}, expected names of its files")
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ArtifactError(f"{folder}: no readable {MANIFEST} ({exc}). Delete the folder and run again.") from exc
         for name, entry in artifact.manifest.files.items():
             path = folder / name
@@ -233,17 +235,15 @@ def _compute(raw: dict[str, Any]) -> Compute:
     )
 
 
-def _licences(raw: dict[str, Any]) -> tuple[Licence, ...]:
-    """Empty for a manifest from before there were any."""
-    return tuple(Licence(**licence) for licence in raw.get("licences", ()))
+def licences_in(raw: Mapping[str, Any]) -> tuple[Licence, ...]:
+    """The licences that a manifest, as JSON has it, names; what a later version says more of one is left out.
 
-
-def licences_in(folder: Path) -> tuple[Licence, ...]:
-    """The licences that the manifest in ``folder`` names, whether or not its files have changed; empty without one."""
-    try:
-        return _licences(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return ()
+    Empty for a manifest from before there were any. Raises ``TypeError`` or ``AttributeError`` for anything else.
+    """
+    known = {each.name for each in fields(Licence)}
+    return tuple(
+        Licence(**{key: value for key, value in licence.items() if key in known}) for licence in raw.get("licences", ())
+    )
 
 
 def _check_inside(name: str) -> None:

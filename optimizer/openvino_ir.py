@@ -10,7 +10,11 @@ from bantam.artifact import LAYOUTS, Artifact
 
 
 def read(artifact: Artifact) -> openvino.Model:
-    """The model of an artifact in layout ``onnx`` or ``openvino``; weights are mapped from its files, not copied."""
+    """The model of an artifact in layout ``onnx`` or ``openvino``.
+
+    Weights in a file beside the graph (``model.onnx.data``, ``model.bin``) are mapped, not copied; those in
+    ``model.onnx`` itself are read into memory.
+    """
     source = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
     model = openvino.convert_model(source) if artifact.manifest.layout == "onnx" else openvino.Core().read_model(source)
     _name_by_place(model)  # NNCF notes names in what it makes

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 UNSAID = {
     # torchao tries all of its compiled kernels; those for GPUs do not load beside a torch for CPUs.
@@ -32,3 +37,21 @@ def quiet_import() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(each, _Unsaid) for each in logger.filters):
             logger.addFilter(_Unsaid())
+
+
+BARS = ("transformers.modeling_gguf_pytorch_utils",)
+"""Modules that show progress by tqdm itself, which the settings of their libraries do not reach."""
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Without the progress bars of :data:`BARS`, where these are imported: stderr is for what a user has to know."""
+    modules: list[Any] = [sys.modules[name] for name in BARS if name in sys.modules]
+    before = [module.tqdm for module in modules]
+    for module, bar in zip(modules, before, strict=True):
+        module.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        for module, bar in zip(modules, before, strict=True):
+            module.tqdm = bar

@@ -43,6 +43,8 @@ class RunContext:
     """CPU threads for what computes here."""
     licences: tuple[Licence, ...] = ()
     """Of all models that the stage's result descends from, for its manifest."""
+    quantization: str | None = None
+    """In what weights of these models were stored once, where that was fewer bits, for its manifest."""
     deadline: float | None = None
     """When trainings must have ended, as :func:`time.monotonic` tells it; None: whenever."""
 

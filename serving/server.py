@@ -173,7 +173,7 @@ class Server:
             self._run_dir = None
 
     def pause(self) -> None:
-        """Stop Triton and its models' processes until they are resumed: idle ones disturb what is measured."""
+        """Stop Triton, waiting for that, and its models' processes until they are resumed: idle ones disturb."""
         supervisor.wait_until_stopped(self._signal(signal.SIGSTOP))
 
     @contextmanager

@@ -11,14 +11,16 @@ def licences(report: Report) -> list[str]:
 
 
 def quantized_once(report: Report) -> str | None:
-    """That the baseline's weights were in fewer bits once; None if they were not."""
-    kind = report.model_source.quantization if report.model_source else None
-    if kind is None:
-        return None
-    return (
-        f"The baseline is from {kind}: its weights were quantized once. What that cost is in no figure here, and what "
-        "quantizing them again costs may be less than it would cost the original's."
-    )
+    """That weights of the baseline, or of teachers, were in fewer bits once; None if they were not."""
+    source, said = report.model_source, []
+    if source and source.quantization:
+        said.append(
+            f"The baseline is from {source.quantization}: its weights were quantized once. What that cost is in no "
+            "figure here, and what quantizing them again costs may be less than it would cost the original's."
+        )
+    if source and source.teachers_quantization:
+        said.append(f"Weights of teachers are from {source.teachers_quantization}: they were quantized once.")
+    return " ".join(said) or None
 
 
 def filed_under(report: Report) -> str | None:

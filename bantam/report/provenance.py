@@ -93,6 +93,8 @@ class ModelSource(Record):
     """The model on the Hugging Face hub whose weights these were; absent for a folder and for random weights."""
     quantization: str | None = None
     """In what the weights were stored once, as llama.cpp calls it (``Q4_K_M``); absent if they never were in less."""
+    teachers_quantization: str | None = None
+    """The same of the other checkpoints that the recipe names, together."""
 
 
 class LicenceRecord(Record):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +31,7 @@ from optimizer import distributed
 from optimizer.catalog import Checkpoint
 from optimizer.config import AnyStage, CheckpointConfig, TrainingConfig
 from optimizer.data import Dataset
+from optimizer.load.made import once_in
 from optimizer.recipe import Recipe
 from optimizer.stage import RunContext
 from serving.backend.cores import usable_cores
@@ -79,6 +81,7 @@ class Builder:
             log=self.log,
             threads=usable_cores(),
             licences=self._licences(stage),
+            quantization=self._quantization(stage),
             deadline=self.deadline,
         )
 
@@ -94,7 +97,8 @@ class Builder:
             with distributed.main_first(self.device):
                 artifact = kept_or_made(stage.name, context, make)
         # What was taken from the store may have been made of an equal model under another name.
-        artifact = replace(artifact, manifest=replace(artifact.manifest, licences=context.licences))
+        descent: dict[str, Any] = {"licences": context.licences, "quantization": context.quantization}
+        artifact = replace(artifact, manifest=replace(artifact.manifest, **descent))
         self.artifacts[stage.name] = artifact
         return artifact
 
@@ -103,9 +107,13 @@ class Builder:
 
     def _licences(self, stage: AnyStage) -> tuple[Licence, ...]:
         """Of the checkpoint that the stage starts from, and of what its sources descend from."""
-        starts = isinstance(stage, CheckpointConfig) and (stage.parent is None or stage.model is not None)
         sources = [self.artifacts[name].manifest.licences for name in stage.sources]
-        return all_licences(self._checkpoint(stage).licences if starts else (), *sources)
+        return all_licences(self._checkpoint(stage).licences if _starts(stage) else (), *sources)
+
+    def _quantization(self, stage: AnyStage) -> str | None:
+        """In what the weights of these were stored once, where that was fewer bits."""
+        sources = [self.artifacts[name].manifest.quantization for name in stage.sources]
+        return once_in(self._checkpoint(stage).quantization if _starts(stage) else None, *sources)
 
     def _key(self, stage: AnyStage) -> str:
         """What identifies the stage's result."""
@@ -205,6 +213,11 @@ def _made_together(name: str, context: RunContext, make: Make) -> Artifact:
             make(replace(context, folder=Path(thrown_away), scratch=scratch))
     distributed.wait(context.device)
     return Artifact.load(context.folder / name)
+
+
+def _starts(stage: AnyStage) -> bool:
+    """Whether it starts from a checkpoint, and not from what another stage has made."""
+    return isinstance(stage, CheckpointConfig) and (stage.parent is None or stage.model is not None)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -93,7 +93,7 @@ def published_name(request: OptimizeRequest) -> str:
     """What the chosen variant is published as."""
     if request.name is not None:
         return request.name
-    return slug(request.model.removesuffix(".gguf")) + ("-random" if request.random_init else "")
+    return slug(re.sub(r"\.gguf$", "", request.model, flags=re.IGNORECASE)) + ("-random" if request.random_init else "")
 
 
 def slug(text: str) -> str:
@@ -104,7 +104,7 @@ def slug(text: str) -> str:
 def _told_apart(text: str, known: Collection[str]) -> str:
     if text in known:
         return slug(text)
-    plain = Path(text).stem if text.endswith((".toml", ".csv", ".tsv", ".gguf")) else text
+    plain = Path(text).stem if text.lower().endswith((".toml", ".csv", ".tsv", ".gguf")) else text
     return f"{slug(plain)}-{cache_key(meaning=_meaning(text))[:8]}"
 
 

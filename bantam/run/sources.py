@@ -7,6 +7,7 @@ from dataclasses import asdict
 from bantam.report.provenance import DataColumns, DataSource, LicenceRecord, ModelSource
 from bantam.run.state import Run
 from optimizer.data import Columns
+from optimizer.load.made import once_in
 
 
 def data_source(run: Run) -> DataSource:
@@ -36,6 +37,9 @@ def model_source(run: Run) -> ModelSource:
         digest=run.checkpoint.digest,
         hub_id=run.checkpoint.hub_id,
         quantization=run.checkpoint.quantization,
+        teachers_quantization=once_in(
+            *(checkpoint.quantization for name, checkpoint in run.checkpoints.items() if name is not None)
+        ),
     )
 
 

@@ -99,6 +99,7 @@ def _write(
         details=details,
         random_weights=origin.random_weights,
         licences=context.licences,
+        quantization=context.quantization,
     )
     try:
         exported = logits.of(Artifact(context.folder, manifest, config.name), threads=context.threads)

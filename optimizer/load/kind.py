@@ -29,5 +29,11 @@ Written down, because asking transformers takes seconds; a test asks it.
 
 
 def kind(checkpoint: Checkpoint) -> Kind:
-    """``decoder`` if each token sees those before it alone, and a text is read at its last; else ``encoder``."""
-    return "decoder" if read_config(checkpoint.folder)["model_type"] in _DECODERS else "encoder"
+    """``decoder`` if each token sees those before it alone, and a text is read at its last; else ``encoder``.
+
+    Raises :class:`ModelError` if the checkpoint's config cannot be read.
+    """
+    config = read_config(checkpoint.folder)
+    # EmbeddingGemma has a decoder's type and lets tokens see those behind them; "vision" lets an image's alone.
+    both_ways = config.get("use_bidirectional_attention") in (True, "all")
+    return "decoder" if config["model_type"] in _DECODERS and not both_ways else "encoder"

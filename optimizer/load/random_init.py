@@ -12,6 +12,7 @@ from bantam.errors import ModelError
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.hub import HubError
 from optimizer.load.folder import (
+    CONFIG,
     TOKENIZER,
     cache_folder,
     checkpoint_in,
@@ -20,6 +21,7 @@ from optimizer.load.folder import (
     made_once,
     read_config,
 )
+from optimizer.load.gguf import gguf_file
 from optimizer.load.hub import fetch
 from optimizer.load.weights import has_weights
 from optimizer.load.wheel import folder_of, unpacked
@@ -64,6 +66,11 @@ def build(model: str, *, log: Callable[[str], None] = print) -> Checkpoint:
 
 def _sources(model: str, log: Callable[[str], None]) -> tuple[str, Path, Path | None]:
     """The model's name, the folder with its config.json, and the folder with its tokenizer if there is one."""
+    if not (Path(model).expanduser() / CONFIG).is_file() and (file := gguf_file(model)):
+        raise ModelError(
+            f"Got {file} with --random-init, which needs a config.json; a GGUF file has none.\n"
+            "Give a folder with a config.json, or the file without --random-init."
+        )
     local = local_folder(model)
     if local is not None:
         return local.name, local, local if _hashes(local) else None

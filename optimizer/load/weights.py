@@ -6,10 +6,13 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from bantam.errors import ModelError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+METADATA = "__metadata__"
+"""What is no tensor in the header of a safetensors file."""
 WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")
 INSIDE = {
     "_orig_mod.": "torch.compile",
@@ -63,6 +66,15 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    _, header = read_header(path)
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != METADATA}
+
+
+def read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """The header of a safetensors file, and its length in bytes: each tensor's entry by name, and the metadata.
+
+    Raises :class:`ModelError` for a file that is none, or was cut off.
+    """
     refuse_pointers([path])
     size = path.stat().st_size
     try:
@@ -71,11 +83,13 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
             if length > size - 8:
                 raise ValueError(f"its header would end at byte {length + 8:,} of {size:,}")
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = [entry for name, entry in header.items() if name != METADATA]
+        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
         if end > size:
             raise ValueError(f"it has {size:,} bytes of {end:,}: the copy was cut off")
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}
+        if not all(isinstance(entry["shape"], list) for entry in tensors):
+            raise ValueError("a tensor in its header has no shape")
+        return length, header
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as exc:
         raise ModelError(f"{path} is no safetensors file: {exc}. {_AGAIN}") from exc
 

@@ -79,6 +79,7 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         details=quantized.details,
         random_weights=origin.random_weights,
         licences=context.licences,
+        quantization=context.quantization,
     )
     made = Artifact(context.folder, manifest, config.name)
     manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, made, context, batches(COMPARED)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,12 +86,13 @@ def _is_plain(weight: Any) -> bool:
 
 def _put_metadata_in_order(path: Path) -> None:
     """Sort a file's metadata, of which torchao has some for each tensor: safetensors writes them in any order."""
+    from optimizer.load.weights import METADATA, read_header
+
+    length, header = read_header(path)
+    header[METADATA] = dict(sorted(header.get(METADATA, {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > length:
+        raise StageError(f"{path.name}: its header has no room for its own metadata. Please report this.")
     with path.open("r+b") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise StageError(f"{path.name}: its header has no room for its own metadata. Please report this.")
         file.seek(8)
         file.write(text.ljust(length))

@@ -51,7 +51,7 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
     from optimizer.quantize.onnx_graph import is_large, load, take_in
 
     model = load(parent, values=False)
-    take_in(model.graph, parent.folder, {node.input[1] for node in model.graph.node if node.op_type == "Gemm"})
+    take_in(model.graph, parent.folder, transposed(model.graph))
     ONNXModel(model).replace_gemm_with_matmul()
     weights = {weight.name for weight in model.graph.initializer if is_large(weight)}
     products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
@@ -76,6 +76,18 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
         "int4_embeddings": embeddings,
     }
     return Quantized(compute, details | ({"outlier_channels": kept} if config.outliers else {}))
+
+
+def transposed(graph: onnx.GraphProto) -> set[str]:
+    """Names of the weights that a Gemm takes transposed: to make it a MatMul, ONNX Runtime turns their values over.
+
+    GPT-2's are not: its weights are ``[inputs, outputs]`` already, and may stay in their file.
+    """
+    return {
+        node.input[1]
+        for node in graph.node
+        if node.op_type == "Gemm" and any(each.name == "transB" and each.i for each in node.attribute)
+    }
 
 
 METHOD = Method(Int4Config, accepts=frozenset({"onnx"}), makes="onnx", write=write)

@@ -87,7 +87,6 @@ def write(parent: Artifact, config: WeightsConfig, context: RunContext, batches:
     The parent's weights are mapped from its files and compressed one by one, the largest first. Raises
     :class:`StageError` if NNCF cannot compress the model, or finds nothing to compress.
     """
-    logging.getLogger("nncf").setLevel(logging.INFO)  # which says whether AWQ had anything to do
     import nncf
 
     from optimizer import openvino_ir
@@ -194,14 +193,20 @@ def _is_offset(constant: openvino.Node) -> bool:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[list[str]]:
-    """What NNCF says, in place of its printing it. Its progress bars go to stderr: stdout may be read by a script."""
+    """What NNCF says, in place of its printing it. Its progress bars go to stderr: stdout may be read by a script.
+
+    Of whatever level its logger was, and is again afterwards: whether AWQ had anything to do is said at INFO.
+    """
     heard: list[str] = []
     logger = logging.getLogger("nncf")
+    level = logger.level
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
     before, logger.handlers = logger.handlers, [handler]
+    logger.setLevel(logging.INFO)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield heard
     finally:
         logger.handlers = before
+        logger.setLevel(level)

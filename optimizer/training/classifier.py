@@ -127,5 +127,6 @@ def write(
         details={"parameters": model.num_parameters(), **(details or {})},
         random_weights=random_weights,
         licences=context.licences,
+        quantization=context.quantization,
     )
     return Artifact(context.folder, seal(context.folder, manifest))

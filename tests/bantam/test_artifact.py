@@ -16,7 +16,6 @@ from bantam.artifact import (
     Numbers,
     Signature,
     deployable_files,
-    licences_in,
     seal,
 )
 from bantam.errors import ArtifactError
@@ -53,14 +52,22 @@ def test_the_digest_tells_contents_apart_and_leaves_measurements_out(tmp_path: P
 def test_licences_are_read_back_and_are_no_content(tmp_path: Path) -> None:
     gemma = Licence("gemma", "gemma3-270m", "Gemma Terms of Use", "https://example.org/terms", outputs=True)
     named = make(tmp_path / "a", licences=(gemma, Licence("mit", "other")))
-    assert named.manifest.licences == (gemma, Licence("mit", "other")) == licences_in(tmp_path / "a")
+    assert named.manifest.licences == (gemma, Licence("mit", "other"))
     assert gemma.line == (
         "gemma3-270m: Gemma Terms of Use (https://example.org/terms); counts for what is distilled from its outputs"
     )
     assert Licence("mit", "other").line == "other: mit"
     assert make(tmp_path / "b").digest == named.digest
-    (tmp_path / "a" / "model.bin").write_text("trained on")
-    assert licences_in(tmp_path / "a")[0] == gemma, "whatever became of the files"
+    raw = json.loads((tmp_path / "a" / MANIFEST).read_text())
+    raw["licences"][0]["since"] = "a later version"
+    (tmp_path / "a" / MANIFEST).write_text(json.dumps(raw))
+    assert Artifact.load(tmp_path / "a").manifest.licences[0] == gemma, "what it does not know is left out"
+
+
+def test_what_weights_were_stored_in_once_is_no_content(tmp_path: Path) -> None:
+    marked = make(tmp_path / "a", quantization="Q4_K_M")
+    assert Artifact.load(tmp_path / "a").manifest.quantization == "Q4_K_M"
+    assert make(tmp_path / "b").digest == marked.digest
 
 
 def test_a_manifest_from_before_licences_names_none(tmp_path: Path) -> None:
@@ -68,8 +75,7 @@ def test_a_manifest_from_before_licences_names_none(tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "a" / MANIFEST).read_text())
     del raw["licences"]
     (tmp_path / "a" / MANIFEST).write_text(json.dumps(raw))
-    assert Artifact.load(tmp_path / "a").manifest.licences == () == licences_in(tmp_path / "a")
-    assert licences_in(tmp_path) == ()
+    assert Artifact.load(tmp_path / "a").manifest.licences == ()
 
 
 def test_a_failed_write_leaves_the_old_artifact_and_no_rest(tmp_path: Path) -> None:

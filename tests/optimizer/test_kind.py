@@ -34,6 +34,15 @@ def test_decoders_are_transformers_causal_classifiers() -> None:
         ("new", "encoder"),
     ],
 )
-def test_the_config_tells(tmp_path: Path, model_type: str, expected: str) -> None:
+def test_the_type_tells(tmp_path: Path, model_type: str, expected: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+    assert kind(Checkpoint("it", tmp_path, "test", "local", "none", "0" * 64)) == expected
+
+
+@pytest.mark.parametrize(("both_ways", "expected"), [(True, "encoder"), ("vision", "decoder"), (False, "decoder")])
+def test_a_decoder_whose_tokens_see_those_behind_them_is_an_encoder(
+    tmp_path: Path, both_ways: bool | str, expected: str
+) -> None:
+    config = {"model_type": "gemma3_text", "use_bidirectional_attention": both_ways}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert kind(Checkpoint("it", tmp_path, "test", "local", "none", "0" * 64)) == expected

@@ -214,8 +214,9 @@ def test_a_gated_model_is_one_that_cannot_be_had_from_the_hub(
     with pytest.raises(ModelError, match=r"asks for its terms to be accepted\.\nWhat can be had .*\nIf you accept"):
         resolve("gemma3-270m", log=quiet)
     assert resolve("gemma3-270m", accepted=["gemma"], log=quiet).quantization == "Q4_K_M"
-    with pytest.raises(GatedError, match="asks for its terms"):
+    with pytest.raises(GatedError, match="asks for its terms") as caught:
         resolve("org/gated", log=quiet)
+    assert caught.value.__cause__ is None, "no exception is its own cause"
 
 
 @pytest.mark.usefixtures("no_hub")

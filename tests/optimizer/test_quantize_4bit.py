@@ -11,13 +11,15 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
+from onnxruntime.quantization.onnx_model import ONNXModel
 from pydantic import ValidationError
 
 from bantam.artifact import Artifact, seal
 from bantam.errors import StageError
 from optimizer import export, quantize
 from optimizer.config import ExportConfig
-from optimizer.quantize import embeddings, onnx_4bit
+from optimizer.quantize import embeddings, onnx_4bit, onnx_graph
 from optimizer.quantize.embeddings import packed_rows, quantize_embeddings
 from optimizer.quantize.onnx_4bit import Int4Config
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
@@ -45,7 +47,7 @@ def parent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patch.setitem(CONFIGS, request.param, {**CONFIGS[request.param], **WIDE})
         baseline = write_tiny_model(folder / "baseline", request.param)
     config = ExportConfig(name="onnx-fp32", stage="export", format="onnx")
-    return export.run(baseline, config, make_context(folder / "onnx"))
+    return export.run(baseline, config, replace(make_context(folder / "onnx"), quantization="Q8_0"))
 
 
 def weights(artifact: Artifact) -> dict[str, onnx.TensorProto]:
@@ -77,7 +79,8 @@ def test_int4_is_small_close_to_its_parent_and_the_same_each_time(
 
 
 def test_products_and_embeddings_are_packed_and_the_classifier_is_not(parent: Artifact, tmp_path: Path) -> None:
-    artifact = quantize.run(parent, INT4, make_context(tmp_path / "int4"))
+    artifact = quantize.run(parent, INT4, replace(make_context(tmp_path / "int4"), quantization="Q4_0"))
+    assert (parent.manifest.quantization, artifact.manifest.quantization) == ("Q8_0", "Q4_0"), "as the contexts say"
     model = onnx.load(artifact.folder / "model.onnx")
     operators = [node.op_type for node in model.graph.node]
     details = artifact.manifest.details
@@ -192,6 +195,32 @@ def test_weights_in_a_file_beside_the_graph_give_the_same(parent: Artifact, tmp_
     assert one.manifest.metrics["logits"] == two.manifest.metrics["logits"]
     expected = {name: numpy_helper.to_array(weight).tobytes() for name, weight in weights(one).items()}
     assert {name: numpy_helper.to_array(weight).tobytes() for name, weight in weights(two).items()} == expected
+
+
+def test_only_weights_that_must_be_turned_over_are_read_before_they_are_packed(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    as_they_are, turned = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(2))
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "as"], ["between"]), helper.make_node("Gemm", ["between", "turned"], ["y"],
+                                                                              transB=1)],
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["tokens", 64])],
+        [numpy_helper.from_array(as_they_are, "as"), numpy_helper.from_array(turned, "turned")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    assert onnx_4bit.transposed(model.graph) == {"turned"}
+    onnx_graph.take_in(model.graph, tmp_path, onnx_4bit.transposed(model.graph))
+    ONNXModel(model).replace_gemm_with_matmul()
+    assert [uses_external_data(weight) for weight in model.graph.initializer] == [True, False]
+    values = rng.normal(size=(5, 64)).astype(np.float32)
+    batches: list[Any] = [{"x": values}]
+    energy = energies(model, ["x", "between"], batches, folder=tmp_path, threads=1)
+    np.testing.assert_allclose(energy["between"], np.square(values @ as_they_are).sum(axis=0), rtol=1e-4)
 
 
 def test_outliers_keep_16_bits_and_bring_the_answers_nearer(parent: Artifact, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import nncf  # noqa: F401 - its import sets the level that a test looks at
 import numpy as np
 import openvino
 import pytest
@@ -189,3 +191,14 @@ def test_a_model_of_small_weights_alone_is_refused(
 def test_keys_that_say_nothing_together_are_refused(keys: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         WeightsConfig(name="weights", **keys)
+
+
+def test_nncfs_logger_is_left_as_it_was(parent: Artifact, tmp_path: Path) -> None:
+    logger = logging.getLogger("nncf")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        made(parent, tmp_path / "int8", weights="int8")
+        assert logger.level == logging.WARNING
+    finally:
+        logger.setLevel(before)

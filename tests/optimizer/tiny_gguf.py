@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,13 @@ def write_gguf(
     file_type: int | None = int(gguf.LlamaFileType.MOSTLY_Q8_0),
     without: str = "",
     scale: float = 1.0,
+    more: Mapping[str, np.ndarray] | None = None,
     **metadata: Any,
 ) -> tuple[PreTrainedModel, Vocabulary]:
     """Write a tiny model; returns it, with the weights that the file has for it, and its vocabulary.
 
     ``kind``: the numbers of the matrices; ``file_type``: what the file says they are. The tensor whose name there holds
-    ``without`` is left out; ``scale`` multiplies the matrices.
+    ``without`` is left out; ``scale`` multiplies the matrices. ``more``: other tensors by their names there.
     """
     vocabulary = VOCABULARIES[architecture]()
     model = causal_model(architecture, len(vocabulary.tokens))
@@ -104,6 +106,8 @@ def write_gguf(
     for key, value in metadata.items():
         writer.add_key_value(key.replace("__", "."), value, gguf.GGUFValueType.get_type(value))
     _write_tensors(writer, model, architecture, kind, without, scale)
+    for name, values in (more or {}).items():
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

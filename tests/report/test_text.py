@@ -115,6 +115,13 @@ def test_the_terminal_names_licences_and_weights_that_were_quantized_once(report
     assert any(line.startswith("The baseline is from Q4_K_M: its weights were quantized once.") for line in lines)
 
 
+def test_teachers_that_were_quantized_once_are_named_apart_from_the_baseline(report: Report) -> None:
+    source = {**(report.model_source.model_dump() if report.model_source else {}), "teachers_quantization": "Q8_0"}
+    text = printed(changed(report, model_source=source), 200)
+    assert "Weights of teachers are from Q8_0: they were quantized once." in text
+    assert "The baseline is from" not in text
+
+
 def test_a_study_shows_its_fastest_and_says_where_the_rest_is(report: Report) -> None:
     first = report.variant("onnx-fp32")
     slow = {"served": None, "in_process": InProcess(p50_ms=50.0, p95_ms=60.0, p99_ms=70.0)}

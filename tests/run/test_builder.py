@@ -104,7 +104,12 @@ def test_licences_of_teachers_go_along_and_what_bantam_made_brings_its_own(
 ) -> None:
     checkpoints = {
         None: replace(untrained, name="student", licence="mit"),
-        "teacher": replace(untrained, name="teacher", inherited=(Licence("gemma", "gemma3-270m", outputs=True),)),
+        "teacher": replace(
+            untrained,
+            name="teacher",
+            inherited=(Licence("gemma", "gemma3-270m", outputs=True),),
+            quantization="Q4_K_M",
+        ),
     }
     stages = (
         CONFIG.model_copy(update={"model": "teacher", "rows": 32, "epochs": 0.1, "measure": False}),
@@ -116,6 +121,7 @@ def test_licences_of_teachers_go_along_and_what_bantam_made_brings_its_own(
     )
     with pipeline.locked(tmp_path / "run"):
         student = [builder.build(stage) for stage in stages][-1]
+    assert Artifact.load(student.folder).manifest.quantization == student.manifest.quantization == "Q4_K_M"
     assert [licence.line for licence in Artifact.load(student.folder).manifest.licences] == [
         "student: mit",
         "gemma3-270m: gemma; counts for what is distilled from its outputs",

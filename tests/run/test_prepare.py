@@ -206,5 +206,7 @@ def test_what_ships_with_bantam_has_plain_names() -> None:
 def test_published_names_are_never_hashed() -> None:
     assert published_name(OptimizeRequest(model="org/My_Clf.v2")) == "my-clf.v2"
     assert published_name(OptimizeRequest(model="models/Some_Model.gguf")) == "some-model"
+    assert published_name(OptimizeRequest(model="models/Some_Model.GGUF")) == "some-model"
+    assert run_name(OptimizeRequest(model="models/L.GGUF")).startswith("l-")
     assert published_name(OptimizeRequest(model="org/clf", random_init=True)) == "clf-random"
     assert published_name(OptimizeRequest(model="org/clf", name="support")) == "support"
