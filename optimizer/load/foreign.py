@@ -26,15 +26,10 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 def refuse_foreign(folder: Path, shown: str) -> None:
     """Raise :class:`ModelError` if what ``folder`` has instead of weights is another tool's."""
-    adapter = folder / ADAPTER
-    if adapter.is_file() or any(folder.glob("adapter_model.*")):
-        base = _read(adapter).get("base_model_name_or_path")
-        gone = isinstance(base, str) and Path(base).is_absolute() and not Path(base).exists()
+    if any(folder.glob("adapter_model.*")):
         raise ModelError(
-            f"{shown} holds an adapter{f' for {base}' if base else ''}, not a model"
-            f"{', and its base is not there: bring that folder first' if gone else ''}.\nMerge the two once, with "
-            f"peft and N labels: AutoPeftModelForSequenceClassification.from_pretrained({shown!r}, num_labels=N)"
-            ".merge_and_unload().save_pretrained('merged')\nPut the tokenizer there too, and give the folder 'merged'."
+            f"{shown} holds an adapter's weights without {ADAPTER}, which names the model that they belong to.\n"
+            "Copy that file there too, as peft's save_pretrained wrote both."
         )
     for what, patterns, do in _KINDS:
         found = [path.name for pattern in patterns for path in folder.glob(pattern)]
