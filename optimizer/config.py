@@ -203,7 +203,8 @@ class VocabularyConfig(PruneConfig):
     corpora: tuple[str, ...] = ()
     """Files with more texts whose tokens stay, beside train and dev."""
     tolerance: float | None = Field(None, gt=0, lt=1)
-    """Keep so many unseen tokens that at most this share of dev texts would change a class if unseen; absent: none."""
+    """Keep so many unseen tokens that not significantly more than this share of dev texts would change a class if
+    unseen, at most as many as there are seen ones; absent: none."""
 
     @property
     def files(self) -> tuple[str, ...]:
