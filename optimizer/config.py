@@ -52,6 +52,11 @@ class FinetuneConfig(TrainingConfig):
     def _one_way_to_save_memory(self) -> FinetuneConfig:
         if self.adapter and self.optimizer == "galore":
             raise ValueError('optimizer = "galore" is for whole matrices, which an adapter does not train: take one')
+        if self.adapter and not self.freeze_embeddings:
+            raise ValueError(
+                "freeze_embeddings = false trains the word embeddings, and an adapter freezes all but the head and its "
+                "own matrices: leave one out"
+            )
         return self
 
 
