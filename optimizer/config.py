@@ -52,6 +52,11 @@ class FinetuneConfig(TrainingConfig):
     def _one_way_to_save_memory(self) -> FinetuneConfig:
         if self.adapter and self.optimizer == "galore":
             raise ValueError('optimizer = "galore" is for whole matrices, which an adapter does not train: take one')
+        if self.adapter and not self.freeze_embeddings:
+            raise ValueError(
+                "freeze_embeddings = false trains the word embeddings, and an adapter freezes all but the head and its "
+                "own matrices: leave one out"
+            )
         return self
 
 
@@ -203,7 +208,8 @@ class VocabularyConfig(PruneConfig):
     corpora: tuple[str, ...] = ()
     """Files with more texts whose tokens stay, beside train and dev."""
     tolerance: float | None = Field(None, gt=0, lt=1)
-    """Keep so many unseen tokens that at most this share of dev texts would change a class if unseen; absent: none."""
+    """Keep so many unseen tokens that not significantly more than this share of dev texts would change a class if
+    unseen, at most as many as there are seen ones; absent: none."""
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
-
-import torch
 
 from bantam.artifact import Artifact
 from optimizer.config import FinetuneConfig
 from optimizer.data.sample import draw
 from optimizer.stage import RunContext
-from optimizer.training import adapters
+from optimizer.training import adapters, galore
 from optimizer.training.classifier import encode, load_checkpoint, set_up, write
 from optimizer.training.forecast import Figures
 from optimizer.training.memory import Attempt, within_memory
@@ -43,7 +39,7 @@ def run(parent: Artifact | None, config: FinetuneConfig, context: RunContext) ->
     def trial(short: FinetuneConfig, aside: RunContext) -> Figures:
         return within_memory(lambda attempt: _train(short, aside, attempt, trial=True), short, aside).figures
 
-    with _galore() if config.optimizer == "galore" else warnings.catch_warnings():
+    with galore.allowed() if config.optimizer == "galore" else nullcontext():
         config = within_minutes(config, context, trial)
         trainer = within_memory(lambda attempt: _train(config, context, attempt), config, context)
     model, tokenizer = trained(trainer)
@@ -62,8 +58,7 @@ def run(parent: Artifact | None, config: FinetuneConfig, context: RunContext) ->
 def _train(config: FinetuneConfig, context: RunContext, attempt: Attempt, *, trial: bool = False) -> RepeatableTrainer:
     set_seed(config.seed)
     in_4_bits = config.adapter is not None and config.adapter.method == "qlora"
-    # What is rounded to 4 bits anyway need not be twice as large before.
-    dtype = torch.bfloat16 if in_4_bits else torch.float32
+    dtype = adapters.loaded_in(config.adapter)
     tokenizer, model = load_checkpoint(context.checkpoint, context.data, dtype=dtype, log=context.log)
     set_up(model, config)
     rows, dev = (
@@ -74,7 +69,7 @@ def _train(config: FinetuneConfig, context: RunContext, attempt: Attempt, *, tri
     if config.gradient_checkpointing:
         settings["activation_checkpointing_kwargs"] = {"use_reentrant": False}  # frozen embeddings give no gradient
     if config.optimizer == "galore":
-        settings |= {"optim": "galore_adamw", "optim_target_modules": adapters.linears(model)}
+        settings |= {"optim": "galore_adamw", "optim_target_modules": galore.targets(model)}
     elif in_4_bits and context.device == "cuda":
         settings["optim"] = "paged_adamw_32bit"
     return train(
@@ -88,6 +83,7 @@ def _train(config: FinetuneConfig, context: RunContext, attempt: Attempt, *, tri
         doing="timing the first steps" if trial else "fine-tuning",
         kind=RepeatableTrainer,
         settings=settings,
+        callbacks=[galore.ProjectorsFollow()] if config.optimizer == "galore" else [],
         trial=trial,
     )
 
@@ -101,13 +97,3 @@ def _merge(trainer: RepeatableTrainer) -> dict[str, Any]:
     batches = [trainer.data_collator(rows[start : start + 8]) for start in range(0, min(COMPARED, len(rows)), 8)]
     difference = adapters.merge(model, batches)
     return {"adapter": {"trained_parameters": parameters, "largest_difference": difference}}
-
-
-@contextmanager
-def _galore() -> Iterator[None]:
-    """Its optimizer warns that it is old, and keeps its projections in a checkpoint as an object of its own class."""
-    from galore_torch.galore_projector import GaLoreProjector
-
-    with warnings.catch_warnings(), torch.serialization.safe_globals([GaLoreProjector]):
-        warnings.filterwarnings("ignore", "This implementation of AdamW is deprecated", FutureWarning)
-        yield

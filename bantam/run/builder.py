@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -20,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bantam.artifact import Artifact, cache_key, sha256, with_metrics
-from bantam.errors import BantamError, DiskFullError, ModelError, StageError
+from bantam.errors import BantamError, DiskFullError, StageError, UserError
 from bantam.files import sweep, writing
 from bantam.licence import Licence, all_licences
 from bantam.memory import give_back, with_peak
@@ -142,9 +143,10 @@ def run(
 ) -> Builder:
     """Build every stage of ``recipe`` in order; returns the builder with what was built and what failed.
 
-    The caller holds :func:`locked` on ``folder``. A variant that cannot be made does not end the run: what starts from
-    it fails too, and the others are made. Raises what the stages raise if it is one that nothing can be chosen without:
-    the baseline and its export; or if nothing is left that can be served; and :class:`DiskFullError`.
+    The caller holds :func:`locked` on ``folder``. A variant that cannot be made, for want of time or memory too, does
+    not end the run: what starts from it fails as well, and the others are made. Raises what the stages raise if it is
+    one that nothing can be chosen without: the baseline and its export; or if nothing is left that can be served; and
+    :class:`DiskFullError`.
     """
     builder = Builder(folder, data, checkpoints, device, log, deadline)
     needed = {BASELINE, recipe.export_of(BASELINE)}
@@ -153,16 +155,25 @@ def run(
             builder.build(stage)
         except DiskFullError:
             raise
-        except (StageError, ModelError) as exc:
+        except (StageError, UserError) as exc:
             # Several processes train together: one of them cannot go on without the others.
             if stage.name in needed or distributed.count() > 1:
                 raise
+            _let_go(exc)
             builder.failed[stage.name] = exc
             log(f"{stage.name:<24} failed: {exc}")
     if builder.failed and not any(artifact.servable for artifact in builder.artifacts.values()):
         raise next(iter(builder.failed.values()))
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return builder
+
+
+def _let_go(exc: BaseException | None) -> None:
+    """Free what the frames that an error came through hold: a model and its optimizer, whose room others need."""
+    while exc is not None:
+        traceback.clear_frames(exc.__traceback__)
+        exc = exc.__cause__ or exc.__context__
+    give_back()
 
 
 def kept_or_made(name: str, context: RunContext, make: Make) -> Artifact:
@@ -181,7 +192,7 @@ def kept_or_made(name: str, context: RunContext, make: Make) -> Artifact:
         give_back()
         outcome = f"made in {time.monotonic() - started:.0f} s"
 
-    artifact = store.get_or_make(context.key, write, link)
+    artifact = store.get_or_make(context.key, write, link, context.licences)
     shutil.rmtree(scratch, ignore_errors=True)
     _remove_if_empty(scratch.parent)
     context.log(f"{name:<24} {outcome}")

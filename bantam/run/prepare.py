@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,8 +30,9 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had.
 
     Refused are also: a recipe that cannot end in a published model, a metric of a label that is not there, and a name
-    that cannot be published or means another model.
+    that cannot be published or means another model. The run's time counts from here on, downloads included.
     """
+    started = time.monotonic()
     given, request = request, replace(request, data=request.data or DEFAULT_DATA)
     _recipe(request.recipe or DEFAULTS["encoder"], request)  # refused before anything is downloaded
     name = published_name(request)
@@ -66,7 +68,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     if checkpoint.random_weights:
         log("RANDOM WEIGHTS: sizes, times and memory mean something; predictions and quality do not.")
     folder = request.build / f"{run_name(request)}{what}"
-    return Run(request, recipe, data, checkpoint, checkpoints, folder, name, stands_for, thresholds)
+    return Run(request, recipe, data, checkpoint, checkpoints, folder, name, stands_for, thresholds, started=started)
 
 
 def run_name(request: OptimizeRequest) -> str:

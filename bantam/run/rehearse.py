@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from types import MappingProxyType
 
+from bantam.errors import StageError, UserError
 from bantam.report.schema import BASELINE
 from bantam.run import builder as pipeline
 from bantam.run import evaluator, text_parity
@@ -32,8 +33,8 @@ def rehearse(run: Run, log: Log) -> dict[str, str]:
 
     A run without training needs no rehearsal. What passed once is in the store, so that a run that goes on does not
     wait. What fails here is said, and tried all the same when its turn comes: random weights are not the user's.
-    Raises :class:`StageError` or :class:`ModelError` if it cannot be trained, or nothing would be left that can be
-    served, or served texts would be handled otherwise than by the model's own tokenizer.
+    Raises :class:`StageError` or :class:`ModelError` if the baseline cannot be trained, or nothing would be left that
+    can be served, or served texts would be handled otherwise than by the model's own tokenizer.
     """
     if not any(isinstance(stage, TrainingConfig) for stage in run.recipe.stages):
         return {}
@@ -51,18 +52,24 @@ def rehearse(run: Run, log: Log) -> dict[str, str]:
         checkpoints=checkpoints,
         folder=run.folder.with_name(f"{run.folder.name}.rehearsal"),
     )
+    failed: dict[str, str] = {}
     try:
         with pipeline.locked(trial.folder):
             for stage in run.recipe.stages:
                 if isinstance(stage, FinetuneConfig):
-                    take_one_step(checkpoints[stage.model], data, stage, _silent)
+                    try:
+                        take_one_step(checkpoints[stage.model], data, stage, _silent)
+                    except (StageError, UserError) as exc:
+                        if stage.name == BASELINE:
+                            raise
+                        failed[stage.name] = str(exc)
             built = pipeline.run(trial.recipe, data, checkpoints, trial.folder, device=run.request.device, log=_silent)
             if export := trial.recipe.export_of(BASELINE):
                 context = evaluator.context(trial, _silent)
                 text_parity.check(built.artifacts[BASELINE], built.artifacts[export], context)
     finally:
         shutil.rmtree(trial.folder, ignore_errors=True)
-    failed = {name: str(exc) for name, exc in built.failed.items()}
+    failed |= {name: str(exc) for name, exc in built.failed.items()}
     for name, why in failed.items():
         log(f"{name} will probably fail: {why}")
     return failed

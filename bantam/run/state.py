@@ -71,6 +71,7 @@ class Run:
     peak_rss_mb: float = 0.0
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    """When the request came, before anything was downloaded for it, as :func:`time.monotonic` tells it."""
 
     @property
     def deadline(self) -> float | None:

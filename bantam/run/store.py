@@ -14,14 +14,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bantam.artifact import MANIFEST, Artifact
+from bantam.artifact import MANIFEST, Artifact, licences_in
 from bantam.errors import ArtifactError
-from bantam.files import replacing, writing
+from bantam.files import replacing, write_text, writing
+from bantam.licence import Licence, all_licences
 
 STORE = "store"
 KEY_LENGTH = 32
@@ -42,11 +43,14 @@ class Store:
     def __init__(self, build: Path, log: Callable[[str], None] = print) -> None:
         self.build, self.root, self._log = build, build / STORE, log
 
-    def get_or_make(self, key: str, make: Callable[[Path], object], link: Path) -> Artifact:
+    def get_or_make(
+        self, key: str, make: Callable[[Path], object], link: Path, licences: tuple[Licence, ...] = ()
+    ) -> Artifact:
         """The artifact of this key as ``link``, which is made to show it; if it is not there whole, ``make`` writes it.
 
         ``make`` gets an empty folder and writes files and manifest there. Waits for another process that is making the
-        same. Raises what ``make`` raises, and :class:`DiskFullError`.
+        same. Whoever made it, its manifest then names these ``licences`` too: who starts from its folder finds them
+        there. Raises what ``make`` raises, and :class:`DiskFullError`.
         """
         final = self.folder(key)
         with writing(final), self._locked(key, waiting_for=link.name):
@@ -56,7 +60,7 @@ class Store:
                     shutil.rmtree(outdated, ignore_errors=True)
                 with replacing(final) as temporary:
                     make(temporary)
-            if known is None:
+            if _name_licences(final, licences) or known is None:
                 _show(final, link)
         return Artifact.load(link)
 
@@ -138,6 +142,20 @@ class Store:
 
 def _manifest(folder: Path) -> bytes:
     return (folder / MANIFEST).read_bytes()
+
+
+def _name_licences(folder: Path, licences: tuple[Licence, ...]) -> bool:
+    """Add those to the manifest that it lacks, which are no part of the content; whether there were any.
+
+    The file is replaced, not changed: a copy for another run keeps its own until that run looks again.
+    """
+    raw = json.loads(_manifest(folder))
+    known = licences_in(folder)
+    if (every := all_licences(known, licences)) == known:
+        return False
+    raw["licences"] = [asdict(licence) for licence in every]
+    write_text(folder / MANIFEST, json.dumps(raw, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return True
 
 
 def _show(final: Path, link: Path) -> None:

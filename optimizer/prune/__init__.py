@@ -20,7 +20,7 @@ METHODS: dict[str, Callable[[Artifact, Any, RunContext], Artifact]] = {
 }
 """Method -> what writes the pruned Hugging Face folder into ``context.folder``."""
 
-REVISION = 2
+REVISION = 3
 """Raised when the same config gives another model: what is distilled from it takes hours."""
 
 

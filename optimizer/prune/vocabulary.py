@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -27,14 +29,12 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
 
     All these texts are cut into exactly the same tokens as before, which is checked on each of them: the model gives
     the same logits. Other texts may lose words to smaller pieces; how often that changes a class is tried on dev, as if
-    dev had not been seen, and with ``config.tolerance`` enough unseen tokens stay too. A regression has no classes, so
-    that none of them stay. Raises :class:`StageError` if a text is cut otherwise, :class:`ModelError` for a tokenizer
-    whose vocabulary cannot be cut, :class:`DataError` for a file of texts that cannot be read.
+    dev had not been seen, and with ``config.tolerance`` unseen tokens stay too, as :func:`_enough` says. A regression
+    has no classes, and what random weights decide means nothing, so that none of them stay. Raises
+    :class:`StageError` if a text is cut otherwise, :class:`ModelError` for a tokenizer whose vocabulary cannot be cut,
+    :class:`DataError` for a file of texts that cannot be read.
     """
-    tolerance = config.tolerance
-    if tolerance is not None and context.data.task == "regression":
-        context.log(f"{config.name}: tolerance is of classes, which a regression has none of: no unseen tokens stay")
-        tolerance = None
+    tolerance = _tolerance(parent, config, context)
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
     others: list[Text] = [*context.data.splits["train"].texts]
@@ -42,11 +42,13 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
         others += read_texts(Path(path).expanduser())
     vocabulary = WholeVocabulary(model, tokenizer)
     trial = _Trial(vocabulary, parent.manifest.signature, context.data)
-    ids, changed = _enough(trial, needed_tokens(tokenizer, others), tolerance)
-    smaller, rewritten = vocabulary.keep({*ids, *needed_tokens(tokenizer, dev)})
+    found = _enough(trial, needed_tokens(tokenizer, others), tolerance)
+    smaller, rewritten = vocabulary.keep({*found.ids, *needed_tokens(tokenizer, dev)})
     context.log(
-        f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {changed:.2%} of unseen texts change a class"
+        f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {found.share:.2%} of unseen texts change a "
+        f"class{'' if found.kept else f', not the {tolerance:.2%} of tolerance: that took too many unseen tokens'}"
     )
+    details: dict[str, Any] = {} if tolerance is None else {"tolerance_kept": found.kept}
     made = write(
         smaller,
         rewritten,
@@ -57,12 +59,27 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
         details={
             "tokens": {"before": len(tokenizer), "after": len(rewritten)},
             "texts": len(others) + len(dev),
-            "dev_share_changed": round(changed, 5),
+            "dev_share_changed": round(found.share, 5),
+            **details,
         },
         random_weights=parent.manifest.random_weights,
     )
     check_same_tokens(tokenizer, load_tokenizer(made.folder), [*others, *dev])
     return made
+
+
+def _tolerance(parent: Artifact, config: VocabularyConfig, context: RunContext) -> float | None:
+    """The config's, where there are classes that mean something; else none, which is said."""
+    if config.tolerance is None:
+        return None
+    if context.data.task == "regression":
+        why = "tolerance is of classes, which a regression has none of"
+    elif parent.manifest.random_weights:
+        why = "tolerance is of classes, which mean nothing with random weights"
+    else:
+        return config.tolerance
+    context.log(f"{config.name}: {why}: no unseen tokens stay")
+    return None
 
 
 class _Trial:
@@ -79,47 +96,73 @@ class _Trial:
             self.thresholds = tune_thresholds(probabilities, dev.targets) if data.labelled else untuned
         self.classes = predict(probabilities, self.thresholds)
 
-    def changed(self, ids: Collection[int]) -> float:
-        """Share of dev texts whose predicted classes are not all the same with only these tokens."""
+    def changed(self, ids: Collection[int]) -> int:
+        """How many dev texts' predicted classes are not all the same with only these tokens."""
         known = frozenset(self.vocabulary.with_companions(ids))
         rows = [row for row, encoding in enumerate(self.encodings) if not encoding <= known]
         if not rows:
-            return 0.0
+            return 0
         smaller = Reference(*self.vocabulary.keep(ids), self.signature)
         after = predict(smaller.probabilities([self.dev.texts[row] for row in rows]), self.thresholds)
-        return float((after != self.classes[rows]).any(axis=1).sum()) / len(self.encodings)
+        return int((after != self.classes[rows]).any(axis=1).sum())
 
 
 MOST_TRIED = 1024
 """Unseen tokens by which a vocabulary grows at most from one trial to the next larger one."""
 
 
-def _enough(trial: _Trial, seen: list[int], tolerance: float | None) -> tuple[list[int], float]:
-    """``seen`` and the fewest unseen tokens, likely ones first, with which the tolerance is kept; and what changes.
+@dataclass(frozen=True)
+class _Found:
+    """A vocabulary: its tokens, the share of dev texts that change a class with it, and whether that will do."""
 
-    More tokens change fewer classes: their number is doubled until it suffices, then found by bisection.
+    ids: list[int]
+    share: float
+    kept: bool = True
+
+
+def _enough(trial: _Trial, seen: list[int], tolerance: float | None) -> _Found:
+    """``seen`` and the fewest unseen tokens, likely ones first, with which the tolerance is kept.
+
+    It is kept unless significantly more texts change than that (one-sided, at 5%): a single text of a small dev says
+    nothing about the share. More tokens change fewer classes: their number is doubled until it suffices, then found by
+    bisection. There are at most as many of them as ``seen`` has, since the last texts cost most of all: of Gemma's
+    262,144 tokens, each text of sms-spam that was still uncovered took tens of thousands, nearly the whole vocabulary.
+    If that does not suffice, the vocabulary that changed the fewest texts is taken, the smallest of several.
     """
+    from scipy.stats import binom
+
+    rows = len(trial.encodings)
     if tolerance is None:
-        return seen, trial.changed(seen)
-    unseen = _likely_first(trial.vocabulary, seen)
+        return _Found(seen, trial.changed(seen) / rows)
+    unseen = _likely_first(trial.vocabulary, seen)[: len(seen)]
     step = max(1, min(len(unseen) // 16, MOST_TRIED))
+    allowed = int(binom.ppf(0.95, rows, tolerance))
+
+    def ids(steps: int) -> list[int]:
+        return [*seen, *unseen[: steps * step]]
 
     @cache
-    def changed(steps: int) -> float:
-        return trial.changed([*seen, *unseen[: steps * step]])
+    def changed(steps: int) -> int:
+        return trial.changed(ids(steps))
 
-    most = 1
-    while changed(most) > tolerance and most * step < len(unseen):
-        most *= 2
-    steps = bisect_left(range(most), True, key=lambda tried: changed(tried) <= tolerance)
-    return [*seen, *unseen[: steps * step]], changed(steps)
+    tried = [0, 1]
+    while changed(tried[-1]) > allowed and tried[-1] * step < len(unseen):
+        tried.append(2 * tried[-1])
+    kept = changed(tried[-1]) <= allowed
+    if kept:
+        steps = bisect_left(range(tried[-1]), True, key=lambda steps: changed(steps) <= allowed)
+    else:
+        steps = min(tried, key=changed)
+    return _Found(ids(steps), changed(steps) / rows, kept)
 
 
 def _likely_first(vocabulary: WholeVocabulary, seen: list[int]) -> list[int]:
     """The other tokens, those first that are written in letters of the data's tokens.
 
     A vocabulary of many languages has most of its tokens for others than the data's. Each of the two in order of ids,
-    which is that of frequency: WordPiece and Unigram are made so, BPE by its merges.
+    which is that of frequency for words and pieces: WordPiece and Unigram are made so, BPE by its merges. Single
+    letters stand first in byte-level BPE; in BPE made by SentencePiece (Gemma), they come after all merges, though some
+    are frequent, and a token that is merged from them brings them along.
     """
     letters = {letter for number in seen for letter in vocabulary.names[number]}
     usable = {number for token, number in vocabulary.numbers.items() if not is_free(token)}

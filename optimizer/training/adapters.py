@@ -7,6 +7,7 @@ model than the one that was trained and looked at on dev.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -26,6 +27,11 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """A weight's bits in NF4 with double quantization: a scale of 8 bits for 64, and of these one of 32 bits for 256."""
 
 
+def loaded_in(config: AdapterConfig | None) -> torch.dtype:
+    """What a model is loaded in: what is rounded to 4 bits anyway need not be twice as large before."""
+    return torch.bfloat16 if config is not None and config.method == "qlora" else torch.float32
+
+
 def targets(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
     """Full names of the linear layers that get matrices; raises :class:`ModelError` if there are none."""
     names = linears(model)
@@ -39,9 +45,8 @@ def targets(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
     return found
 
 
-def linears(model: PreTrainedModel) -> list[str]:
-    """Full names of all linear layers but the head's."""
-    kinds = (nn.Linear, Conv1D)
+def linears(model: PreTrainedModel, kinds: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)) -> list[str]:
+    """Full names of all linear layers of these ``kinds`` but the head's."""
     return [name for name, part in model.named_modules() if isinstance(part, kinds) and not of_head(model, name)]
 
 
@@ -56,7 +61,9 @@ def put_into(model: PreTrainedModel, config: AdapterConfig) -> None:
     if config.method == "qlora":
         _to_4_bits(model)
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names)
-    inject_adapter_in_model(lora, model, NAME)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # of Conv1D: peft then does what is right
+        inject_adapter_in_model(lora, model, NAME)
     for name, parameter in model.named_parameters():
         if of_head(model, name):
             parameter.requires_grad_(True)

@@ -99,6 +99,7 @@ class Forecast(TrainerCallback):
         self.figures = Figures()
         self.memory = MemorySampler(context.device)
         self.tokens = step_tokens(trainer)
+        self._of_epochs = {0: self.tokens}
         self.first = self.last = 0
         self.began = self.step_began = self.resting_mb = 0.0
 
@@ -122,7 +123,7 @@ class Forecast(TrainerCallback):
         self._synchronize()
         now, timed = time.monotonic(), self.figures.timed
         if state.global_step - self.first > WARM_UP:
-            timed.append((self.tokens[(state.global_step - 1) % len(self.tokens)], now - self.step_began))
+            timed.append((self._tokens_of(state.global_step - 1), now - self.step_began))
         if sum(seconds for _, seconds in timed) > ENOUGH_S and len(timed) >= 3:
             self.last = state.global_step
         if state.global_step == self.last and timed:
@@ -154,7 +155,9 @@ class Forecast(TrainerCallback):
         if self.context.deadline is not None:
             left = self.context.deadline - time.monotonic()
             if distributed.agreed(rest > left, self.context.device):
-                fitting = max(0, int(rows * (left - looks * figures.dev_s) / max(rest - looks * figures.dev_s, 1e-9)))
+                # Other rows are another training, from its first step on, also if this one went on from a checkpoint.
+                every_look = -(-state.max_steps // every) * figures.dev_s
+                fitting = max(0, int(rows * (left - every_look) / max(state.max_steps * figures.step_s, 1e-9)))
                 raise UserError(
                     f"{told}; MAX_HOURS leaves {duration(max(left, 0.0))}.\nWhat would fit: "
                     f"{f'rows = {fitting:,} in the recipe instead of {rows:,}, ' if fitting else ''}"
@@ -174,11 +177,18 @@ class Forecast(TrainerCallback):
 
     def _memory_mb(self) -> float:
         """The peak so far, as if the longest batch had been in it: activations grow with the tokens at least."""
-        so_far = self.tokens[self.first % len(self.tokens) :][: self.last - self.first] or self.tokens
+        so_far = [self._tokens_of(step) for step in range(self.first, self.last)] or self.tokens
         passing = self.memory.most_mb() - self.resting_mb
         gradients = sum(p.numel() for p in self._model.parameters() if p.requires_grad) * 4 / 1e6
         activations = max(0.0, passing - gradients)
         return self.memory.most_mb() + activations * (max(self.tokens) / max(so_far) - 1)
+
+    def _tokens_of(self, step: int) -> int:
+        """Of the step with this number, from 0, in the order of its epoch."""
+        epoch, place = divmod(step, len(self.tokens))
+        if epoch not in self._of_epochs:
+            self._of_epochs[epoch] = step_tokens(self.trainer, epoch)
+        return self._of_epochs[epoch][place]
 
     def _dev_s(self) -> float:
         """Seconds for one look at dev, from a few of its batches."""
@@ -213,10 +223,13 @@ def padded(rows: Sequence[dict[str, Any]]) -> int:
     return len(rows) * max(len(row["input_ids"]) for row in rows)
 
 
-def step_tokens(trainer: Trainer) -> list[int]:
-    """Tokens of each step of an epoch on one process, padding included, in the order of the first epoch."""
+def step_tokens(trainer: Trainer, epoch: int = 0) -> list[int]:
+    """Tokens of each step of an epoch, counted from 0, on one process, padding included, in the order of that epoch."""
     rows: Any = trainer.train_dataset
-    order = list(trainer._get_train_sampler() or range(len(rows)))
+    sampler: Any = trainer._get_train_sampler()
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+    order = list(sampler or range(len(rows)))
     batch, accumulation = trainer.args.train_batch_size, trainer.args.gradient_accumulation_steps
     alone = [padded([rows[i] for i in order[start : start + batch]]) for start in range(0, len(order), batch)]
     together = accumulation * distributed.count()

@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from bantam.errors import UserError
 from bantam.files import write_text
+from bantam.memory import give_back
 from optimizer import distributed
 from optimizer.config import FinetuneConfig
 from optimizer.stage import RunContext
@@ -50,15 +53,24 @@ def _rows(
     trial: Callable[[FinetuneConfig, RunContext], Figures],
 ) -> int:
     most = min(config.rows or len(context.data.splits["train"].texts), len(context.data.splits["train"].texts))
-    short = config.model_copy(update={"rows": min(most, TRIAL_STEPS * config.batch_size), "epochs": 1.0})
+    # Looks at dev could end it, for want of patience, before it is timed.
+    update = {"rows": min(most, TRIAL_STEPS * config.batch_size), "epochs": 1.0, "evaluations_per_epoch": 1}
+    short = config.model_copy(update=update)
     scratch = context.scratch / "trial"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         figures = trial(short, replace(context, scratch=scratch))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        # Its model and optimizer hold each other, and the training that follows needs the room.
+        give_back()
+        torch.cuda.empty_cache()
     if figures.step_s is None:
-        return most  # fewer rows than there are steps to time
+        context.log(
+            f"{config.name}: {most:,} rows are too few to time a step; all of them are trained on, whatever the "
+            f"{minutes:g} minutes of the recipe"
+        )
+        return most
     left = 60 * minutes - config.evaluations_per_epoch * config.epochs * figures.dev_s
     steps = int(left / (figures.step_s * config.epochs))
     if steps < FEWEST_STEPS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from bantam.errors import ModelError, UserError
@@ -20,7 +21,7 @@ from optimizer.catalog import Checkpoint
 from optimizer.config import AdapterConfig, FinetuneConfig
 from optimizer.load.model import load_config, reading
 from optimizer.stage import RunContext
-from optimizer.training import adapters
+from optimizer.training import adapters, galore
 from optimizer.training.classifier import set_up
 
 GALORE_RANK = 128
@@ -69,9 +70,11 @@ def check_room(config: FinetuneConfig, context: RunContext) -> Needs:
 
 
 def needs_of(config: FinetuneConfig, context: RunContext) -> Needs:
-    """From the checkpoint's config alone."""
+    """From the checkpoint's config alone; raises :class:`ModelError` if it has no layers that can be trained so."""
     model = skeleton(context.checkpoint, len(context.data.labels))
-    linear = {f"{name}.weight" for name in adapters.linears(model)}
+    # Neither GaLore nor 4 bits are for linear layers of another class (Conv1D).
+    linear = {f"{name}.weight" for name in adapters.linears(model, (nn.Linear,))}
+    projected = {f"{name}.weight" for name in galore.targets(model)} if config.optimizer == "galore" else set()
     set_up(model, config)
     in_4_bits = config.adapter is not None and config.adapter.method == "qlora"
     sizes = [
@@ -82,10 +85,7 @@ def needs_of(config: FinetuneConfig, context: RunContext) -> Needs:
     rounded = sum(_count(shape) for name, _, shape in sizes if name in linear) if in_4_bits else 0
     trained = [(name, shape) for name, needs_gradient, shape in sizes if needs_gradient]
     gradients = sum(_count(shape) for _, shape in trained)
-    state = sum(
-        _galore_state(shape) if config.optimizer == "galore" and name in linear else 2 * _count(shape)
-        for name, shape in trained
-    )
+    state = sum(_galore_state(shape) if name in projected else 2 * _count(shape) for name, shape in trained)
     saved = gradients if config.adapter else total
     return Needs(
         loading=total * (2 if in_4_bits else 4) / 1e6,

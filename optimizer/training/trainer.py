@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
@@ -114,14 +115,15 @@ def train(
     doing: str,
     kind: type[Kind],
     settings: Mapping[str, Any] = MappingProxyType({}),
+    callbacks: Sequence[TrainerCallback] = (),
     trial: bool = False,
     **more: Any,
 ) -> Kind:
     """Train ``model`` on encoded rows, from the last checkpoint in ``context.scratch`` on; keep its best weights.
 
-    ``doing`` names the work on the progress bar; ``settings`` are the Trainer's beside those that all trainings have;
-    ``more`` goes to the trainer of this ``kind``. A ``trial`` ends when the first steps are timed. Raises
-    :class:`UserError` if the first steps show that the time or memory that there is will not do.
+    ``doing`` names the work on the progress bar; ``settings`` and ``callbacks`` are the Trainer's beside those that all
+    trainings have; ``more`` goes to the trainer of this ``kind``. A ``trial`` ends when the first steps are timed.
+    Raises :class:`UserError` if the first steps show that the time or memory that there is will not do.
     """
     trainer = kind(
         model=model,
@@ -132,7 +134,7 @@ def train(
         compute_metrics=partial(dev_metrics, data=context.data),
         # Encoder-decoders and models with a memory give hidden states too, of all dev texts at once.
         preprocess_logits_for_metrics=lambda outputs, _: outputs[0] if isinstance(outputs, tuple) else outputs,
-        callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing, best_by(context.data))],
+        callbacks=[EarlyStoppingCallback(config.patience), ProgressBar(doing, best_by(context.data)), *callbacks],
         processing_class=tokenizer,
         **more,
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from optimizer.catalog import Checkpoint
 from optimizer.config import AdapterConfig, ExportConfig, FinetuneConfig, LayersConfig, VocabularyConfig
 from optimizer.data import Dataset
 from optimizer.load.model import load_model
-from optimizer.training import adapters, progress
+from optimizer.training import adapters, galore, progress, room
 from tests.optimizer.moods import context_in
+from tests.optimizer.tiny_models import write_tiny_classifier
 from tests.optimizer.toy_decoder import load_toy_decoder
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -38,7 +40,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def config(way: str, **more: Any) -> FinetuneConfig:
     usual = {"epochs": 2.0, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"}
-    return FinetuneConfig(name="baseline", **{**usual, "freeze_embeddings": False, **WAYS[way], **more})
+    whole = {**usual, **WAYS[way], **more}
+    return FinetuneConfig(name="baseline", **{"freeze_embeddings": "adapter" in whole, **whole})
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     if way != "galore":
         assert all("lora_" in name or "score" in name for name in load_file(checkpoint / "model.safetensors"))
     monkeypatch.undo()
+    moves: list[bool] = []
+    monkeypatch.setattr(galore.ProjectorsFollow, "on_train_begin", lambda *_, **more: moves.append("optimizer" in more))
     resumed = finetune.run(None, asked, context_in(tmp_path / "killed", moods, decoder))
+    assert moves == ([True] if way == "galore" else [])
     assert resumed.manifest.metrics["forecast"]["steps"] == 5
     hashes = [each.manifest.files["model.safetensors"]["sha256"] for each in (whole, resumed)]
     assert hashes[0] == hashes[1]
@@ -196,9 +202,41 @@ def test_layers_that_are_not_there_are_named(tmp_path: Path, moods: Dataset, dec
         finetune.run(None, asked, context_in(tmp_path, moods, decoder))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_projections_go_where_the_parameters_of_a_resumed_training_are(several: bool) -> None:
+    """On a GPU they are read from a checkpoint into the memory of the CPU; here the other device is ``meta``."""
+    parameters = [nn.Parameter(torch.empty(4, 4, device="meta")) for _ in range(2)]
+    plain: Any = torch.optim.SGD(parameters)
+    matrix = torch.eye(4)
+    projector = SimpleNamespace(ortho_matrix=[matrix, matrix] if several else matrix)
+    plain.state[parameters[0]] = {"projector": projector}
+    plain.state[parameters[1]] = {"step": 0}
+    for optimizer in (plain, SimpleNamespace(optimizer=plain)):
+        projector.ortho_matrix = [matrix, matrix] if several else matrix
+        galore.ProjectorsFollow().on_train_begin(None, None, None, optimizer=optimizer)
+        moved = projector.ortho_matrix
+        assert all(each.is_meta for each in (moved if isinstance(moved, list) else [moved]))
+
+
+def test_galore_is_for_linear_layers_and_says_so_before_training(tmp_path: Path, moods: Dataset) -> None:
+    folder = write_tiny_classifier(tmp_path / "gpt2", "gpt2").folder
+    gpt2 = Checkpoint("gpt2", folder, "test", "local", "MIT", "digest")
+    context = context_in(tmp_path, moods, gpt2)
+    with pytest.raises(ModelError, match=r"no layers for optimizer.* got Conv1D, expected some of class Linear"):
+        finetune.run(None, config("galore"), context)
+    adamw, qlora = (room.needs_of(config(way), context).weights for way in ("full", "qlora"))
+    assert qlora >= adamw, "Conv1D stays as it is, beside the matrices"
+
+
 def test_an_adapter_and_galore_are_one_too_many() -> None:
     with pytest.raises(ValidationError, match="take one"):
         config("lora", optimizer="galore")
+
+
+def test_embeddings_beside_an_adapter_are_frozen_or_refused() -> None:
+    with pytest.raises(ValidationError, match=r"freeze_embeddings = false .* an adapter freezes all .* leave one out"):
+        config("lora", freeze_embeddings=False)
+    assert config("lora", freeze_embeddings=True).freeze_embeddings
 
 
 def test_an_encoder_takes_an_adapter_too(tmp_path: Path, moods: Dataset, untrained: Checkpoint) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bantam.artifact import Artifact
+from bantam.errors import UserError
 from bantam.licence import Licence
 from bantam.memory import peak_rss_mb
 from bantam.run import builder as pipeline
@@ -97,6 +100,7 @@ def test_licences_are_those_of_the_name_that_the_run_uses(first: Path, moods: Da
     assert outcomes(said) == ["taken"] * 3
     expected = (replace(LICENCES["gemma"], model="org/gemma"),)
     assert {artifact.manifest.licences for artifact in artifacts.values()} == {expected}
+    assert Artifact.load(first / "baseline").manifest.licences == (own, *expected), "for who starts from the folder"
 
 
 def test_licences_of_teachers_go_along_and_what_bantam_made_brings_its_own(
@@ -198,3 +202,29 @@ def test_scores_follow_from_how_texts_are_run_and_not_from_how_they_are_sent(
     for serving in (ServingConfig(), ServingConfig(max_batch_size=1), ServingConfig(micro_batch=1)):
         score(tiny_artifact, moods, context, serving)
     assert outcomes(said) == ["made", "kept", "made"]
+
+
+class Model:
+    """In a cycle, as a model and what trains it are."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_student_for_which_time_is_too_short_is_a_row_that_failed_and_lets_go_of_its_memory(
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[weakref.ref[Model]] = []
+
+    def build(self: pipeline.Builder, stage: Any) -> None:
+        if stage.name == "recovered":
+            model = Model()
+            models.append(weakref.ref(model))
+            raise UserError("MAX_HOURS leaves 0 s")
+        self.artifacts[stage.name] = SimpleNamespace(servable=True)  # type: ignore[assignment]
+
+    monkeypatch.setattr(pipeline.Builder, "build", build)
+    built = pipeline.run(RECIPE, moods, {None: untrained}, tmp_path / "run", log=lambda _: None)
+    assert list(built.artifacts) == ["baseline", "cut"]
+    assert str(built.failed["recovered"]) == "MAX_HOURS leaves 0 s"
+    assert models[0]() is None

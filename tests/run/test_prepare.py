@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -210,3 +211,14 @@ def test_published_names_are_never_hashed() -> None:
     assert run_name(OptimizeRequest(model="models/L.GGUF")).startswith("l-")
     assert published_name(OptimizeRequest(model="org/clf", random_init=True)) == "clf-random"
     assert published_name(OptimizeRequest(model="org/clf", name="support")) == "support"
+
+
+def test_the_time_of_a_run_counts_what_is_downloaded_for_it(ask: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, reached = module.resolve, []
+
+    def slow(*asked: Any, **more: Any) -> Checkpoint:
+        reached.append(time.monotonic())
+        return found(*asked, **more)
+
+    monkeypatch.setattr(module, "resolve", slow)
+    assert ask().started < reached[0]

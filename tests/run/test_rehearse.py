@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bantam.errors import StageError
+from bantam.errors import ModelError, ParityError, StageError
 from bantam.run.rehearse import rehearse, rehearsed
 from bantam.run.request import OptimizeRequest
 from bantam.run.state import Run
 from optimizer import export, finetune, quantize
 from optimizer.catalog import Checkpoint
-from optimizer.config import AdoptConfig
+from optimizer.config import AdapterConfig, AdoptConfig, FinetuneConfig
 from optimizer.data import Dataset
 from optimizer.recipe import load_recipe
+from optimizer.training import adapters, galore, one_step
 from serving.repository import Identity
 
 RECIPE = """
@@ -87,3 +89,48 @@ def test_all_that_follows_the_training_is_tried_without_any_and_said(run: Run, m
 def test_a_run_that_trains_nothing_needs_none(run: Run) -> None:
     adopted = replace(run, recipe=load_recipe("int8").adopting(["baseline"]))
     assert rehearse(adopted, lambda line: pytest.fail(line)) == {}
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_an_adapter_is_merged_in_the_rehearsal_too(
+    method: Any, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FinetuneConfig(name="baseline", adapter=AdapterConfig(method=method), gradient_checkpointing=True)
+    merge, differences = adapters.merge, []
+    monkeypatch.setattr(adapters, "merge", lambda *given: differences.append(merge(*given)))
+    one_step.take_one_step(untrained, moods, config, lambda line: None)
+    assert len(differences) == 1
+    assert differences[0] < 1e-4
+
+    def broken(*_: object) -> None:
+        raise ParityError("another model")
+
+    monkeypatch.setattr(adapters, "merge", broken)
+    with pytest.raises(ParityError, match="another model"):
+        one_step.take_one_step(untrained, moods, config, lambda line: None)
+
+
+def test_galore_needs_layers_of_its_class_in_the_rehearsal_too(
+    moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(galore, "linears", lambda model, *kinds: [])
+    with pytest.raises(ModelError, match="has no layers for optimizer"):
+        one_step.take_one_step(untrained, moods, FinetuneConfig(name="baseline", optimizer="galore"), lambda line: None)
+
+
+def test_only_the_training_of_the_baseline_ends_a_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = FinetuneConfig(name="other", optimizer="galore")
+    both = replace(run, recipe=run.recipe.model_copy(update={"stages": (*run.recipe.stages, other)}))
+    wrong = {"other"}
+
+    def step(checkpoint: Checkpoint, data: Dataset, config: FinetuneConfig, log: Any) -> None:
+        if config.name in wrong:
+            raise ModelError("no layers for it")
+
+    monkeypatch.setattr(one_step, "take_one_step", step)
+    said: list[str] = []
+    assert rehearse(both, said.append) == {"other": "no layers for it"}
+    assert said[-1] == "other will probably fail: no layers for it"
+    wrong.add("baseline")
+    with pytest.raises(ModelError, match="no layers for it"):
+        rehearse(both, said.append)

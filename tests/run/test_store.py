@@ -10,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 from bantam.artifact import Artifact, Manifest, Signature, seal
+from bantam.licence import Licence
 from bantam.run.store import Store
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -160,3 +161,25 @@ def test_what_is_being_made_is_not_collected(store: Store) -> None:
 
     store.get_or_make(KEY, meanwhile, store.build / "run" / "stage")
     assert found == [[]]
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_a_manifest_names_the_licences_of_all_that_it_was_taken_for(
+    store: Store, copies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts from a run's folder finds them there, whichever run has made what it shows."""
+    if copies:
+        monkeypatch.setattr(Path, "symlink_to", refused)
+    one, two = store.build / "one" / "baseline", store.build / "two" / "baseline"
+    unknown, gemma = Licence("unknown", "folder"), Licence("gemma", "gemma3-270m", outputs=True)
+    made = store.get_or_make(KEY, write, one, (unknown,))
+    assert store.get_or_make(KEY, never, two, (gemma,)).manifest.licences == (unknown, gemma)
+    assert store.shows(two, KEY)
+    again = store.get_or_make(KEY, never, one, (unknown,))
+    assert again.manifest.licences == (unknown, gemma)
+    assert Artifact.load(one, verify=True).digest == made.digest
+    assert store.shows(two, KEY), "nothing new to name: as it was"
+
+
+def refused(*_: object, **__: object) -> None:
+    raise OSError("no links here")
