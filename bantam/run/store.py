@@ -150,7 +150,7 @@ def _name_licences(folder: Path, licences: tuple[Licence, ...]) -> bool:
     The file is replaced, not changed: a copy for another run keeps its own until that run looks again.
     """
     raw = json.loads(_manifest(folder))
-    known = licences_in(folder)
+    known = licences_in(raw)
     if (every := all_licences(known, licences)) == known:
         return False
     raw["licences"] = [asdict(licence) for licence in every]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_a_conversion_without_room_is_refused_before_it_begins(
     if what == "memory":
         monkeypatch.setattr(loader, "available_mb", lambda: 0.0)
     else:
-        monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ModelError, match=rf"needed, and 0\.00 GB are free\.\nFree some, or {advice}") as caught:
         resolve(str(tmp_path / "a.gguf"), log=quiet)
     assert f" GB of {what}" in str(caught.value)
@@ -104,7 +105,9 @@ def test_a_conversion_without_room_is_refused_before_it_begins(
 
 def test_of_two_passes_one_model_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gguf(tmp_path / "large.gguf", scale=1e7)  # beyond fp16
-    load, made, alive = AutoModelForSequenceClassification.from_pretrained, [], []
+    load = AutoModelForSequenceClassification.from_pretrained
+    made: list[Any] = []
+    alive: list[int] = []
 
     def noted(*arguments: Any, **keys: Any) -> Any:
         gc.collect()

@@ -17,6 +17,7 @@ from bantam.run import prepare as module
 from bantam.run.prepare import prepare, published_name, run_name
 from bantam.run.request import OptimizeRequest
 from optimizer.catalog import Checkpoint
+from optimizer.load import resolve
 from optimizer.metric import Metric
 from serving.repository import publish
 from tests.plugins import tiny
@@ -214,11 +215,11 @@ def test_published_names_are_never_hashed() -> None:
 
 
 def test_the_time_of_a_run_counts_what_is_downloaded_for_it(ask: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, reached = module.resolve, []
+    reached: list[float] = []
 
     def slow(*asked: Any, **more: Any) -> Checkpoint:
         reached.append(time.monotonic())
-        return found(*asked, **more)
+        return resolve(*asked, **more)
 
     monkeypatch.setattr(module, "resolve", slow)
     assert ask().started < reached[0]
