@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,9 @@ def _together(folder: Path, base: Checkpoint, log: Callable[[str], None]) -> Any
     weights = load_peft_weights(str(folder), device="cpu")
     model = _base(folder, base, weights, log)
     config.inference_mode = True
-    adapted: Any = PeftModelForSequenceClassification(model, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft's matter
+        adapted: Any = PeftModelForSequenceClassification(model, config)
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ModelError(f"{folder} holds an adapter of kind {config.peft_type}, which is no part of the weights.")
     found: Any = set_peft_model_state_dict(adapted, weights)

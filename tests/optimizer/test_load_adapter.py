@@ -20,6 +20,7 @@ from optimizer.load.head import read_head
 from optimizer.load.model import load_model
 from tests.optimizer.tiny_models import write_tiny_classifier
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 IDS = torch.tensor([[4, 5, 6, 7, 8, 9]])
 
 
