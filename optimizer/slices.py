@@ -55,7 +55,10 @@ class Tokens:
 
 
 def tokens_of(tokenizer_json: Path, max_length: int, texts: Sequence[Text]) -> Tokens:
-    """Tokenize texts, without cutting them. A word is what the tokenizer itself takes for one before it splits it."""
+    """Tokenize texts, without cutting them. A word is what the tokenizer itself takes for one before it splits it.
+
+    Where it takes whole texts at once, as Gemma's and Llama 2's do, what stands between spaces is a word.
+    """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_json))
@@ -63,16 +66,22 @@ def tokens_of(tokenizer_json: Path, max_length: int, texts: Sequence[Text]) -> T
     tokenizer.no_truncation()
     counts, per_word = [], []
     for start in range(0, len(texts), CHUNK):
-        for found in tokenizer.encode_batch(list(texts[start : start + CHUNK])):
+        chunk = texts[start : start + CHUNK]
+        for text, found in zip(chunk, tokenizer.encode_batch(list(chunk)), strict=True):
             words = [place for place in zip(found.sequence_ids, found.word_ids, strict=True) if place[1] is not None]
             counts.append(len(found.ids))
-            per_word.append(len(words) / len(set(words)) if words else np.nan)
+            per_word.append(len(words) / max(len(set(words)), _words(text)) if words else np.nan)
     return Tokens(np.array(counts, dtype=np.int64), np.array(per_word), max_length)
+
+
+def _words(text: Text) -> int:
+    """Between spaces; of a pair those of both."""
+    return len((text if isinstance(text, str) else " ".join(text)).split())
 
 
 def by_length(texts: Sequence[Text]) -> Iterator[Portion]:
     """Texts of like lengths in words, those of a pair together."""
-    words = np.array([len((text if isinstance(text, str) else " ".join(text)).split()) for text in texts])
+    words = np.array([_words(text) for text in texts])
     for low, high in LENGTHS:
         inside = (words >= low) & (words <= (high or words.max(initial=0)))
         if inside.any():

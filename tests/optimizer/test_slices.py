@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from optimizer.slices import LEAST, by_group, by_length, by_pieces, tokens_of, too_small
 
@@ -35,6 +35,15 @@ def test_tokens_are_counted_before_they_are_cut_and_by_word(pieces: Path) -> Non
 def test_words_of_a_pair_are_counted_in_both_texts(pieces: Path) -> None:
     found = tokens_of(pieces, 4, [("known", "abc"), ("abc abc", "known")])
     assert found.per_word.tolist() == [2.0, pytest.approx(7 / 3)]
+
+
+def test_words_stand_between_spaces_where_a_tokenizer_takes_whole_texts(tmp_path: Path) -> None:
+    vocabulary = {letter: number for number, letter in enumerate(["<unk>", "▁", *"abcd"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    found = tokens_of(tmp_path / "tokenizer.json", 9, ["ab cd", "abcd", ("a b", "c d")])
+    assert found.per_word.tolist() == [2.5, 4.0, 1.5]
 
 
 def test_lengths_are_in_words_of_both_texts_and_every_row_has_one() -> None:
