@@ -45,6 +45,8 @@ METHODS: dict[str, Method] = {
 
 COMPARED = 200
 """Training texts whose logits are compared with the parent's."""
+COMPARED_RANDOM = 8
+"""The same of random weights, which only have to run: a large model takes minutes for 200 texts."""
 
 
 def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifact:
@@ -82,7 +84,8 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         quantization=context.quantization,
     )
     made = Artifact(context.folder, manifest, config.name)
-    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, made, context, batches(COMPARED)))
+    compared = COMPARED_RANDOM if origin.random_weights else COMPARED
+    manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, made, context, batches(compared)))
     return Artifact(context.folder, seal(context.folder, manifest))
 
 
