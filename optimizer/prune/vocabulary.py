@@ -30,25 +30,27 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
     All these texts are cut into exactly the same tokens as before, which is checked on each of them: the model gives
     the same logits. Other texts may lose words to smaller pieces; how often that changes a class is tried on dev, as if
     dev had not been seen, and with ``config.tolerance`` unseen tokens stay too, as :func:`_enough` says. A regression
-    has no classes, and what random weights decide means nothing, so that none of them stay. Raises
+    has no classes, and what random weights decide means nothing, so that nothing is tried and none of them stay. Raises
     :class:`StageError` if a text is cut otherwise, :class:`ModelError` for a tokenizer whose vocabulary cannot be cut,
     :class:`DataError` for a file of texts that cannot be read.
     """
-    tolerance = _tolerance(parent, config, context)
     tokenizer, model = load_artifact(parent.folder)
     dev = context.data.splits["dev"].texts
     others: list[Text] = [*context.data.splits["train"].texts]
     for path in config.corpora:
         others += read_texts(Path(path).expanduser())
     vocabulary = WholeVocabulary(model, tokenizer)
-    trial = _Trial(vocabulary, parent.manifest.signature, context.data)
-    found = _enough(trial, needed_tokens(tokenizer, others), tolerance)
+    found = _Found(needed_tokens(tokenizer, others))
+    if not (why := _nothing_to_try(parent, context)):
+        found = _enough(_Trial(vocabulary, parent.manifest.signature, context.data), found.ids, config.tolerance)
     smaller, rewritten = vocabulary.keep({*found.ids, *needed_tokens(tokenizer, dev)})
-    context.log(
-        f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {found.share:.2%} of unseen texts change a "
-        f"class{'' if found.kept else f', not the {tolerance:.2%} of tolerance: that took too many unseen tokens'}"
-    )
-    details: dict[str, Any] = {} if tolerance is None else {"tolerance_kept": found.kept}
+    tried = f"{found.share:.2%} of unseen texts change a class" if found.share is not None else f"nothing tried: {why}"
+    if not found.kept:
+        tried += f", not the {config.tolerance:.2%} of tolerance: that took too many unseen tokens"
+    context.log(f"{config.name}: {len(rewritten):,} of {len(tokenizer):,} tokens; {tried}")
+    details: dict[str, Any] = {} if found.share is None else {"dev_share_changed": round(found.share, 5)}
+    if found.share is not None and config.tolerance is not None:
+        details["tolerance_kept"] = found.kept
     made = write(
         smaller,
         rewritten,
@@ -59,7 +61,6 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
         details={
             "tokens": {"before": len(tokenizer), "after": len(rewritten)},
             "texts": len(others) + len(dev),
-            "dev_share_changed": round(found.share, 5),
             **details,
         },
         random_weights=parent.manifest.random_weights,
@@ -68,18 +69,11 @@ def run(parent: Artifact, config: VocabularyConfig, context: RunContext) -> Arti
     return made
 
 
-def _tolerance(parent: Artifact, config: VocabularyConfig, context: RunContext) -> float | None:
-    """The config's, where there are classes that mean something; else none, which is said."""
-    if config.tolerance is None:
-        return None
+def _nothing_to_try(parent: Artifact, context: RunContext) -> str:
+    """Why there are no classes that mean something; empty if there are."""
     if context.data.task == "regression":
-        why = "tolerance is of classes, which a regression has none of"
-    elif parent.manifest.random_weights:
-        why = "tolerance is of classes, which mean nothing with random weights"
-    else:
-        return config.tolerance
-    context.log(f"{config.name}: {why}: no unseen tokens stay")
-    return None
+        return "a regression has no classes"
+    return "what random weights decide means nothing" if parent.manifest.random_weights else ""
 
 
 class _Trial:
@@ -116,7 +110,8 @@ class _Found:
     """A vocabulary: its tokens, the share of dev texts that change a class with it, and whether that will do."""
 
     ids: list[int]
-    share: float
+    share: float | None = None
+    """None where there is nothing to try."""
     kept: bool = True
 
 

@@ -46,7 +46,8 @@ def parent(tmp_path: Path) -> Artifact:
     before = wrapped(word_piece(), "token_type_ids")
     classifier(before).save_pretrained(artifact.folder)
     before.save_pretrained(artifact.folder)
-    return artifact
+    # As if it had been trained: what random weights decide is not tried.
+    return Artifact(artifact.folder, seal(artifact.folder, replace(artifact.manifest, random_weights=False)))
 
 
 def test_the_stage_writes_an_artifact_that_says_what_went(parent: Artifact, context: RunContext) -> None:
@@ -62,7 +63,7 @@ def test_the_stage_writes_an_artifact_that_says_what_went(parent: Artifact, cont
     assert pruned.manifest.signature.max_length == parent.manifest.signature.max_length
     assert pruned.manifest.signature.pad_token_id == new.pad_token_id
     assert [entry["stage"] for entry in pruned.manifest.lineage] == ["finetune", "prune"]
-    assert pruned.manifest.random_weights
+    assert not pruned.manifest.random_weights
     assert tokens(new, UNSEEN[:10]) == tokens(old, UNSEEN[:10])  # dev counts as well
 
 
@@ -78,14 +79,13 @@ def test_texts_of_further_files_keep_their_tokens(parent: Artifact, context: Run
 
 def test_unseen_tokens_stay_until_few_classes_would_change(parent: Artifact, context: RunContext) -> None:
     kept = {}
-    trained = Artifact(parent.folder, seal(parent.folder, replace(parent.manifest, random_weights=False)))
     train = Split((*SEEN[:20], *UNSEEN[10:40]), np.zeros((50, 3), dtype=np.uint8))
     context = replace(context, data=replace(context.data, splits={**context.data.splits, "train": train}))
     for tolerance in (None, 0.03):
         target = context.folder / str(tolerance)
         target.mkdir()
         config = PRUNE.model_copy(update={"tolerance": tolerance})
-        details = vocabulary.run(trained, config, replace(context, folder=target)).manifest.details
+        details = vocabulary.run(parent, config, replace(context, folder=target)).manifest.details
         # Two of 20 texts say nothing against a share of 3%.
         assert details["dev_share_changed"] <= (0.1 if tolerance else 1)
         assert details.get("tolerance_kept") is (True if tolerance else None)
@@ -93,15 +93,17 @@ def test_unseen_tokens_stay_until_few_classes_would_change(parent: Artifact, con
     assert kept[None] < kept[0.03]
 
 
-def test_what_random_weights_decide_keeps_no_tokens(
+def test_what_random_weights_decide_is_not_tried(
     parent: Artifact, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(vocabulary, "_likely_first", None)
+    monkeypatch.setattr(vocabulary, "_Trial", None)
+    random = Artifact(parent.folder, seal(parent.folder, replace(parent.manifest, random_weights=True)))
     config = PRUNE.model_copy(update={"tolerance": 0.01})
-    details = vocabulary.run(parent, config, replace(context, log=said.append)).manifest.details
-    assert "mean nothing with random weights: no unseen tokens stay" in said[0]
-    assert "tolerance_kept" not in details
+    pruned = vocabulary.run(random, config, replace(context, log=said.append)).manifest
+    assert pruned.random_weights
+    assert said[0].endswith("nothing tried: what random weights decide means nothing")
+    assert not {"tolerance_kept", "dev_share_changed"} & {*pruned.details}
 
 
 class Trial:
@@ -141,11 +143,10 @@ def test_unseen_tokens_are_no_more_than_the_seen_ones(monkeypatch: pytest.Monkey
 def test_a_tolerance_that_is_not_kept_is_said(
     parent: Artifact, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = Artifact(parent.folder, seal(parent.folder, replace(parent.manifest, random_weights=False)))
     monkeypatch.setattr(vocabulary._Trial, "changed", lambda self, ids: 7)
     said: list[str] = []
     config = PRUNE.model_copy(update={"tolerance": 0.01})
-    details = vocabulary.run(trained, config, replace(context, log=said.append)).manifest.details
+    details = vocabulary.run(parent, config, replace(context, log=said.append)).manifest.details
     assert "35.00% of unseen texts change a class, not the 1.00% of tolerance" in said[-1]
     assert (details["tolerance_kept"], details["dev_share_changed"]) == (False, 0.35)
 
