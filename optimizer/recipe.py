@@ -193,7 +193,7 @@ class Recipe(Config):
         return self.model_copy(update={"stages": stages})
 
     def planned(self) -> Recipe:
-        """This recipe for random weights, which are not worth fine-tuning: they are taken as they are.
+        """This recipe for random weights: nothing is fine-tuned, and no more texts are scored than are timed.
 
         Students that are other models are left out with all that is made from them, and so is what is made to be
         published beside something that is known to be good: the exports that are neither measured nor made use of.
@@ -206,7 +206,8 @@ class Recipe(Config):
         sources = {source for stage in left for source in stage.sources}
         stages = tuple(stage for stage in left if stage.measure or stage.name in sources)
         own = [stage.name for stage in stages if isinstance(stage, FinetuneConfig) and stage.model is None]
-        return self.model_copy(update={"stages": stages}).adopting(own)
+        measure = self.measure.model_copy(update=dict.fromkeys(("dev_rows", "test_rows"), self.measure.texts))
+        return self.model_copy(update={"stages": stages, "measure": measure}).adopting(own)
 
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:
         """This recipe with a model's own training defaults where the recipe itself says nothing."""

@@ -44,6 +44,8 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
         request = replace(request, recipe=DEFAULTS[kind(checkpoint)])
         log(f"recipe {request.recipe}: {checkpoint.name} has the architecture of a text {kind(checkpoint)}")
     recipe = _recipe(str(request.recipe), request)
+    if checkpoint.random_weights and data.labelled and request.finetune != "always":
+        recipe = recipe.planned()
     data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)
     if given.data is None and request.finetune != "always":
         data = texts_alone(data, checkpoint)
@@ -52,8 +54,6 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     stands_for = _identity(request, data, checkpoint, what)
     if request.name is None:
         _check_meaning(request.repository, name, stands_for)
-    if checkpoint.random_weights and data.labelled and request.finetune != "always":
-        recipe = recipe.planned()
     checkpoints: dict[str | None, Checkpoint] = {
         name: resolve(name, accepted=request.accepted, log=log) for name in recipe.models
     }

@@ -245,7 +245,8 @@ def test_an_export_is_added_where_a_recipe_has_none(tmp_path: Path) -> None:
 def test_random_weights_are_not_trained_and_teach_nothing() -> None:
     recipe = load_recipe("decoder")
     planned = recipe.planned()
-    assert [stage.name for stage in planned.stages] == ["baseline", "cut", "cut-onnx-fp32", "int8", "int4"]
+    assert [stage.name for stage in planned.stages] == ["baseline", "bf16", "cut", "cut-onnx-fp32", "int8", "int4"]
+    assert (planned.measure.dev_rows, planned.measure.test_rows) == (planned.measure.texts,) * 2
     assert isinstance(planned.stages[0], AdoptConfig)
     assert (recipe.models, planned.models) == (("minilm",), ())
     assert [stage.name for stage in load_recipe("small").planned().stages][:3] == ["baseline", "distilled", "both-cut"]
