@@ -216,7 +216,7 @@ def test_published_names_are_never_hashed() -> None:
 
 def test_the_time_of_a_run_counts_what_is_downloaded_for_it(ask: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     reached: list[float] = []
-    found: Any = vars(module)["resolve"]
+    found: Callable[..., Checkpoint] = vars(module)["resolve"]
 
     def slow(*asked: Any, **more: Any) -> Checkpoint:
         reached.append(time.monotonic())
