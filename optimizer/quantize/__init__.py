@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
 
 COMPARED = 200
 """Training texts whose logits are compared with the parent's."""
-COMPARED_RANDOM = 8
+COMPARED_RANDOM = 40
 """The same of random weights, which only have to run: a large model takes minutes for 200 texts."""
 
 

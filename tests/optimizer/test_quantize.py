@@ -51,7 +51,7 @@ def test_int8_is_small_close_to_its_parent_and_the_same_each_time(
     weights = {"onnx": "model.onnx", "openvino": "model.bin"}[loaded.layout]
     assert loaded.files[weights]["bytes"] < 0.5 * bert_onnx.manifest.files["model.onnx"]["bytes"]
     figures = loaded.metrics["logits"]
-    assert figures["texts"] == 8
+    assert figures["texts"] == 40
     assert 0 < figures["mean_difference"] < 0.1 * figures["reference_std"]
     assert figures["mean_difference"] <= figures["max_difference"] < figures["reference_std"]
     assert not list((tmp_path / "one-scratch").iterdir())
@@ -105,7 +105,7 @@ def test_a_result_that_says_nothing_is_refused(
 
     method = replace(quantize.METHODS["onnx-dynamic-int8"], write=broken)
     monkeypatch.setitem(quantize.METHODS, "onnx-dynamic-int8", method)
-    with pytest.raises(StageError, match=f"logits are {expected} on 8 training texts"):
+    with pytest.raises(StageError, match=f"logits are {expected} on 40 training texts"):
         quantize.run(bert_onnx, DYNAMIC, make_context(tmp_path / "int8"))
 
 

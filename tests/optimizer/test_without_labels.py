@@ -86,7 +86,7 @@ def test_a_vocabulary_is_cut_at_thresholds_that_nobody_has_tuned(
         tmp_path / "numbers", replace(unlabelled, task="regression", labels=("rating",)), untrained, {}
     )
     prune.run(fine_tuned, config, replace(numbers, log=said.append))
-    assert any("which a regression has none of: no unseen tokens stay" in line for line in said)
+    assert any("nothing tried: a regression has no classes" in line for line in said)
 
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label", "regression"])

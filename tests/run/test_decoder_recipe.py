@@ -41,6 +41,7 @@ def test_every_stage_is_made(tmp_path: Path, moods: Dataset, decoder: Checkpoint
     tokens = made["cut"].manifest.details["tokens"]
     assert tokens["after"] < tokens["before"]
     assert [name for name, artifact in made.items() if not artifact.manifest.is_fp32] == [
+        "bf16",
         "int8",
         "int4",
         "student-int8",
