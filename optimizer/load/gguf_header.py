@@ -69,10 +69,13 @@ def read(file: Path) -> Facts:
 
 
 def shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor by llama.cpp's name for it, from the header alone."""
-    from transformers.integrations.gguf.reader import GgufHeader
+    """Shape of each tensor by llama.cpp's name for it, from the header alone.
 
-    return {tensor.name: tuple(tensor.shape) for tensor in GgufHeader.from_file(str(file)).tensors}
+    By llama.cpp's own reader: transformers' refuses types of numbers (Q5_0) that its older loader reads.
+    """
+    from gguf import GGUFReader
+
+    return {tensor.name: tuple(int(size) for size in tensor.shape) for tensor in GGUFReader(file).tensors}
 
 
 def refuse_unread(file: Path, facts: Facts, model: PreTrainedModel) -> None:
@@ -153,15 +156,14 @@ def _transformers() -> str:
 
 def _type(file: Path, metadata: Mapping[str, Any]) -> str:
     """As the file says; where it does not, what most of its matrices are in."""
-    from gguf import GGMLQuantizationType, LlamaFileType
-    from transformers.integrations.gguf.reader import GgufHeader
+    from gguf import GGUFReader, LlamaFileType
 
     names = {int(kind): kind.name for kind in LlamaFileType if kind != LlamaFileType.GUESSED}
     said = names.get(metadata.get("general.file_type", -1))
     if said is not None:
         return re.sub(r"^(MOSTLY|ALL)_", "", said)
-    kinds = Counter(tensor.ggml_type for tensor in GgufHeader.from_file(str(file)).tensors if len(tensor.shape) > 1)
-    return GGMLQuantizationType(kinds.most_common(1)[0][0]).name
+    kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors if len(tensor.shape) > 1)
+    return kinds.most_common(1)[0][0]
 
 
 def known_architectures() -> list[str]:
