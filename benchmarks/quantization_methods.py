@@ -54,6 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "openvino-nf4": {"method": "openvino-weights", "weights": "nf4"},
     "bitsandbytes-int8": {"method": "bitsandbytes-int8"},
     "bitsandbytes-nf4": {"method": "bitsandbytes-nf4"},
+    "torch-bf16": {"method": "torch-bf16"},
     "torchao-int8": {"method": "torchao-int8"},
     "torchao-int4": {"method": "torchao-int4"},
 }

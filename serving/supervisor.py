@@ -152,8 +152,8 @@ def _wait_for_owner(process: subprocess.Popen[bytes]) -> None:
 def wait_until_stopped(pid: int, seconds: float = 1.0) -> None:
     """Return when a process that was sent SIGSTOP has stopped, or has ended; after ``seconds`` in any case.
 
-    Others of its group, which were sent it too, are not waited for.
-    On a busy machine it may run on, and answer, until one of its threads gets a core to take the signal with.
+    On a busy machine it may run on, and answer, until one of its threads gets a core to take the signal with. Others of
+    its group, which were sent the signal too, are not waited for.
     """
     deadline = time.monotonic() + seconds
     with contextlib.suppress(OSError):  # it has ended

@@ -26,8 +26,8 @@ SHORT = {
     "anli": "facebook/anli",
     "human-vs-machine": "NicolaiSivesind/human-vs-machine:wiki_labeled",
 }
-"""Names that the hub once had without an owner, as papers and scripts still write them, and one of ours; with the
-configuration that is meant if none is named."""
+"""Names that the hub once had without an owner, as papers and scripts still write them, and a short name of our
+own; after a colon, the configuration that is meant if none is named."""
 
 
 def load_hub(name: str, *, columns: Columns, seed: int) -> Dataset:

@@ -130,7 +130,7 @@ def test_what_is_missing_is_named(base: Path, tmp_path: Path, break_it: Any, mes
 
 
 @pytest.mark.parametrize("base", ["llama"], indirect=True)
-def test_licences_of_the_base_go_along(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_licences_of_the_base_go_along(base: Path, tmp_path: Path) -> None:
     save_adapter(base, tmp_path / "adapter")
     checkpoint = resolve(str(tmp_path / "adapter"), log=lambda _: None)
     assert [licence.model for licence in checkpoint.licences] == ["base"]
