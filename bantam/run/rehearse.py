@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ from bantam.report.schema import BASELINE
 from bantam.run import builder as pipeline
 from bantam.run import evaluator, text_parity
 from bantam.run.state import Log, Run
+from optimizer.catalog import Checkpoint
 from optimizer.config import (
     AdoptConfig,
     AnyStage,
@@ -39,7 +41,6 @@ def rehearse(run: Run, log: Log) -> dict[str, str]:
     if not any(isinstance(stage, TrainingConfig) for stage in run.recipe.stages):
         return {}
     from optimizer.load.small import small
-    from optimizer.training.one_step import take_one_step
 
     log("rehearsal: a step of training and what follows it, on a small untrained model")
     data = _few_rows(run.data)
@@ -52,17 +53,9 @@ def rehearse(run: Run, log: Log) -> dict[str, str]:
         checkpoints=checkpoints,
         folder=run.folder.with_name(f"{run.folder.name}.rehearsal"),
     )
-    failed: dict[str, str] = {}
     try:
         with pipeline.locked(trial.folder):
-            for stage in run.recipe.stages:
-                if isinstance(stage, FinetuneConfig):
-                    try:
-                        take_one_step(checkpoints[stage.model], data, stage, _silent)
-                    except (StageError, UserError) as exc:
-                        if stage.name == BASELINE:
-                            raise
-                        failed[stage.name] = str(exc)
+            failed = _one_step_each(run.recipe, data, checkpoints)
             built = pipeline.run(trial.recipe, data, checkpoints, trial.folder, device=run.request.device, log=_silent)
             if export := trial.recipe.export_of(BASELINE):
                 context = evaluator.context(trial, _silent)
@@ -72,6 +65,23 @@ def rehearse(run: Run, log: Log) -> dict[str, str]:
     failed |= {name: str(exc) for name, exc in built.failed.items()}
     for name, why in failed.items():
         log(f"{name} will probably fail: {why}")
+    return failed
+
+
+def _one_step_each(recipe: Recipe, data: Dataset, checkpoints: Mapping[str | None, Checkpoint]) -> dict[str, str]:
+    """Why stages that fine-tune cannot take a step, by name; what the baseline raises is raised."""
+    from optimizer.training.one_step import take_one_step
+
+    failed: dict[str, str] = {}
+    for stage in recipe.stages:
+        if not isinstance(stage, FinetuneConfig):
+            continue
+        try:
+            take_one_step(checkpoints[stage.model], data, stage, _silent)
+        except (StageError, UserError) as exc:
+            if stage.name == BASELINE:
+                raise
+            failed[stage.name] = str(exc)
     return failed
 
 
