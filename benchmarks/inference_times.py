@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.inference_times build/RUN --variants baseline,bf16,int4 [--texts 100]``: each test text alone, in
 process, in turns: every variant takes one text before any takes the next. The baseline is PyTorch in fp32.
+With ``--tokens 32`` each text is as long as that, of test texts one after another.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from bantam.artifact import Artifact, Text
 from bantam.machine import describe_machine
@@ -33,15 +35,35 @@ def main() -> None:
         "--variants", default="", help="of the run, separated by commas; all that were measured if absent"
     )
     parser.add_argument("--texts", type=int, default=100)
+    parser.add_argument("--tokens", type=int, help="of each text; the data's own texts if absent")
     asked = parser.parse_args()
     report = read_report(asked.run)
     threads = report.conditions.threads if report.conditions else None
     names = [name for name in asked.variants.split(",") if name] or [variant.name for variant in report.variants]
     variants = [Artifact.load(asked.run / name) for name in names]
     texts = list(load_dataset(asked.data).splits["test"].texts)
-    chosen = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[: WARM_UP + asked.texts]]
+    texts = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))]
+    if asked.tokens:
+        texts = of_length(texts, asked.tokens, Tokenizer.from_file(str(variants[0].folder / "tokenizer.json")))
+    chosen = texts[: WARM_UP + asked.texts]
     print(f"{describe_machine().cpu}, {threads or 'all'} threads, {len(chosen) - WARM_UP} texts\n")
     print(*table(variants, times(variants, chosen, threads)), sep="\n")
+
+
+def of_length(texts: Sequence[Text], tokens: int, tokenizer: Tokenizer) -> list[Text]:
+    """Texts of that many tokens, special ones included: as many of ``texts`` in a row as it takes, the last one cut."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    words = tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
+    made: list[Text] = []
+    row = ""
+    for text in texts:
+        row = f"{row} {text}".strip()
+        offsets = tokenizer.encode(row, add_special_tokens=False).offsets
+        if len(offsets) >= words:
+            made.append(row[: offsets[words - 1][1]])
+            row = ""
+    return made
 
 
 def times(variants: Sequence[Artifact], texts: Sequence[Text], threads: int | None) -> NDArray[np.float64]:

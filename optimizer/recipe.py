@@ -58,6 +58,9 @@ TABLES = ("measure", "serving")
 TAKEN = ("candidates", "card", "defaults", "matrix", "stages", *TABLES)
 """No stage can have these names, nor one that begins with ``scores-``: folders of a run, and tables of a recipe."""
 
+PLANNED = 50
+"""Texts that tell how fast random weights are. No more are scored: their answers say nothing."""
+
 
 class MeasureConfig(Config):
     """How variants are measured; the same for all of them."""
@@ -70,6 +73,8 @@ class MeasureConfig(Config):
     """The same of test."""
     rounds: int = Field(5, ge=1)
     """Rounds, interleaved over the variants: A B C A B C ..."""
+    pass_seconds: float = Field(20.0, gt=0)
+    """About the most that one round of the baseline takes: if it is slow, fewer texts are timed, in all variants."""
     rate_seconds: float = Field(5.0, gt=0)
     """Length of the fixed-rate load test of each variant."""
     slo_ms: float = Field(50.0, gt=0)
@@ -193,7 +198,7 @@ class Recipe(Config):
         return self.model_copy(update={"stages": stages})
 
     def planned(self) -> Recipe:
-        """This recipe for random weights: nothing is fine-tuned, and no more texts are scored than are timed.
+        """This recipe for random weights: nothing is fine-tuned, and :data:`PLANNED` texts are timed and scored.
 
         Students that are other models are left out with all that is made from them, and so is what is made to be
         published beside something that is known to be good: the exports that are neither measured nor made use of.
@@ -206,7 +211,8 @@ class Recipe(Config):
         sources = {source for stage in left for source in stage.sources}
         stages = tuple(stage for stage in left if stage.measure or stage.name in sources)
         own = [stage.name for stage in stages if isinstance(stage, FinetuneConfig) and stage.model is None]
-        measure = self.measure.model_copy(update=dict.fromkeys(("dev_rows", "test_rows"), self.measure.texts))
+        texts = min(PLANNED, self.measure.texts)
+        measure = self.measure.model_copy(update=dict.fromkeys(("texts", "dev_rows", "test_rows"), texts))
         return self.model_copy(update={"stages": stages, "measure": measure}).adopting(own)
 
     def suited_to(self, training: Mapping[str, Any]) -> Recipe:

@@ -27,6 +27,10 @@ SHARE = 0.25
 """Of the memory that is available when measuring begins: what a group may take if the recipe does not say."""
 
 
+LEAST_TEXTS = 20
+"""How many texts are timed however long they take."""
+
+
 @dataclass(frozen=True)
 class Anchors:
     """Names of the two variants that every group has in it."""
@@ -71,16 +75,20 @@ def measure(
     the same texts in the same order; one round before them warms up and is thrown away. Tokenization is part of both
     times. The servers are paused, and run when it is their turn. Then each is asked for the rate that it bears.
 
+    Where the in-process anchor takes longer than ``config.pass_seconds`` for all texts, only the first of them that it
+    can do in that time are timed, but at least :data:`LEAST_TEXTS`.
+
     Requests are sent once. Those that fail are counted, all of a variant whose process or server ends;
     :class:`StageError` if it is the anchor that does not answer.
     """
     limit_mb = config.memory_mb or SHARE * available_mb()
     groups = grouped(variants, anchors, limit_mb)
     logs = {name: _Log() for name in variants}
+    texts = list(texts)
     for number, group in enumerate(groups):
         if len(groups) > 1:
             bench.log(f"group {number + 1} of {len(groups)}, within {limit_mb:,.0f} MB: {', '.join(group)}")
-        _measure_group(number, group, variants, anchors, list(texts), config, bench, logs)
+        texts = _measure_group(number, group, variants, anchors, texts, config, bench, logs)
     return _timings(logs, anchors)
 
 
@@ -153,8 +161,11 @@ def _measure_group(
     config: MeasureConfig,
     bench: Bench,
     logs: dict[str, _Log],
-) -> None:
-    """Open the group's processes and servers, run the rounds, find the rates, close all."""
+) -> list[Text]:
+    """Open the group's processes and servers, run the rounds, find the rates, close all.
+
+    Returns the texts that were timed. The first group finds out how many they are, when its anchor warms up.
+    """
     with ExitStack() as stack:
         members = dict.fromkeys([anchors.in_process, *group, anchors.served])
         workers = {
@@ -169,7 +180,9 @@ def _measure_group(
                     with bench.quiet():
                         heard.append(bench.noise())
                 if name in workers:
-                    _one_pass("in_process", workers[name], texts, logs[name], bench, number if turn else None)
+                    took = _one_pass("in_process", workers[name], texts, logs[name], bench, number if turn else None)
+                    if name == anchors.in_process and turn == number == 0:
+                        texts = texts[: _affordable(took, config.pass_seconds)]
                 if name in endpoints:
                     _one_pass("served", endpoints[name], texts, logs[name], bench, number if turn else None)
             for name in members if heard else ():
@@ -186,18 +199,27 @@ def _measure_group(
                     borne = endpoints[name].max_rate(texts, config)
                 logs[name].count("rate", borne.errors)
                 logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
+    return texts
+
+
+def _affordable(latencies_ms: Latencies, seconds: float) -> int:
+    """How many texts can be done in that time, by the median; all if none was answered."""
+    if not enough(latencies_ms):
+        return len(latencies_ms)
+    return max(LEAST_TEXTS, int(1000 * seconds / np.nanmedian(latencies_ms)))
 
 
 def _one_pass(
     phase: Phase, subject: Worker | Endpoint, texts: list[Text], log: _Log, bench: Bench, group: int | None
-) -> None:
-    """Time all texts once; what the warm-up (no group) found is thrown away, except what failed."""
+) -> Latencies:
+    """Time all texts once, ``[texts]``; of the warm-up (no group) only what failed is noted."""
     found = Timed(np.full(len(texts), np.nan))
     with _counting(phase, log, bench), bench.quiet():
         found = subject.timed(texts)
     log.count(phase, found.errors)
     if group is not None:
         log.passes[phase].append((group, found.latencies_ms))
+    return found.latencies_ms
 
 
 @contextmanager

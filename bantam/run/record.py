@@ -75,8 +75,9 @@ def report(run: Run, choice: Choice) -> Report:
 
 
 def _conditions(run: Run) -> Conditions:
+    timed = run.measured[BASELINE].in_process
     return Conditions(
-        texts=min(run.recipe.measure.texts, len(run.data.splits["dev"].texts)),
+        texts=timed.texts if timed else 0,
         rounds=run.recipe.measure.rounds,
         threads=run.recipe.serving.threads or usable_cores(),
         noise=_noise(run),

@@ -49,6 +49,11 @@ class Compared:
     anchor_p50_ms: float
     """The anchor's median over all groups: what figures of different groups are brought to."""
 
+    @property
+    def texts(self) -> int:
+        """How many were timed in a round."""
+        return int(self.own_ms.shape[1])
+
     @cached_property
     def ratio(self) -> Estimate:
         """The variant's p50 divided by the anchor's; less than 1 is faster. Figures of different groups compare."""

@@ -141,8 +141,8 @@ class Fake:
         return 7.0
 
 
-def config(memory_mb: float = 1e6, rounds: int = 2) -> MeasureConfig:
-    return MeasureConfig(rounds=rounds, memory_mb=memory_mb)
+def config(memory_mb: float = 1e6, rounds: int = 2, pass_seconds: float = 1e6) -> MeasureConfig:
+    return MeasureConfig(rounds=rounds, memory_mb=memory_mb, pass_seconds=pass_seconds)
 
 
 def run(rig: Rig, *names: str, **options: Any) -> dict[str, Timing]:

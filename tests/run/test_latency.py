@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bantam.errors import StageError
-from bantam.run.latency import grouped, measure
+from bantam.run.latency import LEAST_TEXTS, grouped, measure
 from bantam.run.noise import Sample
 from bantam.run.timing import equal
 from tests.run.rig import ANCHORS, TEXTS, Rig, artifact, config, room_for, run, variants
@@ -62,6 +62,24 @@ def test_the_warm_up_is_thrown_away() -> None:
     np.testing.assert_array_equal(found.in_process.anchor_ms, np.full((4, len(TEXTS)), 12.0))
     assert found.in_process.ratio == (0.25, 0.25, 0.25)
     assert (found.served.ratio.value, found.max_rate, found.server_peak_rss_mb) == (3.0, 40.0, 7.0)
+
+
+def test_of_a_slow_baseline_so_many_texts_are_timed_as_it_can_do_in_the_time() -> None:
+    """In its warm-up the baseline takes a second a text; the second group times the same texts as the first."""
+    many = [f"text {number}" for number in range(100)]
+    known = {**variants("a"), "large": artifact("large", mb=5000)}
+    slow = Rig(baseline=10.0)
+    found = measure(known, ANCHORS, many, config(room_for(2), pass_seconds=50.0), slow.bench())
+    assert slow.texts[0] == many
+    assert all(texts == many[:50] for texts in slow.texts[1:])
+    assert {timing.in_process and timing.in_process.texts for timing in found.values()} == {50}
+    rushed = Rig(baseline=10.0)
+    measure(known, ANCHORS, many, config(pass_seconds=1.0), rushed.bench())
+    assert {len(texts) for texts in rushed.texts[1:]} == {LEAST_TEXTS}
+    failing = Rig()
+    failing.fails["baseline"] = "UnavailableError"
+    with pytest.raises(StageError, match="failed on most texts"):
+        measure(known, ANCHORS, many, config(pass_seconds=1.0), failing.bench())
 
 
 def test_served_is_compared_with_served() -> None:
