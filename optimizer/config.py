@@ -32,6 +32,17 @@ class AdapterConfig(Config):
     """Of what the matrices get."""
     target_modules: tuple[str, ...] = ()
     """Last names of linear layers, such as q_proj; all of them but the head's if empty."""
+    keep: bool = False
+    """Write matrices and head into the stage's folder ``adapter`` too, as peft saves them."""
+
+    @model_validator(mode="after")
+    def _is_of_the_weights_as_they_are(self) -> AdapterConfig:
+        if self.keep and self.method == "qlora":
+            raise ValueError(
+                "keep = true is for lora: matrices that were trained beside weights in 4 bits belong to these, and "
+                "beside those of the model they make another one"
+            )
+        return self
 
 
 class FinetuneConfig(TrainingConfig):

@@ -21,6 +21,8 @@ from optimizer.training.trainer import RepeatableTrainer, metrics, set_seed, tra
 
 REVISION = 2
 """Raised when the same config gives another model; what was trained by an older one is then trained again."""
+ADAPTER = "adapter"
+"""In the folder of a stage whose adapter is kept: the adapter as peft saves it."""
 COMPARED = 64
 """Rows of dev on which a model is compared before and after its adapter is merged."""
 
@@ -43,6 +45,10 @@ def run(parent: Artifact | None, config: FinetuneConfig, context: RunContext) ->
         config = within_minutes(config, context, trial)
         trainer = within_memory(lambda attempt: _train(config, context, attempt), config, context)
     model, tokenizer = trained(trainer)
+    if config.adapter and config.adapter.keep:
+        adapters.keep(
+            model, context.checkpoint.hub_id or str(context.checkpoint.folder.resolve()), context.folder / ADAPTER
+        )
     merged = _merge(trainer) if config.adapter else {}
     return write(
         model,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -91,6 +93,28 @@ def _to_4_bits(model: PreTrainedModel) -> None:
 def has_adapter(model: nn.Module) -> bool:
     """Whether there are matrices in it."""
     return any(hasattr(part, "lora_A") for part in model.modules())
+
+
+def keep(model: PreTrainedModel, base: str, folder: Path) -> None:
+    """Write the matrices and the head into a new ``folder``, as peft saves those of a text classifier.
+
+    ``base``: what is put into its config as the model that they go beside, a hub id or a folder. peft loads it, and so
+    does Bantam as a model (:mod:`optimizer.load.adapter`).
+    """
+    from peft import LoraConfig, TaskType, get_peft_model_state_dict
+
+    heads = {name: each.detach() for name, each in model.named_parameters() if of_head(model, name)}
+    used = cast(LoraConfig, cast(Any, model).peft_config[NAME])
+    LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        base_model_name_or_path=base,
+        inference_mode=True,
+        modules_to_save=sorted({name.partition(".")[0] for name in heads}),
+        **{key: getattr(used, key) for key in ("r", "lora_alpha", "lora_dropout", "target_modules")},
+    ).save_pretrained(str(folder))
+    matrices = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
+    weights = {f"base_model.model.{name}": each.contiguous() for name, each in {**matrices, **heads}.items()}
+    save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ def write(
         ),
         # Without an attention mask (FNet), padding changes what a model computes.
         compute=Compute(batch_invariant="attention_mask" in inputs),
-        deployable=tuple(sorted(path.name for path in context.folder.iterdir())),
+        deployable=tuple(sorted(path.name for path in context.folder.iterdir() if path.is_file())),
         lineage=context.lineage(config, parent),
         metrics=metrics or {},
         details={"parameters": model.num_parameters(), **(details or {})},

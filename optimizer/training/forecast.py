@@ -101,7 +101,7 @@ class Forecast(TrainerCallback):
         self.tokens = step_tokens(trainer)
         self._of_epochs = {0: self.tokens}
         self.first = self.last = 0
-        self.began = self.step_began = self.resting_mb = 0.0
+        self.began = self.step_began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """At the first step, or at the one that the training goes on from."""
@@ -110,10 +110,9 @@ class Forecast(TrainerCallback):
         self.figures.steps = state.max_steps - self.first
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Between two steps there are weights and the optimizer's state alone."""
+        """Start the clock."""
         if state.global_step < self.last:
             self._synchronize()
-            self.resting_mb = self.memory.now_mb()
             self.step_began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -137,9 +136,10 @@ class Forecast(TrainerCallback):
 
     def _foresee(self, state: Any) -> None:
         figures, every = self.figures, self.trainer.args.eval_steps
-        figures.memory_mb = round(self._memory_mb())
         figures.step_s = mean_step_s(figures.timed, float(np.mean(self.tokens)))
         figures.dev_s = self._dev_s()
+        self._pass_longest()
+        figures.memory_mb = round(self.memory.most_mb())
         looks = -(-state.max_steps // every) - state.global_step // every
         rest = (state.max_steps - state.global_step) * figures.step_s + looks * figures.dev_s
         figures.seconds = round(time.monotonic() - self.began + rest, 1)
@@ -175,13 +175,18 @@ class Forecast(TrainerCallback):
                 '(adapter = { method = "lora" }, or "qlora" for 4 bits) in the recipe; or a GPU (TARGET=gpu).'
             )
 
-    def _memory_mb(self) -> float:
-        """The peak so far, as if the longest batch had been in it: activations grow with the tokens at least."""
-        so_far = [self._tokens_of(step) for step in range(self.first, self.last)] or self.tokens
-        passing = self.memory.most_mb() - self.resting_mb
-        gradients = sum(p.numel() for p in self._model.parameters() if p.requires_grad) * 4 / 1e6
-        activations = max(0.0, passing - gradients)
-        return self.memory.most_mb() + activations * (max(self.tokens) / max(so_far) - 1)
+    def _pass_longest(self) -> None:
+        """Forward and backward over the longest batch, so that the peak of memory is that of the whole training.
+
+        Nothing but the peak is changed by it: neither weights nor random numbers, and the gradients are dropped.
+        """
+        rows: Any = self.trainer.train_dataset
+        longest = max(batches(self.trainer), key=lambda batch: padded([rows[i] for i in batch]))
+        wrapped: Any = self.trainer.model_wrapped
+        with torch.random.fork_rng():
+            self.trainer.training_step(wrapped, self.trainer.data_collator([rows[i] for i in longest]))
+        wrapped.zero_grad()
+        self._synchronize()
 
     def _tokens_of(self, step: int) -> int:
         """Of the step with this number, from 0, in the order of its epoch."""
@@ -226,14 +231,20 @@ def padded(rows: Sequence[dict[str, Any]]) -> int:
 def step_tokens(trainer: Trainer, epoch: int = 0) -> list[int]:
     """Tokens of each step of an epoch, counted from 0, on one process, padding included, in the order of that epoch."""
     rows: Any = trainer.train_dataset
+    alone = [padded([rows[i] for i in batch]) for batch in batches(trainer, epoch)]
+    together = trainer.args.gradient_accumulation_steps * distributed.count()
+    return [sum(alone[i : i + together]) // distributed.count() for i in range(0, len(alone), together)]
+
+
+def batches(trainer: Trainer, epoch: int = 0) -> list[list[int]]:
+    """The rows that are in memory together, of all processes, in the order of an epoch."""
+    rows: Any = trainer.train_dataset
     sampler: Any = trainer._get_train_sampler()
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)
     order = list(sampler or range(len(rows)))
-    batch, accumulation = trainer.args.train_batch_size, trainer.args.gradient_accumulation_steps
-    alone = [padded([rows[i] for i in order[start : start + batch]]) for start in range(0, len(order), batch)]
-    together = accumulation * distributed.count()
-    return [sum(alone[i : i + together]) // distributed.count() for i in range(0, len(alone), together)]
+    size = trainer.args.train_batch_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def mean_step_s(timed: Sequence[tuple[int, float]], tokens: float) -> float:

@@ -24,6 +24,7 @@ from optimizer import export, finetune, prune
 from optimizer.catalog import Checkpoint
 from optimizer.config import AdapterConfig, ExportConfig, FinetuneConfig, LayersConfig, VocabularyConfig
 from optimizer.data import Dataset
+from optimizer.load import resolve
 from optimizer.load.model import load_model
 from optimizer.training import adapters, galore, progress, room
 from tests.optimizer.moods import context_in
@@ -32,7 +33,7 @@ from tests.optimizer.toy_decoder import load_toy_decoder
 
 WAYS: dict[str, dict[str, Any]] = {
     "full": {},
-    "lora": {"adapter": AdapterConfig(method="lora", rank=8, alpha=16)},
+    "lora": {"adapter": AdapterConfig(method="lora", rank=8, alpha=16, keep=True)},
     "qlora": {"adapter": AdapterConfig(method="qlora", rank=8, alpha=16, dropout=0.1)},
     "galore": {"optimizer": "galore"},
 }
@@ -105,6 +106,22 @@ def test_an_adapter_is_merged_into_a_model_as_any_other(lora: Trained, decoder: 
     measured = lora.artifact.manifest.metrics["adapter"]
     assert 0 < measured["largest_difference"] < 1e-4
     assert measured["trained_parameters"] < 0.5 * lora.artifact.manifest.details["parameters"]
+
+
+def test_a_kept_adapter_gives_the_same_model_beside_its_base(lora: Trained) -> None:
+    files = lora.artifact.manifest.files
+    assert {f"{finetune.ADAPTER}/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")} < {*files}
+    assert not any(finetune.ADAPTER in name for name in lora.artifact.manifest.deployable)
+    merged = resolve(str(lora.artifact.folder / finetune.ADAPTER), log=lambda _: None)
+    ids = torch.tensor([[4, 5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        logits = [load_model(folder)(input_ids=ids).logits for folder in (merged.folder, lora.artifact.folder)]
+    torch.testing.assert_close(*logits)
+
+
+def test_matrices_of_weights_in_4_bits_are_not_kept() -> None:
+    with pytest.raises(ValidationError, match="keep = true is for lora"):
+        AdapterConfig(method="qlora", keep=True)
 
 
 def test_the_trained_head_is_in_what_every_stage_writes(lora: Trained, moods: Dataset, decoder: Checkpoint) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, sha256
 from bantam.errors import UserError
 from bantam.run import builder as pipeline
 from bantam.run.request import OptimizeRequest
@@ -124,6 +124,28 @@ def test_what_was_foreseen_is_what_it_took(tmp_path: Path, moods: Dataset, untra
     assert found["memory_mb"] / 1.2 < found["took_mb"] < found["memory_mb"] * 1.2
     assert len(found["timed"]) == forecast.TIMED
     assert any("steps of" in line and "GB of memory" in line for line in said)
+
+
+def test_the_longest_batch_is_tried_early_and_changes_nothing(
+    tmp_path: Path, moods: Dataset, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither weights nor the random numbers of dropout."""
+    seen: list[int] = []
+    step = trainer.RepeatableTrainer.training_step
+
+    def noted(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.append(inputs["input_ids"].numel())
+        return step(self, model, inputs, *rest, **more)
+
+    monkeypatch.setattr(trainer.RepeatableTrainer, "training_step", noted)
+    tried = finetune.run(None, SHORT, context_in(tmp_path / "tried", moods, untrained))
+    extra = forecast.WARM_UP + forecast.TIMED
+    assert seen.pop(extra) == max(seen)
+    steps, seen[:] = list(seen), []
+    monkeypatch.setattr(forecast.Forecast, "_pass_longest", lambda self: None)
+    untried = finetune.run(None, SHORT, context_in(tmp_path / "untried", moods, untrained))
+    assert seen == steps
+    assert sha256(tried.folder / "model.safetensors") == sha256(untried.folder / "model.safetensors")
 
 
 def test_a_limit_of_hours_refuses_with_the_rows_that_fit(

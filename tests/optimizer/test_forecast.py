@@ -69,7 +69,7 @@ def test_rows_that_fit_are_those_of_a_training_from_its_first_step_on(
 ) -> None:
     monkeypatch.setattr(forecast, "mean_step_s", lambda timed, tokens: 10.0)
     monkeypatch.setattr(Forecast, "_dev_s", lambda self: 1.0)
-    monkeypatch.setattr(Forecast, "_memory_mb", lambda self: 1.0)
+    monkeypatch.setattr(Forecast, "_pass_longest", lambda self: None)
     watched = Forecast(trainer, replace(context, deadline=time.monotonic() + 60.5), "fine-tuning")
     # All 100 steps and 10 looks at dev take 1,010 s, the 10 that are left and one look 101 s.
     with pytest.raises(UserError, match=r"rows = 8 in the recipe instead of 160"):
