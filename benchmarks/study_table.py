@@ -1,4 +1,4 @@
-"""The table of docs/study.md, from a run's report: ``python -m benchmarks.study_table build/<run>/report.json``."""
+"""The tables of docs/study.md and docs/decoders.md: ``python -m benchmarks.study_table build/<run>/report.json``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bantam.report.schema import BASELINE, Report, Variant, gain
 
 HEADER = (
     "variant",
-    "macro-F1",
+    "macro-F1 on dev",
     "drop in points (95% interval)",
     "in process p50 / p95 / p99",
     "speed-up",
@@ -23,14 +23,14 @@ HEADER = (
 
 
 def table(report: Report) -> str:
-    """Markdown: a row for each variant, in the recipe's order; latencies in ms."""
+    """Markdown: a row for each variant, in the recipe's order; latencies in ms, of training in minutes."""
     by_name = {variant.name: variant for variant in report.variants}
     rows = [_row(variant, by_name[BASELINE]) for variant in report.variants]
     return "\n".join("| " + " | ".join(row) + " |" for row in (HEADER, ["---"] * len(HEADER), *rows))
 
 
 def _row(variant: Variant, baseline: Variant) -> list[str]:
-    quality, inside, served = variant.quality, variant.in_process, variant.served
+    quality, inside, served = variant.on_dev, variant.in_process, variant.served
     drop = ""
     if quality and quality.drop_points is not None and quality.drop_ci95:
         low, high = quality.drop_ci95
