@@ -23,7 +23,7 @@ HEADER = (
 
 
 def table(report: Report) -> str:
-    """Markdown: a row for each variant, in the recipe's order; latencies in ms, of training in minutes."""
+    """Markdown: a row for each variant, in the recipe's order; latencies in ms, training in minutes."""
     by_name = {variant.name: variant for variant in report.variants}
     rows = [_row(variant, by_name[BASELINE]) for variant in report.variants]
     return "\n".join("| " + " | ".join(row) + " |" for row in (HEADER, ["---"] * len(HEADER), *rows))
