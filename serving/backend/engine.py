@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from .cores import usable_cores
+from .counts import Counts, Work
 from .manifest import ModelManifest, read_manifest
 from .onnx_program import OnnxProgram
 from .openvino_program import OpenVinoProgram
@@ -56,6 +57,8 @@ class Engine:
         self._micro_batch = micro_batch if manifest.batch_invariant else 1
         self._program = _load(folder, manifest, self.placement)
         self._pool = ThreadPoolExecutor(self._program.parallel, thread_name_prefix="micro-batch")
+        self.counts: Counts | None = None
+        """Where what it does is counted; then one thread at a time may ask it."""
         self._warm()
 
     def probabilities(self, texts: Sequence[Text]) -> np.ndarray:
@@ -67,12 +70,16 @@ class Engine:
         """
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         encodings = self._read(texts)
-        batches = micro_batches([len(encoding) for encoding in encodings], self._micro_batch, self._program.bucket)
+        lengths = [len(encoding) for encoding in encodings]
+        batches = micro_batches(lengths, self._micro_batch, self._program.bucket)
         feeds = (self._feeds([encodings[i] for i in batch]) for batch in batches)
         # A single text stays in the caller's thread: handing it over would cost it 0.05 to 0.1 ms.
         results = map(self._program, feeds) if len(batches) == 1 else self._pool.map(self._program, feeds)
         for batch, result in zip(batches, results, strict=True):
             logits[batch] = result
+        if self.counts is not None:
+            cut = sum(n >= self._max_length and bool(e.overflowing) for n, e in zip(lengths, encodings, strict=True))
+            self.counts.add(len(texts), Work(sum(lengths), cut, [len(batch) for batch in batches]))
         return self._scores(logits)
 
     def _feeds(self, encodings: Sequence[Encoding]) -> Feeds:

@@ -12,12 +12,12 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,14 @@ import triton_python_backend_utils as pb_utils  # exists inside Triton only
 Text = str | tuple[str, str]
 
 sys.dont_write_bytecode = True  # a version folder stays as it was published
+
+# What ``bantam serve`` wants of all models; another Triton that serves the version does without.
+COUNTS = os.environ.get("BANTAM_COUNTS", "")
+"""Folder for what is counted."""
+CACHE_BYTES = int(os.environ.get("BANTAM_CACHE_BYTES", "0"))
+"""How much of its answers a model keeps."""
+REQUEST_BYTES = int(os.environ.get("BANTAM_REQUEST_BYTES", "0"))
+"""The most that the texts of a request may have; 0: no limit."""
 
 
 class TritonPythonModel:
@@ -38,23 +46,33 @@ class TritonPythonModel:
                 f"Got numpy {np.__version__} from {Path(np.__file__).parent}; Triton's Python backend needs numpy < 2 "
                 "(with 2, its own silently gives zeros for inputs). Install 'numpy<2' in the serving environment."
             )
-        parameters = json.loads(args["model_config"])["parameters"]
+        config = json.loads(args["model_config"])
+        parameters = config["parameters"]
         threads = int(parameters["threads"]["string_value"]) if "threads" in parameters else None
         # Where the files are, which may be linked to: an ONNX model looks for its weights beside itself.
         folder = Path(args["model_repository"], args["model_version"], "manifest.json").resolve().parent
-        self.engine = load_engine(folder).Engine(
+        backend = load_backend(folder)
+        engine = importlib.import_module(f"{backend}.engine").Engine(
             folder, threads=threads, micro_batch=int(parameters["micro_batch"]["string_value"])
         )
+        counts = importlib.import_module(f"{backend}.counts").Counts
+        if COUNTS:
+            name, version = config["name"], args["model_version"]
+            engine.counts = counts.shared(Path(COUNTS, f"{name}-{version}"), name, version)
+        self.score: Callable[[list[Text]], Any] = engine.probabilities
+        if CACHE_BYTES:
+            cache = importlib.import_module(f"{backend}.cache").ScoreCache
+            self.score = cache(engine.probabilities, CACHE_BYTES, engine.counts or counts())
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Score the texts of all requests that Triton merged as one batch; a bad request gets its own error."""
         texts: list[list[Text] | Exception] = [attempt(decode, request) for request in requests]
         good = [part for part in texts if not isinstance(part, Exception)]
-        probabilities = attempt(self.engine.probabilities, [text for part in good for text in part])
+        probabilities = attempt(self.score, [text for part in good for text in part])
         if isinstance(probabilities, Exception):
             # One request may have broken the batch for the others: each on its own.
             return [
-                respond(part if isinstance(part, Exception) else attempt(self.engine.probabilities, part))
+                respond(part if isinstance(part, Exception) else attempt(self.score, part))
                 for part in texts
             ]
         ends = accumulate(0 if isinstance(part, Exception) else len(part) for part in texts)
@@ -70,7 +88,9 @@ def attempt(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except Exception as exc:  # noqa: BLE001  # whatever it is, the client is told and the server goes on
         if not isinstance(exc, InvalidTextError):
-            pb_utils.Logger.log_error(traceback.format_exc())
+            # Where, and not what the exception says: there may be a text in it, and texts do not go into logs.
+            stack = "".join(traceback.format_tb(exc.__traceback__))
+            pb_utils.Logger.log_error(f"The model failed on a request:\n{stack}{type(exc).__name__}")
         return exc
 
 
@@ -85,7 +105,7 @@ def respond(result: Any) -> Any:
 
 
 class InvalidTextError(ValueError):
-    """A text is not UTF-8."""
+    """A text is not UTF-8, or texts are too large."""
 
 
 def decode(request: Any) -> list[Text]:
@@ -94,6 +114,10 @@ def decode(request: Any) -> list[Text]:
     Raises :class:`InvalidTextError` at the first bad one.
     """
     values = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy()
+    if REQUEST_BYTES and (size := sum(map(len, values.reshape(-1)))) > REQUEST_BYTES:
+        raise InvalidTextError(
+            f"The texts of this request have {size:,} bytes, expected at most {REQUEST_BYTES:,}. Send fewer at a time."
+        )
     texts = [text_of(value, number, values.shape[1]) for number, value in enumerate(values.reshape(-1))]
     return [*texts] if values.shape[1] == 1 else [*zip(texts[::2], texts[1::2], strict=True)]
 
@@ -110,8 +134,8 @@ def text_of(value: bytes, number: int, columns: int) -> str:
         ) from exc
 
 
-def load_engine(folder: Path) -> ModuleType:
-    """The module ``engine`` of this version's own copy of the backend.
+def load_backend(folder: Path) -> str:
+    """Import this version's own copy of the backend; returns the name of its package.
 
     As a package of a name of its own: versions and models that share a process keep their modules apart, and nothing
     else on sys.path is taken for them.
@@ -125,4 +149,4 @@ def load_engine(folder: Path) -> ModuleType:
         del sys.modules[name]  # of an earlier load from the same folder
     sys.modules[package] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[package])
-    return importlib.import_module(f"{package}.engine")
+    return package

@@ -1,0 +1,34 @@
+"""Reads what engines have counted: the files of :class:`serving.backend.counts.Counts`.
+
+By what a file says of itself: the version that wrote it has its own copy of the backend, which may be older than this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from serving.backend.counts import HEADER_BYTES
+
+
+class Counted(NamedTuple):
+    """What a version of a model has done since Triton was started."""
+
+    model: str
+    version: str
+    values: dict[str, int]
+
+
+def read(folder: Path) -> list[Counted]:
+    """All counts in a folder, by model and version; what cannot be read is left out."""
+    found = []
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error):
+            content = path.read_bytes()
+            header = json.loads(content[:HEADER_BYTES].partition(b"\n")[0])
+            values = struct.unpack_from(f"={len(header['names'])}q", content, HEADER_BYTES)
+            found.append(Counted(header["model"], header["version"], dict(zip(header["names"], values, strict=True))))
+    return sorted(found, key=lambda counted: (counted.model, counted.version))
