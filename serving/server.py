@@ -19,18 +19,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
-
-import psutil
+from typing import Self
 
 from bantam.errors import ServerError
-from bantam.memory import peak_rss_mb
+from serving import processes, supervisor, tritonserver
 from serving import repository as model_repository
-from serving import supervisor, tritonserver
 from serving.follower import Follower
 from serving.ports import free_ports
+from serving.processes import TRITON, Memory
 from serving.repository import Version
-from serving.view import View
+from serving.settings import Settings
+from serving.view import View, chosen
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.05
@@ -39,14 +38,6 @@ FOLLOW_S = 0.5
 LOOPBACK = "127.0.0.1"
 MARGIN_S = 10.0
 """How much longer than its own grace period the supervisor may take to end Triton."""
-
-
-class Memory(NamedTuple):
-    """Memory of one process, in MB (10^6 bytes)."""
-
-    rss: float
-    peak: float
-    """The most that was ever resident."""
 
 
 class Server:
@@ -58,7 +49,8 @@ class Server:
     with code of its own that has had holes: not for other machines to reach. Ports: 0 takes a free one. ``python``: the
     interpreter of a serving environment, instead of Triton from PATH or of the default one. ``isolated``: each model in
     a process of its own, so that one that crashes leaves the others alone; otherwise all run in Triton's process, where
-    a text is answered sooner (:mod:`serving.inline`).
+    a text is answered sooner (:mod:`serving.inline`). Started again, it has the same
+    ports, and with ``follow`` serves what it served.
     """
 
     def __init__(
@@ -75,6 +67,7 @@ class Server:
         metrics_port: int = 0,
         python: Path | None = None,
         isolated: bool = False,
+        settings: Settings | None = None,
         timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.repository = repository
@@ -94,6 +87,7 @@ class Server:
         self.pid: int | None = None
         """Triton's process id while it runs."""
         self._isolated = isolated
+        self.settings = settings or Settings()
         self.backend = tritonserver.Backend(None, isolated, "")
         """How the models run."""
 
@@ -119,24 +113,36 @@ class Server:
             raise ServerError("Triton is not running, so it has no log. Call start() first.")
         return self._run_dir / "triton.log"
 
+    @property
+    def counts(self) -> Path:
+        """Folder of what its models count; removed by :meth:`stop`."""
+        return self.log.with_name("counts")
+
     def start(self) -> Self:
         """Start Triton and wait until all models are ready.
 
         Raises :class:`ServerError` if there is no Triton here, no such model, a port in use, or if Triton or a model
         does not come up in time; the message then has the lines of Triton's log that say why.
         """
-        versions = self._chosen()
+        if self._follow and self._view is not None:
+            versions = list(self._view.shown.values())  # again: what was promoted and could not be loaded stays out
+        else:
+            versions = chosen(self.repository, self.models, self._staged)
         installation = tritonserver.find(self._python)
         supervisor.sweep()
-        self._ports = free_ports(self._hosts, self._wanted_ports)
+        self._ports = free_ports(self._hosts, self._ports or self._wanted_ports)
         self._run_dir, lock = supervisor.create()
         try:
             folder = self._run_dir / "backends" / "python"
             self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
             self._view = View(self._run_dir, versions)
             endpoints = {protocol: (self._hosts[protocol], port) for protocol, port in self._ports.items()}
-            command = tritonserver.command(
-                installation, self.backend, self._view.models, self._run_dir, endpoints, poll=self._follow
+            self.counts.mkdir()
+            command = (
+                tritonserver.command(
+                    installation, self.backend, self._view.models, self._run_dir, endpoints, poll=self._follow
+                )
+                + self.settings.options()
             )
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", supervisor.__file__, str(self._run_dir), str(lock), *command],
@@ -144,7 +150,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 bufsize=0,  # what select() sees is all there is
                 pass_fds=[lock],
-                env=tritonserver.environment(installation),
+                env={**tritonserver.environment(installation), **self.settings.environment(self.counts)},
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we stop Triton in order
             )
             self._wait_until_ready()
@@ -172,6 +178,10 @@ class Server:
             supervisor.remove(self._run_dir)
             self._run_dir = None
 
+    def kill(self) -> None:
+        """End Triton and its models' processes at once: whoever is in :meth:`wait` is told that it has ended."""
+        self._signal(signal.SIGKILL)
+
     def pause(self) -> None:
         """Stop Triton, waiting for that, and its models' processes until they are resumed: idle ones disturb."""
         supervisor.wait_until_stopped(self._signal(signal.SIGSTOP))
@@ -196,24 +206,20 @@ class Server:
             for line in self._follower.step() if self._follower else ():
                 log(line)
 
+    def children(self) -> set[int]:
+        """Process ids of what this process has to wait for, as its parent."""
+        return set() if self._supervisor is None else {self._supervisor.pid}
+
     def memory(self) -> dict[str, Memory]:
         """Memory of Triton itself (``tritonserver``), and of each isolated model's process (the model's name)."""
         if self.pid is None:
             raise ServerError("Triton is not running, so it uses no memory. Call start() first.")
-        processes = {"tritonserver": self.pid}
-        for child in psutil.Process(self.pid).children():
-            command = child.cmdline()
-            if len(command) > 1 and Path(command[0]).name == tritonserver.STUB:
-                processes[Path(command[1]).parents[1].name] = child.pid  # <repository>/<model>/<version>/model.py
-        return {
-            role: Memory(psutil.Process(pid).memory_info().rss / 1e6, peak_rss_mb(pid))
-            for role, pid in processes.items()
-        }
+        return {role: processes.memory_of(pid) for role, pid in processes.roles(self.pid).items()}
 
     def model_memory(self, name: str) -> Memory:
         """Memory of the process that holds the model: its own, or Triton's."""
         memory = self.memory()
-        return memory.get(name, memory["tritonserver"])
+        return memory.get(name, memory[TRITON])
 
     def __enter__(self) -> Self:
         return self.start()
@@ -230,19 +236,6 @@ class Server:
 
     def _address(self, protocol: str) -> str:
         return f"{self._hosts[protocol]}:{self._ports[protocol]}"
-
-    def _chosen(self) -> list[Version]:
-        """The versions to serve: those staged, else those published. Raises :class:`ServerError` if there are none."""
-        versions = []
-        for name in self.models:
-            version = self._staged.get(name) or model_repository.published(self.repository, name)
-            if version is None:
-                known = ", ".join(model_repository.models(self.repository)) or "none"
-                raise ServerError(f"{self.repository} has no model {name!r}. Published: {known}.")
-            versions.append(version)
-        if not versions:
-            raise ServerError(f"{self.repository}: no model is published there. Publish one with 'make optimize'.")
-        return versions
 
     def _wait_until_ready(self) -> None:
         """Triton opens its ports when it has tried to load all models: then each is ready, or never will be."""

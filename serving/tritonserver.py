@@ -28,6 +28,9 @@ ADMIN_HEADER = "closed\nby Bantam"
 """Header that Triton wants for its administration. Its command line can be read by all users of the machine, so that a
 secret would be none: what closes it is that no header's name can hold a line feed, in HTTP or in gRPC."""
 ADMIN_APIS = "shared-memory,model-repository,trace,logging"
+EXIT_S = 5
+"""How long an ending Triton waits for connections over HTTP to close, and then for requests to be answered. An idle
+connection that a client keeps is waited for too."""
 ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Asks for memory in pages of 2 MiB where the system gives them on demand, as most do. A model's weights are read from
@@ -184,6 +187,7 @@ def command(
         *(["--model-control-mode=poll", "--repository-poll-secs=1"] if poll else ["--model-control-mode=none"]),
         "--exit-on-error=false",  # one broken model is no reason to stop the others
         "--disable-auto-complete-config",
+        f"--exit-timeout-secs={EXIT_S}",
         *(
             option
             for protocol, (host, port) in endpoints.items()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bantam.errors import RepositoryError
+from bantam.errors import RepositoryError, ServerError
+from serving import repository
 from serving.repository import Version
 from serving.triton_config import CONFIG, served_version
 
@@ -64,3 +65,20 @@ def config_of(version: Version) -> str:
         if (served := served_version(text)) and served.number == version.number:
             return text
     return (version.folder / CONFIG).read_text(encoding="utf-8")
+
+
+def chosen(root: Path, models: Iterable[str], staged: Mapping[str, Version]) -> list[Version]:
+    """The versions of these models to serve: those staged, else those published.
+
+    Raises :class:`ServerError` if there are none.
+    """
+    versions = []
+    for name in models:
+        version = staged.get(name) or repository.published(root, name)
+        if version is None:
+            known = ", ".join(repository.models(root)) or "none"
+            raise ServerError(f"{root} has no model {name!r}. Published: {known}.")
+        versions.append(version)
+    if not versions:
+        raise ServerError(f"{root}: no model is published there. Publish one with 'make optimize'.")
+    return versions

@@ -11,11 +11,13 @@ from serving.repository import published
 from serving.server import Server
 
 
-def announce(server: Server, as_json: bool, log: Callable[[str], None]) -> None:
-    """Where the models are and how to call them: for people, and with ``as_json`` for scripts on standard output."""
+def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], None]) -> None:
+    """Where the models and their ``watch`` are and how to call them: for people, and with ``as_json`` for scripts on
+    standard output.
+    """
     grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
     if as_json:
-        print(json.dumps({"grpc": grpc, "http": http, "models": server.models}), flush=True)
+        print(json.dumps({"grpc": grpc, "http": http, "watch": watch, "models": server.models}), flush=True)
     if server.backend.reason:
         log(f"Each model runs in a process of its own, which costs a request some time: {server.backend.reason}.")
     if not is_loopback(server.http_host):
@@ -23,7 +25,8 @@ def announce(server: Server, as_json: bool, log: Callable[[str], None]) -> None:
             f"WARNING: other machines can reach HTTP on {http} and the metrics. Triton's HTTP has known holes in 2.51: "
             "leave --http-host out and have clients use gRPC, or put a proxy in front."
         )
-    log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it. From Python:")
+    log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it.")
+    log(f"Its watch is on http://{watch}: /live, /ready, /metrics. From Python:")
     log("  from bantam import Classifier")
     log(f'  Classifier("{grpc}", model="{server.models[0]}")([{EXAMPLES[_reads_pairs(server)]}])')
 

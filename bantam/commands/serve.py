@@ -7,12 +7,14 @@ from typing import Annotated
 from typer import Argument, Option
 
 from bantam.commands.app import Json, command
+from bantam.commands.serve_options import ServeOptions
 from bantam.commands.terminal import log, stop_on_sigterm
 from bantam.run.request import REPOSITORY, Repository
 
 
 @command(examples="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
 def serve(
+    options: ServeOptions,
     models: Annotated[list[str] | None, Argument(help="Published names; all if left out.")] = None,
     repository: Repository = REPOSITORY,
     host: Annotated[
@@ -33,12 +35,16 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken."""
+    """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken, and a server that
+    dies or hangs is started again.
+    """
+    from bantam.commands import json_log
     from bantam.commands.announce import announce
     from serving.server import Server
+    from serving.watch import Watch
 
     stop_on_sigterm()
-    with Server(
+    server = Server(
         repository,
         models=models or None,
         follow=True,
@@ -47,6 +53,14 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         isolated=isolated,
-    ) as server:
-        announce(server, as_json, log)
-        server.wait(log)
+        settings=options.settings(),
+    )
+    say, entries = (json_log.log, json_log.triton) if options.log_format == "json" else (log, lambda *_: None)
+    with Watch(server, options.watch_host, options.watch_port, say, entries) as watch:
+        watch.start()
+        announce(server, watch.address, as_json, say)
+        try:
+            watch.run()
+        except KeyboardInterrupt:
+            watch.drain(options.drain_seconds)
+            raise

@@ -71,10 +71,7 @@ class TritonPythonModel:
         probabilities = attempt(self.score, [text for part in good for text in part])
         if isinstance(probabilities, Exception):
             # One request may have broken the batch for the others: each on its own.
-            return [
-                respond(part if isinstance(part, Exception) else attempt(self.score, part))
-                for part in texts
-            ]
+            return [respond(part if isinstance(part, Exception) else attempt(self.score, part)) for part in texts]
         ends = accumulate(0 if isinstance(part, Exception) else len(part) for part in texts)
         return [
             respond(part if isinstance(part, Exception) else probabilities[end - len(part) : end])

@@ -104,14 +104,14 @@ def test_a_port_in_use_is_named(toy: Toy) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = toy.bantam("serve", "tiny", "--grpc-port", str(port), "--http-port", "0")
+        done = toy.bantam("serve", "tiny", "--grpc-port", str(port), "--http-port", "0", "--watch-port", "0")
     assert done.returncode == 1
     assert f"Port {port}" in done.stderr
 
 
 @pytest.mark.triton
 def test_serving_what_is_not_published_lists_what_is(toy: Toy) -> None:
-    done = toy.bantam("serve", "nobody")
+    done = toy.bantam("serve", "nobody", "--watch-port", "0")
     assert done.returncode in (1, USERS_MISTAKE)
     assert "tiny" in done.stderr
 

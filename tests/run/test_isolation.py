@@ -39,14 +39,15 @@ def test_the_report_has_a_note(because: str, notes: int) -> None:
 
 def test_serve_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
-    announce(server(Backend(Path("folder"), isolated=True, reason=WHY)), True, said.append)
+    announce(server(Backend(Path("folder"), isolated=True, reason=WHY)), "host:3", True, said.append)
     assert WHY in said[0]
-    assert json.loads(capsys.readouterr().out) == {"grpc": "host:1", "http": "host:2", "models": ["tiny"]}
+    expected = {"grpc": "host:1", "http": "host:2", "watch": "host:3", "models": ["tiny"]}
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 def test_serve_says_nothing_of_it_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
-    announce(server(Backend(Path("folder"), isolated=False, reason="")), False, said.append)
+    announce(server(Backend(Path("folder"), isolated=False, reason="")), "host:3", False, said.append)
     assert said[0].startswith("Serving tiny on host:1")
     assert capsys.readouterr().out == ""
 
@@ -54,5 +55,5 @@ def test_serve_says_nothing_of_it_otherwise(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("10.0.0.5", True), ("127.0.0.1", False)])  # noqa: S104
 def test_serve_warns_of_http_that_other_machines_reach(host: str, warned: bool) -> None:
     said: list[str] = []
-    announce(server(Backend(Path("folder"), isolated=False, reason=""), host), False, said.append)
+    announce(server(Backend(Path("folder"), isolated=False, reason=""), host), "host:3", False, said.append)
     assert any("WARNING: other machines can reach HTTP on host:2" in line for line in said) == warned

@@ -162,7 +162,19 @@ def test_a_promoted_version_that_cannot_be_loaded_leaves_the_one_before(
 def bantam_serve(root: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str], psutil.Process]]:
     """``python -m bantam serve`` in a process of its own: the process, what it announced, and its Triton."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "bantam", "serve", "--json", "--grpc-port", "0", "--http-port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "bantam",
+        "serve",
+        "--json",
+        "--grpc-port",
+        "0",
+        "--http-port",
+        "0",
+        "--watch-port",
+        "0",
+    ]
     with subprocess.Popen(
         [*command, "--repository", str(root)],
         env=environment,
