@@ -1,3 +1,6 @@
 """What the tests of all folders share before anything else: the markers that say what a test needs; the browser."""
 
-pytest_plugins = ["tests.plugins.needs", "tests.plugins.browser", "tests.plugins.toys", "tests.plugins.workers"]
+pytest_plugins = [
+    *("tests.plugins.needs", "tests.plugins.browser", "tests.plugins.toys", "tests.plugins.workers"),
+    "tests.plugins.certificates",
+]

@@ -46,6 +46,11 @@ class Probed:
         self.failing_since = self.failing_since or began
         self.asked, self.version = None, None
 
+    def resume(self, now: float) -> None:
+        """Nobody has looked for a while: what was awaited then is awaited from ``now`` on."""
+        self.asked = None if self.asked is None else now
+        self.failing_since = None if self.failing_since is None else now
+
 
 class Verdict(NamedTuple):
     """On one model."""

@@ -31,6 +31,8 @@ from serving.triton_log import LogReader
 from serving.watch_page import Answer, WatchPage, as_json
 
 TICK_S = 0.1
+PAUSED_S = 1.0
+"""Who has not looked for so long was stopped itself, with its whole machine perhaps, and cannot judge others by it."""
 METRICS_TIMEOUT_S = 2.0
 ENDS_S = 30.0
 """A killed Triton that is there after so long will not end: the system keeps it."""
@@ -149,7 +151,7 @@ class Watch:
 
     def status(self) -> metrics.Status:
         """What is known now; not ready if nobody has looked for a while."""
-        late = time.monotonic() - self._looked_at > 5 * TICK_S + 0.5
+        late = time.monotonic() - self._looked_at > PAUSED_S
         ready = not self._state and not late and bool(self._verdicts) and all(v.ready for v in self._verdicts.values())
         probed: dict[str, Probed] = {name: prober.seen for name, prober in self._probers.items()}
         return metrics.Status(ready, self._verdicts, probed, self.restarts)
@@ -182,6 +184,9 @@ class Watch:
     def _look(self, effort: Effort) -> None:
         gone = effort.look()
         now = time.monotonic()
+        if now - self._looked_at > PAUSED_S:
+            for prober in self._probers.values():
+                prober.seen.resume(now)
         verdicts = {
             name: judge(prober.seen, now, idle_s=effort.idle_s(name), gone=bool(gone & {name, TRITON}))
             for name, prober in self._probers.items()
@@ -201,6 +206,8 @@ class Watch:
         stayed = self._has_been_ready and time.monotonic() - self._started_at > self._patience.steady_s
         self._failures = 0 if stayed else self._failures
         self._state, self._effort = "restarting", None
+        with contextlib.suppress(ServerError):  # stopped meanwhile
+            self._reader.read(self.server.log)
         while True:
             if self._failures >= self._patience.most:
                 raise ServerError(
@@ -208,7 +215,6 @@ class Watch:
                     f"The last time: {error}"
                 )
             self._log(f"WARNING: {error}")
-            self._reader.read(self.server.log)
             self.server.stop()
             time.sleep(self._patience.pauses_s[min(self._failures, len(self._patience.pauses_s) - 1)])
             self._failures += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,52 +10,25 @@ from typing import Any
 import pytest
 
 from bantam import TLS, AsyncClassifier, Classifier
-from bantam.artifact import Artifact
 from bantam.errors import ClientError, UnavailableError, UserError
-from serving import tritonserver
-from serving.repository import publish
-from serving.server import Server
 from tests.client.fake_kserve import Certified, Fake, Script
+from tests.plugins.certificates import openssl
 
 pytestmark = pytest.mark.openssl
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities, ca and stranger; of ca a certificate for 127.0.0.1 and one for a client."""
-    folder = tmp_path_factory.mktemp("certificates")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for name in ("ca", "stranger"):
-        openssl(
-            *(folder, "req", "-x509", *key, "-days", "2", "-subj", f"/CN={name}"),
-            *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
-        )
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
-        (folder / f"{name}.ext").write_text(extension, encoding="utf-8")
-        openssl(folder, "req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        openssl(
-            *(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
-        )
-    return folder
-
-
 @pytest.fixture(params=["grpc", "http"])
-def secure(request: pytest.FixtureRequest, files: Path) -> Iterator[Fake]:
+def secure(request: pytest.FixtureRequest, pem: Path) -> Iterator[Fake]:
     """A server with a certificate."""
-    server = Fake(request.param, Script(), tls=Certified(files / "server.pem", files / "server.key"))
+    server = Fake(request.param, Script(), tls=Certified(pem / "server.pem", pem / "server.key"))
     yield server
     server.stop()
 
 
 @pytest.fixture(params=["grpc", "http"])
-def mutual(request: pytest.FixtureRequest, files: Path) -> Iterator[Fake]:
+def mutual(request: pytest.FixtureRequest, pem: Path) -> Iterator[Fake]:
     """A server that asks clients for a certificate as well."""
-    tls = Certified(files / "server.pem", files / "server.key", clients_ca=files / "ca.pem")
+    tls = Certified(pem / "server.pem", pem / "server.key", clients_ca=pem / "ca.pem")
     server = Fake(request.param, Script(), tls=tls)
     yield server
     server.stop()
@@ -77,36 +49,15 @@ def ask(fake: Fake, twin: str, **options: Any) -> list[str]:
 both = pytest.mark.parametrize("twin", ["sync", "async"])
 
 
-@pytest.mark.triton
-def test_triton_itself_over_tls(
-    files: Path, tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = tritonserver.command
-    options = ("use-ssl=1", "use-ssl-mutual=1", "server-cert=server.pem", "server-key=server.key", "root-cert=ca.pem")
-    words = [f"--grpc-{option.replace('=', f'={files}/') if 'use' not in option else option}" for option in options]
-    monkeypatch.setattr(tritonserver, "command", lambda *args, **named: [*usual(*args, **named), *words])
-    publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
-    certified = TLS(ca=files / "ca.pem", cert=files / "client.pem", key=files / "client.key")
-    with Server(tmp_path) as server:
-        with Classifier(server.grpc_address, "tiny", tls=certified, token="t") as classify:
-            assert classify("i love it").scores.keys() == {"joy", "anger", "fear"}
-        for tls in (False, TLS(ca=files / "ca.pem"), TLS(ca=files / "stranger.pem")):
-            with (
-                Classifier(server.grpc_address, "tiny", tls=tls, retries=0) as refused,
-                pytest.raises(UnavailableError, match="port speaks this protocol"),
-            ):
-                refused("i love it")
-
-
 @both
-def test_a_server_certified_by_the_given_authority_is_asked(secure: Fake, files: Path, twin: str) -> None:
-    assert ask(secure, twin, tls=TLS(ca=files / "ca.pem")) == ["short", "long"]
+def test_a_server_certified_by_the_given_authority_is_asked(secure: Fake, pem: Path, twin: str) -> None:
+    assert ask(secure, twin, tls=TLS(ca=pem / "ca.pem")) == ["short", "long"]
 
 
 @both
 @pytest.mark.parametrize("ca", ["stranger.pem", None])
-def test_a_server_of_another_authority_is_not_trusted(secure: Fake, files: Path, twin: str, ca: str | None) -> None:
-    tls = TLS(ca=files / ca) if ca else True
+def test_a_server_of_another_authority_is_not_trusted(secure: Fake, pem: Path, twin: str, ca: str | None) -> None:
+    tls = TLS(ca=pem / ca) if ca else True
     with pytest.raises(UnavailableError, match=r"unavailable.*over TLS, that both sides know the authority"):
         ask(secure, twin, tls=tls, retries=0)
     assert secure.script.configs == 0
@@ -119,27 +70,27 @@ def test_without_tls_a_server_that_speaks_it_is_not_understood(secure: Fake, twi
 
 
 @both
-def test_a_server_that_asks_for_a_certificate_gets_it(mutual: Fake, files: Path, twin: str) -> None:
-    tls = TLS(ca=files / "ca.pem", cert=str(files / "client.pem"), key=files / "client.key")
+def test_a_server_that_asks_for_a_certificate_gets_it(mutual: Fake, pem: Path, twin: str) -> None:
+    tls = TLS(ca=pem / "ca.pem", cert=str(pem / "client.pem"), key=pem / "client.key")
     assert ask(mutual, twin, tls=tls) == ["short", "long"]
 
 
 @both
-def test_a_client_without_its_certificate_is_refused(mutual: Fake, files: Path, twin: str) -> None:
+def test_a_client_without_its_certificate_is_refused(mutual: Fake, pem: Path, twin: str) -> None:
     with pytest.raises(UnavailableError, match="over TLS"):
-        ask(mutual, twin, tls=TLS(ca=files / "ca.pem"), retries=0)
+        ask(mutual, twin, tls=TLS(ca=pem / "ca.pem"), retries=0)
     assert mutual.script.configs == 0
 
 
 @both
-def test_the_token_comes_with_each_request(secure: Fake, files: Path, twin: str) -> None:
-    ask(secure, twin, tls=TLS(ca=files / "ca.pem"), token="abc.DEF-1~2+/==")
+def test_the_token_comes_with_each_request(secure: Fake, pem: Path, twin: str) -> None:
+    ask(secure, twin, tls=TLS(ca=pem / "ca.pem"), token="abc.DEF-1~2+/==")
     assert secure.script.authorizations == ["Bearer abc.DEF-1~2+/=="]
 
 
-def test_a_token_may_change_between_requests(secure: Fake, files: Path) -> None:
+def test_a_token_may_change_between_requests(secure: Fake, pem: Path) -> None:
     tokens = iter(["config", "first", "second"])
-    with secure.client(tls=TLS(ca=files / "ca.pem"), token=lambda: next(tokens)) as classify:
+    with secure.client(tls=TLS(ca=pem / "ca.pem"), token=lambda: next(tokens)) as classify:
         classify("a")
         classify("b")
     assert secure.script.authorizations == ["Bearer first", "Bearer second"]
@@ -176,13 +127,13 @@ def test_what_is_no_token_is_refused_without_repeating_it(token: Any) -> None:
     assert "two words" not in str(caught.value)
 
 
-def test_files_that_cannot_be_used_are_named(files: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_used_are_named(pem: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.pem.*Expected PEM files"):
         TLS(ca=tmp_path / "nowhere.pem")
     with pytest.raises(UserError, match="cert and key without the other"):
-        TLS(cert=files / "client.pem")
+        TLS(cert=pem / "client.pem")
     with pytest.raises(UserError, match=r"client\.pem, .*server\.key.*key that belongs to the certificate"):
-        TLS(cert=files / "client.pem", key=files / "server.key")
-    openssl(files, "ec", "-aes128", "-passout", "pass:x", "-in", "client.key", "-out", "locked.key")
+        TLS(cert=pem / "client.pem", key=pem / "server.key")
+    openssl(pem, "ec", "-aes128", "-passout", "pass:x", "-in", "client.key", "-out", "locked.key")
     with pytest.raises(UserError, match=r"locked\.key.*passphrase"):
-        TLS(cert=files / "client.pem", key=files / "locked.key")
+        TLS(cert=pem / "client.pem", key=pem / "locked.key")

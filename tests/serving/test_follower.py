@@ -20,6 +20,7 @@ import tritonclient.grpc as grpcclient
 
 from bantam.artifact import Artifact
 from bantam.errors import ServerError
+from benchmarks.serving_process import bantam_serve
 from serving import tritonserver
 from serving.repository import Version, discard, prune, publish, rollback, stage
 from serving.repository import promote as make_served
@@ -158,59 +159,13 @@ def test_a_promoted_version_that_cannot_be_loaded_leaves_the_one_before(
     assert f"Load model from {broken.folder / 'model.onnx'} failed" in said[0]
 
 
-@contextmanager
-def bantam_serve(root: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str], psutil.Process]]:
-    """``python -m bantam serve`` in a process of its own: the process, what it announced, and its Triton."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [
-        sys.executable,
-        "-m",
-        "bantam",
-        "serve",
-        "--json",
-        "--grpc-port",
-        "0",
-        "--http-port",
-        "0",
-        "--watch-port",
-        "0",
-    ]
-    with subprocess.Popen(
-        [*command, "--repository", str(root)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            announced = json.loads(process.stdout.readline())
-            running = psutil.Process(process.pid).children(recursive=True)
-            yield process, announced, next(each for each in running if each.name().startswith("tritonserver"))
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("victim", ["Triton", "its supervisor"])
-def test_serve_ends_with_a_message_and_exit_code_1_when_its_triton_died(
-    tiny_artifact: Artifact, tmp_path: Path, victim: str
-) -> None:
-    publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
-    with bantam_serve(tmp_path) as (process, _, triton):
-        (triton if victim == "Triton" else triton.parent() or triton).send_signal(signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    how = "exit code -9" if victim == "Triton" else "and its supervisor with it"
-    assert f"error: Triton stopped by itself, {how}." in errors
-
-
 def test_rollback_is_one_command_and_a_running_server_takes_it(
     tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
 ) -> None:
     publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
     now: Version = publish(make_artifact(labels=("a", "b")), tmp_path, "tiny", thresholds=None)
-    with bantam_serve(tmp_path) as (_, announced, _):
-        asking = Asking(announced["grpc"])
+    with bantam_serve(tmp_path) as running:
+        asking = Asking(running.grpc)
         thread = threading.Thread(target=asking.run)
         thread.start()
         try:

@@ -116,3 +116,12 @@ def test_adopted_children_are_reaped_and_our_own_are_left_to_who_waits_for_them(
 
 def test_there_is_nothing_to_reap_here() -> None:
     assert reap({child.pid for child in psutil.Process().children()}) == []
+
+
+def test_who_was_stopped_itself_does_not_blame_others() -> None:
+    probed = seen(late=HANGS_S * 2)
+    probed.resume(NOW)
+    assert judge(probed, NOW + LATE_S / 2, idle_s=HANGS_S * 2) == (True, "", False)
+    failing = seen(failing=HANGS_S * 2)
+    failing.resume(NOW)
+    assert not judge(failing, NOW, idle_s=9.0).restart

@@ -1,0 +1,168 @@
+"""``bantam serve`` as it is run: what it writes, whom it speaks with, how it ends, and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import json
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as grpcclient
+
+from bantam.artifact import Artifact
+from bantam.client.classifier import Classifier
+from bantam.errors import ClientError
+from benchmarks.serving_process import SECONDS, bantam_serve, starting
+from serving import tritonserver
+from serving.repository import publish
+
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(
+        not tritonserver.serving_python().exists(), reason=f"no serving environment at {tritonserver.serving_python()}"
+    ),
+]
+SECRET = "unmistakable"
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def root(tiny_artifact: Artifact, tmp_path: Path) -> Path:
+    """A repository of one model."""
+    publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=None)
+    return tmp_path / "repository"
+
+
+def files() -> set[Path]:
+    """What servers leave, if they do."""
+    return {*SHARED_MEMORY.glob("bantam-*"), *Path(tempfile.gettempdir()).glob("bantam-*")}
+
+
+@pytest.mark.parametrize("victim", ["Triton", "its supervisor"])
+def test_what_died_is_started_again_and_sigterm_ends_it_all(root: Path, victim: str) -> None:
+    before = files()
+    with bantam_serve(root) as running, Classifier(running.grpc, "tiny", timeout=SECONDS, retries=1000) as client:
+        expected = client.probabilities(["i love it"]).tolist()
+        triton = running.triton()
+        (triton if victim == "Triton" else triton.parent() or triton).kill()
+        psutil.wait_procs([triton], timeout=SECONDS)
+        running.until(ready=True)
+        assert client.probabilities(["i love it"]).tolist() == expected
+        assert running.triton().pid != triton.pid
+        running.process.send_signal(signal.SIGTERM)
+        _, errors = running.process.communicate(timeout=SECONDS)
+    assert running.process.returncode == 130
+    how = "exit code -9" if victim == "Triton" else "and its supervisor with it"
+    assert f"WARNING: Triton stopped by itself, {how}." in errors
+    assert files() <= before
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_come_back_ends_with_a_message_and_exit_code_1(root: Path) -> None:
+    with bantam_serve(root) as running:
+        (root / "tiny" / "1" / "model.onnx").write_bytes(b"not a model")
+        running.triton().kill()
+        _, errors = running.process.communicate(timeout=3 * SECONDS)
+    assert running.process.returncode == 1
+    assert "error: Triton has been started 5 times in a row and did not stay: the watch gives up." in errors
+    assert "could not load tiny" in errors
+
+
+def ask_badly(address: str, http_address: str) -> None:
+    """Requests of all kinds that fail, and whose texts must not be in a log."""
+    with grpcclient.InferenceServerClient(address) as client:
+        for texts in ([[f"{SECRET} \xff".encode("latin-1")]], [[SECRET.encode(), SECRET.encode()]]):
+            tensor = grpcclient.InferInput("TEXT", [1, len(texts[0])], "BYTES")
+            tensor.set_data_from_numpy(np.array(texts, dtype=np.object_))
+            with pytest.raises(grpcclient.InferenceServerException):
+                client.infer("tiny", [tensor])
+    host, port = http_address.split(":")
+    for body in (f'{{"inputs": [{{"name": "{SECRET}"}}]}}', f'{{"{SECRET}"'):
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+            connection.request("POST", "/v2/models/tiny/infer", body)
+            assert connection.getresponse().status >= 400
+
+
+@pytest.mark.parametrize("options", [(), ("--isolated",)], ids=["inline", "isolated"])
+def test_logs_are_json_of_triton_too_and_hold_no_text(root: Path, options: tuple[str, ...]) -> None:
+    with bantam_serve(root, ["--log-format", "json", "--max-request", "1kB", *options]) as running:
+        with Classifier(running.grpc, "tiny") as client:
+            client.probabilities([SECRET])
+            with pytest.raises(ClientError, match="expected at most 1,000"):
+                client.probabilities([SECRET * 100])
+        ask_badly(running.grpc, running.announced["http"])
+        running.triton().kill()
+        running.until(ready=False)
+        running.until(ready=True)
+        running.process.send_signal(signal.SIGTERM)
+        _, errors = running.process.communicate(timeout=SECONDS)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert all(set(line) == {"time", "level", "source", "message"} for line in lines)
+    assert {line["source"] for line in lines} == {"bantam", "triton"}
+    assert any("Started GRPCInferenceService" in line["message"] for line in lines if line["source"] == "triton")
+    assert any(line["level"] == "warning" and "stopped by itself" in line["message"] for line in lines)
+    assert SECRET not in errors
+
+
+def remote(process: psutil.Process) -> Iterator[str]:
+    """Addresses other than this machine's that the process and all that it started speak with, or try to."""
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            for connection in each.net_connections("inet"):
+                if connection.raddr and not is_here(connection.raddr.ip):
+                    yield f"{each.name()}: {connection.raddr}"
+
+
+def is_here(address: str) -> bool:
+    return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+
+
+def test_nothing_phones_home(root: Path) -> None:
+    found: set[str] = set()
+    looked = 0
+    with starting(root, ["--cache", "1MB"]) as process:
+        stopped = threading.Event()
+
+        def look() -> None:
+            nonlocal looked
+            with contextlib.suppress(psutil.Error):
+                while not stopped.wait(0.02):
+                    found.update(remote(psutil.Process(process.pid)))
+                    looked += 1
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            assert process.stdout is not None
+            announced = json.loads(process.stdout.readline())
+            with Classifier(announced["grpc"], "tiny") as client:
+                deadline = time.monotonic() + 5
+                while time.monotonic() < deadline:
+                    client.probabilities(["i love it", "hate"])
+                    time.sleep(0.01)
+        finally:
+            stopped.set()
+            thread.join()
+    assert looked > 10
+    assert found == set()
+
+
+def test_what_listens_is_on_loopback(root: Path) -> None:
+    with bantam_serve(root) as running:
+        listening = [
+            connection.laddr
+            for each in running.tree()
+            for connection in each.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert len(listening) == 4  # gRPC, HTTP, Triton's metrics, and the watch
+        assert all(is_here(address.ip) for address in listening)
