@@ -74,7 +74,11 @@ class Serving:
 
 @contextmanager
 def starting(
-    repository: Path, options: Sequence[str] = (), *, checkout: Path = HERE, ports: Sequence[str] = (*PORTS, *WATCH_PORT)
+    repository: Path,
+    options: Sequence[str] = (),
+    *,
+    checkout: Path = HERE,
+    ports: Sequence[str] = (*PORTS, *WATCH_PORT),
 ) -> Iterator[subprocess.Popen[str]]:
     """The process; in the end it is told to stop, and killed if it does not."""
     command = [sys.executable, "-m", "bantam", "serve", "--json", "--repository", str(repository.resolve())]

@@ -1,7 +1,7 @@
 """How long a killed server is missed: SIGKILL under load, again and again.
 
-``python -m benchmarks.watch_kill --repository model_repo minilm`` starts ``bantam serve``, has clients ask it without a
-pause, and kills its Triton 20 times (``--victim supervisor`` and ``--victim model``, with isolated models, kill others).
+``python -m benchmarks.watch_kill --repository model_repo minilm`` starts ``bantam serve``, has clients ask it without
+a pause, and kills its Triton 20 times (``--victim supervisor`` and ``--victim model``, with isolated models, kill others).
 It prints for each time how long it took until /ready said no, until it said yes, and until a client was answered; and
 over all which errors clients met, and how long the longest request took.
 """
@@ -118,10 +118,9 @@ def main() -> None:
     kept = [most[0] <= BARS_S[0], most[2] <= BARS_S[1], load.longest_s <= TIMEOUT_S + 1]
     table.add_row("most", *(f"{seconds:.2f}" for seconds in most))
     Console().print(table)
-    print(
-        f"{load.answers} answers; errors: {dict(load.errors)}; longest request {load.longest_s:.1f} s. Bars ({BARS_S[0]:g} s, "
-        f"{BARS_S[1]:g} s, none hangs): {', '.join('kept' if each else 'MISSED' for each in kept)}."
-    )
+    said = ", ".join("kept" if each else "MISSED" for each in kept)
+    print(f"{load.answers} answers; errors: {dict(load.errors)}; longest request {load.longest_s:.1f} s.")
+    print(f"Bars ({BARS_S[0]:g} s, {BARS_S[1]:g} s, none hangs): {said}.")
     if options.out:
         figures = {"seconds": found, "errors": load.errors, "answers": load.answers, "longest_s": load.longest_s}
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

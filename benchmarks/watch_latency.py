@@ -1,8 +1,8 @@
 """What watching and counting cost one client: this checkout beside an older one, in interleaved rounds.
 
 ``git worktree add ../before COMMIT`` (with links to both environments), then
-``python -m benchmarks.watch_latency build/RUN/onnx-int8 --before ../before`` publishes the variant with the code of each
-checkout, starts ``bantam serve`` of each, and has one client ask one and then the other, round after round; who is not
+``python -m benchmarks.watch_latency build/RUN/onnx-int8 --before ../before`` publishes the variant with the code of
+each checkout, starts ``bantam serve`` of each, and has one client ask one and then the other, round after round; who is not
 asked is stopped meanwhile. It prints p50, p95 and p99, and the interval of the ratio of the p50s.
 """
 
@@ -109,7 +109,9 @@ def main() -> None:
             running = stack.enter_context(bantam_serve(root, arguments, checkout=checkout, ports=ports))
             asked[name] = running, stack.enter_context(Classifier(running.grpc, MODEL))
         found = rounds(asked, texts, options.rounds)
-    table = Table("", "p50 ms", "p95 ms", "p99 ms", title=f"{options.variant.name}, one client, {options.rounds} rounds")
+    table = Table(
+        "", "p50 ms", "p95 ms", "p99 ms", title=f"{options.variant.name}, one client, {options.rounds} rounds"
+    )
     for name, each in found.items():
         table.add_row(name, *(f"{value:.3f}" for value in np.percentile(each, [50, 95, 99])))
     Console().print(table)

@@ -1,7 +1,7 @@
 """Does a server grow, or leave things behind? Texts of mixed lengths and bad requests for 20 minutes.
 
-``python -m benchmarks.watch_soak --repository model_repo minilm`` starts ``bantam serve``, has clients ask it, and looks
-at the memory of its processes after the first minute and then each minute (``--minutes``), at the files in /dev/shm and
+``python -m benchmarks.watch_soak --repository model_repo minilm`` starts ``bantam serve``, has clients ask it, and
+looks at the memory of its processes after the first minute and then each minute (``--minutes``), at the files in /dev/shm and
 in the folder for temporary files meanwhile, and at what is left of them when it has ended.
 """
 
@@ -30,7 +30,7 @@ from bantam.client.classifier import Classifier
 from bantam.errors import ClientError
 from benchmarks.serving_process import Serving, bantam_serve
 
-WORDS = "I love it so much that nobody would believe what happened to us on that day in the end".split()
+WORDS = tuple("I love it so much that nobody would believe what happened to us on that day in the end".split())
 BAR = 0.02
 """Growth after the first minute."""
 FOLDERS = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108  # where Linux keeps it
@@ -138,10 +138,9 @@ def main() -> None:
     remains = sorted(left() - before)
     growth = seen[-1]["all"] / seen[0]["all"] - 1
     Console().print(table)
-    print(
-        f"{dict(mix.met)}; {restarts} restarts. Growth after the first minute {100 * growth:+.1f}% (bar: {100 * BAR:g}%): "
-        f"{'kept' if growth < BAR else 'MISSED'}. Left: {', '.join(remains) or 'nothing'}."
-    )
+    verdict = "kept" if growth < BAR else "MISSED"
+    print(f"{dict(mix.met)}; {restarts} restarts. Left: {', '.join(remains) or 'nothing'}.")
+    print(f"Growth after the first minute {100 * growth:+.1f}% (bar: {100 * BAR:g}%): {verdict}.")
     if options.out:
         figures = {"memory_mb": seen, "met": mix.met, "restarts": restarts, "left": remains, "growth": growth}
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -24,7 +24,9 @@ GREETING_S = 5.0
 PAUSE_S = 0.25
 """Between two probes of a model that answers fast."""
 SHARE = 20
-"""A model that answers slowly is asked less often: probes take at most the 20th part of its time."""
+"""A model that answers slowly is asked less often, so that probes take no more than the 20th part of its time."""
+LONGEST_PAUSE_S = 2.0
+"""And not less often than that."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """How a connection over HTTP/2 begins (RFC 9113, 3.4), with empty settings; the server answers with its own."""
 
@@ -124,7 +126,7 @@ class Prober(threading.Thread):
             else:
                 seconds = time.monotonic() - began
                 seen.answered(version, seconds)
-                pause = max(PAUSE_S, SHARE * seconds)
+                pause = min(max(PAUSE_S, SHARE * seconds), LONGEST_PAUSE_S)
 
     def _probe(self) -> str:
         self._columns = self._columns or columns_of(self._http, self.model)

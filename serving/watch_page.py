@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import NamedTuple
 
 from bantam.errors import ServerError
@@ -63,6 +64,10 @@ class WatchPage:
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
             daemon_threads = True
             block_on_close = False
+
+            def server_bind(self) -> None:
+                TCPServer.server_bind(self)  # HTTPServer's own asks the network for this machine's name
+                self.server_name, self.server_port = host, self.server_address[1]
 
             def handle_error(self, *_: object) -> None:
                 """Somebody hung up."""

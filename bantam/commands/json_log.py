@@ -15,6 +15,11 @@ def log(line: str) -> None:
     _write("bantam", level, text.strip())
 
 
+def error(message: str) -> None:
+    """Why it ends."""
+    _write("bantam", "error", message)
+
+
 def triton(level: str, text: str) -> None:
     """A line of Triton's log."""
     _write("triton", level, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from bantam.commands.app import Json, command
 from bantam.commands.serve_options import ServeOptions
@@ -40,10 +40,13 @@ def serve(
     """
     from bantam.commands import json_log
     from bantam.commands.announce import announce
+    from bantam.errors import ServerError
     from serving.server import Server
     from serving.watch import Watch
 
     stop_on_sigterm()
+    as_documents = options.log_format == "json"
+    say, entries = (json_log.log, json_log.triton) if as_documents else (log, lambda *_: None)
     server = Server(
         repository,
         models=models or None,
@@ -55,12 +58,17 @@ def serve(
         isolated=isolated,
         settings=options.settings(),
     )
-    say, entries = (json_log.log, json_log.triton) if options.log_format == "json" else (log, lambda *_: None)
-    with Watch(server, options.watch_host, options.watch_port, say, entries) as watch:
-        watch.start()
-        announce(server, watch.address, as_json, say)
-        try:
-            watch.run()
-        except KeyboardInterrupt:
-            watch.drain(options.drain_seconds)
+    try:
+        with Watch(server, options.watch_host, options.watch_port, say, entries) as watch:
+            watch.start()
+            announce(server, watch.address, as_json, say)
+            try:
+                watch.run()
+            except KeyboardInterrupt:
+                watch.drain(options.drain_seconds)
+                raise
+    except ServerError as exc:
+        if not as_documents:
             raise
+        json_log.error(str(exc))
+        raise Exit(exc.exit_code) from exc

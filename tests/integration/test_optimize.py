@@ -156,7 +156,20 @@ def test_what_was_published_without_evidence_cannot_be_measured_again(toy: Toy) 
 
 
 def test_bantam_serve_and_load_test(toy: Toy) -> None:
-    command = [sys.executable, "-m", "bantam", "serve", "tiny", "--grpc-port", "0", "--http-port", "0", "--watch-port", "0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "bantam",
+        "serve",
+        "tiny",
+        "--grpc-port",
+        "0",
+        "--http-port",
+        "0",
+        "--watch-port",
+        "0",
+        "--json",
+    ]
     # As a script starts it in the background: without SIGINT.
     in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     with subprocess.Popen(

@@ -14,7 +14,7 @@ def openssl(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of PEM files: two authorities, ca and stranger; of ca a certificate for 127.0.0.1 (server) and a client's."""
+    """A folder of PEM files: two authorities, ca and stranger; of ca one for 127.0.0.1 (server) and a client's."""
     folder = tmp_path_factory.mktemp("certificates")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     for name in ("ca", "stranger"):

@@ -77,6 +77,16 @@ def test_a_server_that_does_not_come_back_ends_with_a_message_and_exit_code_1(ro
     assert "could not load tiny" in errors
 
 
+def test_a_server_that_does_not_start_says_so_in_json_too(root: Path) -> None:
+    (root / "tiny" / "1" / "model.onnx").write_bytes(b"not a model")
+    with starting(root, ["--log-format", "json"]) as process:
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    last = json.loads(errors.splitlines()[-1])
+    assert (last["level"], last["source"]) == ("error", "bantam")
+    assert "could not load tiny" in last["message"]
+
+
 def ask_badly(address: str, http_address: str) -> None:
     """Requests of all kinds that fail, and whose texts must not be in a log."""
     with grpcclient.InferenceServerClient(address) as client:
