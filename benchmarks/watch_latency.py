@@ -2,8 +2,8 @@
 
 ``git worktree add ../before COMMIT`` (with links to both environments), then
 ``python -m benchmarks.watch_latency build/RUN/onnx-int8 --before ../before`` publishes the variant with the code of
-each checkout, starts ``bantam serve`` of each, and has one client ask one and then the other, round after round; who is not
-asked is stopped meanwhile. It prints p50, p95 and p99, and the interval of the ratio of the p50s.
+each checkout, starts ``bantam serve`` of each, and has one client ask one and then the other, round after round; who is
+not asked is stopped meanwhile. It prints p50, p95 and p99, and the interval of the ratio of the p50s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Does a server grow, or leave things behind? Texts of mixed lengths and bad requests for 20 minutes.
 
 ``python -m benchmarks.watch_soak --repository model_repo minilm`` starts ``bantam serve``, has clients ask it, and
-looks at the memory of its processes after the first minute and then each minute (``--minutes``), at the files in /dev/shm and
+looks at the memory of its processes after the first minute and then each minute (``--minutes``), at files in /dev/shm and
 in the folder for temporary files meanwhile, and at what is left of them when it has ended.
 """
 
@@ -30,7 +30,7 @@ from bantam.client.classifier import Classifier
 from bantam.errors import ClientError
 from benchmarks.serving_process import Serving, bantam_serve
 
-WORDS = tuple("I love it so much that nobody would believe what happened to us on that day in the end".split())
+WORDS = ("I", "love", "it", "so", "much", "that", "nobody", "would", "believe", "what", "happened", "on", "this", "day")
 BAR = 0.02
 """Growth after the first minute."""
 FOLDERS = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108  # where Linux keeps it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from serving.health import Probed, Verdict
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Metric(NamedTuple):
+class Family(NamedTuple):
     """A name, its type and what it means."""
 
     name: str
@@ -20,23 +21,23 @@ class Metric(NamedTuple):
     meaning: str
 
 
-READY = Metric("bantam_ready", "gauge", "Whether all models answer.")
-MODEL_READY = Metric("bantam_model_ready", "gauge", "Whether the model answers.")
-VERSION = Metric("bantam_model_version", "gauge", "1 for the version that answered last.")
-PROBES = Metric(
+READY = Family("bantam_ready", "gauge", "Whether all models answer.")
+MODEL_READY = Family("bantam_model_ready", "gauge", "Whether the model answers.")
+VERSION = Family("bantam_model_version", "gauge", "1 for the version that answered last.")
+PROBES = Family(
     "bantam_probes_total", "counter", "Texts of the watch's own that were answered; Triton's counts have them too."
 )
-PROBE_SECONDS = Metric("bantam_probe_seconds", "gauge", "How long the last of the watch's own texts took.")
-RESTARTS = Metric("bantam_restarts_total", "counter", "How often Triton was started again.")
-TEXTS = Metric("bantam_texts_total", "counter", "Texts that were answered.")
-TOKENS = Metric("bantam_tokens_total", "counter", "Tokens that went through the model, without padding.")
-CUT = Metric("bantam_cut_texts_total", "counter", "Texts that had more tokens than the model takes.")
-HITS = Metric("bantam_cache_hits_total", "counter", "Texts that the cache answered.")
-MISSES = Metric("bantam_cache_misses_total", "counter", "Texts that the cache was asked for in vain.")
-RUNS = Metric("bantam_micro_batch_texts", "histogram", "Texts that went through the model together.")
+PROBE_SECONDS = Family("bantam_probe_seconds", "gauge", "How long the last of the watch's own texts took.")
+RESTARTS = Family("bantam_restarts_total", "counter", "How often Triton was started again.")
+TEXTS = Family("bantam_texts_total", "counter", "Texts that were answered.")
+TOKENS = Family("bantam_tokens_total", "counter", "Tokens that went through the model, without padding.")
+CUT = Family("bantam_cut_texts_total", "counter", "Texts that had more tokens than the model takes.")
+HITS = Family("bantam_cache_hits_total", "counter", "Texts that the cache answered.")
+MISSES = Family("bantam_cache_misses_total", "counter", "Texts that the cache was asked for in vain.")
+RUNS = Family("bantam_micro_batch_texts", "histogram", "Texts that went through the model together.")
 
 
-class Status(NamedTuple):
+class Findings(NamedTuple):
     """What the watch knows."""
 
     ready: bool
@@ -46,7 +47,7 @@ class Status(NamedTuple):
     restarts: int
 
 
-def page(triton: str, status: Status, counted: Iterable[Counted]) -> str:
+def page(triton: str, status: Findings, counted: Iterable[Counted]) -> str:
     """All metrics, as Prometheus reads them. ``triton``: its own, empty if it does not answer."""
     lines = [triton.rstrip("\n")] if triton else []
     lines += _family(READY, [({}, int(status.ready))])
@@ -56,7 +57,8 @@ def page(triton: str, status: Status, counted: Iterable[Counted]) -> str:
     lines += _family(VERSION, [({"model": name, "version": seen.version}, 1) for name, seen in probed if seen.version])
     lines += _family(PROBES, [({"model": name}, seen.count) for name, seen in probed])
     lines += _family(PROBE_SECONDS, [({"model": name}, seen.seconds) for name, seen in probed])
-    rows = [({"model": found.model, "version": found.version}, found.values) for found in counted]
+    # A version whose backend is older may not count all of them.
+    rows = [({"model": found.model, "version": found.version}, Counter(found.values)) for found in counted]
     # What the cache answers does not go through the model.
     lines += _family(TEXTS, [(labels, values["texts"] + values["cache_hits"]) for labels, values in rows])
     for metric, name in ((TOKENS, "tokens"), (CUT, "cut_texts"), (HITS, "cache_hits"), (MISSES, "cache_misses")):
@@ -65,11 +67,11 @@ def page(triton: str, status: Status, counted: Iterable[Counted]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _family(metric: Metric, samples: Iterable[tuple[Mapping[str, str], float]]) -> list[str]:
+def _family(metric: Family, samples: Iterable[tuple[Mapping[str, str], float]]) -> list[str]:
     return [*_head(metric), *(_sample(metric.name, labels, value) for labels, value in samples)]
 
 
-def _histogram(metric: Metric, rows: Iterable[tuple[Mapping[str, str], Mapping[str, int]]]) -> list[str]:
+def _histogram(metric: Family, rows: Iterable[tuple[Mapping[str, str], Mapping[str, int]]]) -> list[str]:
     lines = _head(metric)
     for labels, values in rows:
         total = 0
@@ -83,7 +85,7 @@ def _histogram(metric: Metric, rows: Iterable[tuple[Mapping[str, str], Mapping[s
     return lines
 
 
-def _head(metric: Metric) -> list[str]:
+def _head(metric: Family) -> list[str]:
     return [f"# HELP {metric.name} {metric.meaning}", f"# TYPE {metric.name} {metric.kind}"]
 
 

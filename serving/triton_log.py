@@ -15,9 +15,9 @@ LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
 
 
 class LogReader:
-    """Gives each new line of a log to ``take``: its level and what it says."""
+    """Gives each new line of a log to ``take``, if there is one: its level and what it says."""
 
-    def __init__(self, take: Callable[[str, str], None]) -> None:
+    def __init__(self, take: Callable[[str, str], None] | None) -> None:
         self._take = take
         self._path: Path | None = None
         self._read = 0
@@ -44,5 +44,5 @@ class LogReader:
         if entry:
             self._level = LEVELS[entry["level"]]
         text = entry["text"].removeprefix('"').removesuffix('"') if entry else line.strip()
-        if text:
+        if text and self._take:
             self._take(self._level, text)  # what follows an entry without a head of its own belongs to it

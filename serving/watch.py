@@ -28,7 +28,7 @@ from serving.probe import Prober
 from serving.processes import TRITON, Effort, reap
 from serving.server import Server
 from serving.triton_log import LogReader
-from serving.watch_page import Answer, WatchPage, as_json
+from serving.watch_page import Reply, WatchPage, as_json
 
 TICK_S = 0.1
 PAUSED_S = 1.0
@@ -53,7 +53,7 @@ class Patience(NamedTuple):
 class Watch:
     """Watches ``server``, which it starts, and listens on ``host:port`` from the moment that it is made.
 
-    ``log`` is told what happens. ``entries`` is given the lines of Triton's log. Raises :class:`ServerError` if the
+    ``log`` is told what happens. ``entries`` is given the lines of Triton's log, each with its level. Raises :class:`ServerError` if the
     port cannot be used.
     """
 
@@ -63,7 +63,7 @@ class Watch:
         host: str,
         port: int,
         log: Callable[[str], None] = lambda _: None,
-        entries: Callable[[str, str], None] = lambda *_: None,
+        entries: Callable[[str, str], None] | None = None,
         patience: Patience = Patience(),  # noqa: B008  # immutable
     ) -> None:
         self.server = server
@@ -130,31 +130,31 @@ class Watch:
         self._state = "stopping"
         time.sleep(seconds)
 
-    def live(self) -> Answer:
+    def live(self) -> Reply:
         """Whether the watch itself works, and can still help."""
         silent = time.monotonic() - self._looked_at if self._effort is not None else 0.0
         stuck = self._killed_at is not None and time.monotonic() - self._killed_at > ENDS_S
         return as_json(silent < ENDS_S and not stuck, {"live": silent < ENDS_S and not stuck})
 
-    def ready(self) -> Answer:
+    def ready(self) -> Reply:
         """Whether all models answer, and why not."""
         status = self.status()
         why = {name: found.reason for name, found in status.verdicts.items() if not found.ready}
         document = {"ready": status.ready, "models": why, "state": self._state, "restarts": status.restarts}
         return as_json(status.ready, document)
 
-    def metrics(self) -> Answer:
+    def metrics(self) -> Reply:
         """Triton's and ours."""
         running = self._effort is not None
         counts = counted.read(self.server.counts) if running else []
-        return Answer(http.HTTPStatus.OK, metrics.page(self._tritons() if running else "", self.status(), counts))
+        return Reply(http.HTTPStatus.OK, metrics.page(self._tritons() if running else "", self.status(), counts))
 
-    def status(self) -> metrics.Status:
+    def status(self) -> metrics.Findings:
         """What is known now; not ready if nobody has looked for a while."""
         late = time.monotonic() - self._looked_at > PAUSED_S
         ready = not self._state and not late and bool(self._verdicts) and all(v.ready for v in self._verdicts.values())
         probed: dict[str, Probed] = {name: prober.seen for name, prober in self._probers.items()}
-        return metrics.Status(ready, self._verdicts, probed, self.restarts)
+        return metrics.Findings(ready, self._verdicts, probed, self.restarts)
 
     def _begin(self) -> None:
         """A Triton has been started."""

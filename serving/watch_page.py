@@ -18,7 +18,7 @@ TIMEOUT_S = 10.0
 """How long a client may take to ask."""
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """To a request."""
 
     status: HTTPStatus
@@ -26,10 +26,10 @@ class Answer(NamedTuple):
     content_type: str = CONTENT_TYPE
 
 
-def as_json(good: bool, document: Mapping[str, object]) -> Answer:
+def as_json(good: bool, document: Mapping[str, object]) -> Reply:
     """200 or 503, with the reasons."""
     status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-    return Answer(status, json.dumps(document) + "\n", "application/json")
+    return Reply(status, json.dumps(document) + "\n", "application/json")
 
 
 class WatchPage:
@@ -38,7 +38,7 @@ class WatchPage:
     ``pages``: what answers a path. Raises :class:`ServerError` if the port cannot be used; 0 takes a free one.
     """
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Answer]]) -> None:
+    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Reply]]) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = TIMEOUT_S
             server_version = "bantam"
@@ -46,7 +46,7 @@ class WatchPage:
 
             def do_GET(self) -> None:
                 make = pages.get(self.path.partition("?")[0])
-                answer = make() if make else Answer(HTTPStatus.NOT_FOUND, f"Expected {', '.join(pages)}.\n")
+                answer = make() if make else Reply(HTTPStatus.NOT_FOUND, f"Expected {', '.join(pages)}.\n")
                 body = answer.body.encode()
                 self.send_response(answer.status)
                 self.send_header("Content-Type", answer.content_type)

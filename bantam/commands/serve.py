@@ -46,7 +46,8 @@ def serve(
 
     stop_on_sigterm()
     as_documents = options.log_format == "json"
-    say, entries = (json_log.log, json_log.triton) if as_documents else (log, lambda *_: None)
+    say = json_log.log if as_documents else log
+    entries = json_log.triton if as_documents else None
     server = Server(
         repository,
         models=models or None,

@@ -20,7 +20,7 @@ class Usage(NamedTuple):
     processes: int
 
 
-class Watch:
+class HostWatch:
     """Samples the process that listens on an address, and its children.
 
     A test calls :meth:`start`, :meth:`sample` now and then, and :meth:`stop`. ``reason`` says why there is nothing to

@@ -18,7 +18,7 @@ from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.errors import UserError
 from bantam.loadtest.describe import describe, describe_limit, warnings
-from bantam.loadtest.host import Watch
+from bantam.loadtest.host import HostWatch
 from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, find_input, parts
 from bantam.loadtest.plan import Closed, Open, Plan
 from bantam.loadtest.processes import Clients, Subject, Underway, client_processes
@@ -93,7 +93,7 @@ class Tester:
     """What :meth:`test` measured."""
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.subject.target.address)
+        self._watch = HostWatch(self.subject.target.address)
         self._stack = ExitStack()
         self._running = self.count or 1
         self._most = self.count or describe_machine().cores or 1

@@ -18,7 +18,7 @@ import pytest
 from bantam.artifact import Text
 from bantam.client.transport import Target
 from bantam.errors import ClientError, UnavailableError, UserError
-from bantam.loadtest.host import Watch
+from bantam.loadtest.host import HostWatch
 from bantam.loadtest.kserve import ENDPOINTS, KserveEndpoint, ModelInput, find_input
 from bantam.loadtest.open_loop import Starter
 from bantam.loadtest.plan import Closed, Open
@@ -224,7 +224,7 @@ def test_grpc_begins_requests_without_a_thread_each() -> None:
 
 
 def test_the_server_process_is_found_by_its_port(fake: Fake) -> None:
-    watch = Watch(fake.address)
+    watch = HostWatch(fake.address)
     assert watch.reason is None
     watch.start()
     end = time.process_time() + 0.2
@@ -238,7 +238,7 @@ def test_the_server_process_is_found_by_its_port(fake: Fake) -> None:
 
 @pytest.mark.parametrize(("address", "reason"), [("192.0.2.1:8001", "another machine"), ("127.0.0.1:1", "port 1")])
 def test_a_server_elsewhere_is_not_watched_and_that_is_said(address: str, reason: str) -> None:
-    watch = Watch(address)
+    watch = HostWatch(address)
     watch.start()
     assert watch.stop(1.0) is None
     assert watch.reason is not None

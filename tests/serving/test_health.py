@@ -73,17 +73,20 @@ def look(effort: Effort, seconds: float) -> set[str]:
 
 
 def test_a_process_works_sleeps_and_ends() -> None:
-    code = "import sys\nsys.stdin.readline()\nwhile True: pass"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True) as process:
+    code = "import sys\nprint(flush=True)\nsys.stdin.readline()\nwhile True: pass"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             effort = Effort(process.pid, [])
-            time.sleep(0.5)  # Python has started
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdout.readline()  # Python has started
             assert look(effort, 1.0) == set()
             assert effort.idle_s("any model") > 0
-            assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while effort.idle_s("any model") > 0:
                 assert time.monotonic() < deadline
                 look(effort, 0.1)

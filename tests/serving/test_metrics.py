@@ -120,7 +120,7 @@ def test_prometheus_reads_the_watch() -> None:
 def test_a_histogram_is_cumulative() -> None:
     counts = Counts()
     counts.add(1 + 3 + 100, Work(tokens=0, cut=0, runs=[1, 3, 100]))
-    status = metrics.Status(False, {"m": Verdict(False, "no")}, {"m": Probed()}, 2)
+    status = metrics.Findings(False, {"m": Verdict(False, "no")}, {"m": Probed()}, 2)
     page = samples(metrics.page("", status, [Counted("m", "1", counts.as_dict())]))
     buckets = {
         size: page[f'bantam_micro_batch_texts_bucket{{model="m",version="1",le="{size}"}}']
