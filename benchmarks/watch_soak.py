@@ -1,8 +1,8 @@
 """Does a server grow, or leave things behind? Texts of mixed lengths and bad requests for 20 minutes.
 
 ``python -m benchmarks.watch_soak --repository model_repo minilm`` starts ``bantam serve``, has clients ask it, and
-looks at the memory of its processes after the first minute and then each minute (``--minutes``), at files in /dev/shm and
-in the folder for temporary files meanwhile, and at what is left of them when it has ended.
+looks at the memory of its processes after the first minute and then each minute (``--minutes``), at files in /dev/shm
+and in the folder for temporary files meanwhile, and at what is left of them when it has ended.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Settings:
                 _check(path)
         if self.trace_endpoint is not None and not re.match(r"https?://[^\s,]+$", self.trace_endpoint):
             raise UserError(
-                f"Got the trace endpoint {self.trace_endpoint!r}, expected a URL such as http://localhost:4318/v1/traces."
+                f"Got the trace endpoint {self.trace_endpoint!r}, expected a URL: http://localhost:4318/v1/traces."
             )
 
     def options(self) -> list[str]:

@@ -53,8 +53,8 @@ class Patience(NamedTuple):
 class Watch:
     """Watches ``server``, which it starts, and listens on ``host:port`` from the moment that it is made.
 
-    ``log`` is told what happens. ``entries`` is given the lines of Triton's log, each with its level. Raises :class:`ServerError` if the
-    port cannot be used.
+    ``log`` is told what happens. ``entries`` is given the lines of Triton's log, each with its level. Raises
+    :class:`ServerError` if the port cannot be used.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
@@ -10,6 +10,9 @@ from bantam.commands.app import Json, command
 from bantam.commands.serve_options import ServeOptions
 from bantam.commands.terminal import log, stop_on_sigterm
 from bantam.run.request import REPOSITORY, Repository
+
+if TYPE_CHECKING:
+    from serving.server import Server
 
 
 @command(examples="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
@@ -38,16 +41,9 @@ def serve(
     """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken, and a server that
     dies or hangs is started again.
     """
-    from bantam.commands import json_log
-    from bantam.commands.announce import announce
-    from bantam.errors import ServerError
     from serving.server import Server
-    from serving.watch import Watch
 
     stop_on_sigterm()
-    as_documents = options.log_format == "json"
-    say = json_log.log if as_documents else log
-    entries = json_log.triton if as_documents else None
     server = Server(
         repository,
         models=models or None,
@@ -59,6 +55,19 @@ def serve(
         isolated=isolated,
         settings=options.settings(),
     )
+    _watched(server, options, as_json)
+
+
+def _watched(server: Server, options: ServeOptions, as_json: bool) -> None:
+    """Run the server under a watch until it is told to stop; errors are documents where the log is of these."""
+    from bantam.commands import json_log
+    from bantam.commands.announce import announce
+    from bantam.errors import ServerError
+    from serving.watch import Watch
+
+    as_documents = options.log_format == "json"
+    say = json_log.log if as_documents else log
+    entries = json_log.triton if as_documents else None
     try:
         with Watch(server, options.watch_host, options.watch_port, say, entries) as watch:
             watch.start()

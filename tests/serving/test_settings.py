@@ -63,7 +63,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"other\.txt is not a PEM file"):
         Settings(cert=other, key=other)
     for endpoint in ("localhost:4318", "http://a,rate=1", "file:///tmp/traces"):
-        with pytest.raises(UserError, match="expected a URL such as"):
+        with pytest.raises(UserError, match="expected a URL: http"):
             Settings(trace_endpoint=endpoint)
 
 
