@@ -1,9 +1,9 @@
 """How long a killed server is missed: SIGKILL under load, again and again.
 
 ``python -m benchmarks.watch_kill --repository model_repo minilm`` starts ``bantam serve``, has clients ask it without
-a pause, and kills its Triton 20 times, or what ``--victim`` names: supervisor, or model, whose process is isolated then.
-It prints for each time how long it took until /ready said no, until it said yes, and until a client was answered; and
-over all which errors clients met, and how long the longest request took.
+a pause, and kills its Triton 20 times, or what ``--victim`` names: its supervisor, or an isolated model. It prints for
+each time how long it took until /ready said no, until it said yes, and until a client was answered; and over all which
+errors clients met, and how long the longest request took.
 """
 
 from __future__ import annotations

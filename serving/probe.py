@@ -15,7 +15,6 @@ import threading
 import time
 from typing import Any
 
-from bantam.errors import ServerError
 from serving.health import Probed
 
 TIMEOUT_S = 120.0
@@ -119,7 +118,7 @@ class Prober(threading.Thread):
             began = seen.asked = time.monotonic()
             try:
                 version = self._probe()
-            except (ProbeError, ServerError) as exc:
+            except ProbeError as exc:
                 seen.failed(str(exc), began)
                 self._columns = 0  # another version may read another number
                 pause = PAUSE_S

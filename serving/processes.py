@@ -56,10 +56,14 @@ class Effort:
         self._processes: dict[str, psutil.Process] = {}
         self._seen: deque[tuple[float, dict[str, float]]] = deque()
         self._worked: dict[str, float] = {}
+        self._known: set[str] = set()
         self._missing: set[str] = set()
 
     def look(self) -> set[str]:
-        """Look at them now; returns the roles that have no process any more, for the second time."""
+        """Look at them now; returns the roles that have no process any more, for the second time.
+
+        One that was never found has not ended: another Triton may start its processes in another way.
+        """
         used = self._used()
         if any(role not in used for role in self._roles):
             # Also after a model was loaded again, which gives it another process.
@@ -74,12 +78,13 @@ class Effort:
         for role in self._roles:
             if used.get(role, 0.0) - old.get(role, 0.0) > BUSY_SHARE * max(now - before, WINDOW_S):
                 self._worked[role] = now
-        missing, self._missing = self._missing, {role for role in self._roles if role not in used}
+        self._known |= used.keys()
+        missing, self._missing = self._missing, self._known.intersection(self._roles) - used.keys()
         return missing & self._missing
 
     def idle_s(self, model: str) -> float:
         """For how long the process that holds the model has done nothing; 0 if it works."""
-        role = model if model in self._roles else TRITON
+        role = model if model in self._known else TRITON
         return self._seen[-1][0] - self._worked.get(role, 0.0)
 
     def _used(self) -> dict[str, float]:

@@ -75,6 +75,7 @@ class Watch:
         """While Triton runs."""
         self._started_at = self._looked_at = time.monotonic()
         self._killed_at: float | None = None
+        self._why_killed = ""
         self._verdicts: dict[str, Verdict] = {}
         self._state = "starting"
         """What is the matter while there is no Triton to judge; empty while there is one."""
@@ -145,9 +146,12 @@ class Watch:
 
     def metrics(self) -> Reply:
         """Triton's and ours."""
-        running = self._effort is not None
-        counts = counted.read(self.server.counts) if running else []
-        return Reply(http.HTTPStatus.OK, metrics.page(self._tritons() if running else "", self.status(), counts))
+        counts: list[counted.Counted] = []
+        triton = ""
+        with contextlib.suppress(ServerError):  # it does not run now
+            counts = counted.read(self.server.counts)
+            triton = self._tritons()
+        return Reply(http.HTTPStatus.OK, metrics.page(triton, self.status(), counts))
 
     def status(self) -> metrics.Findings:
         """What is known now; not ready if nobody has looked for a while."""
@@ -197,15 +201,16 @@ class Watch:
         self._reader.read(self.server.log)
         self._has_been_ready = self._has_been_ready or all(found.ready for found in verdicts.values())
         dead = [f"{name}: {found.reason}" for name, found in verdicts.items() if found.restart]
-        if dead and self._killed_at is None:
-            self._log(f"WARNING: Triton is started again. {'; '.join(dead)}.")
-            self._killed_at = now
+        if dead and self._killed_at is None and TRITON not in gone:
+            self._killed_at, self._why_killed = now, f"Triton did not serve {'; '.join(dead)}."
             self.server.kill()  # run() sees that it has ended
 
     def _start_again(self, error: ServerError) -> None:
         stayed = self._has_been_ready and time.monotonic() - self._started_at > self._patience.steady_s
         self._failures = 0 if stayed else self._failures
         self._state, self._effort = "restarting", None
+        if self._killed_at is not None:
+            error = ServerError(self._why_killed)
         with contextlib.suppress(ServerError):  # stopped meanwhile
             self._reader.read(self.server.log)
         while True:
