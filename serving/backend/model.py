@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,17 +52,15 @@ class TritonPythonModel:
         threads = int(parameters["threads"]["string_value"]) if "threads" in parameters else None
         # Where the files are, which may be linked to: an ONNX model looks for its weights beside itself.
         folder = Path(args["model_repository"], args["model_version"], "manifest.json").resolve().parent
-        backend = load_backend(folder)
-        engine = importlib.import_module(f"{backend}.engine").Engine(
-            folder, threads=threads, micro_batch=int(parameters["micro_batch"]["string_value"])
-        )
-        counts = importlib.import_module(f"{backend}.counts").Counts
+        module = load_engine(folder)
+        engine = module.Engine(folder, threads=threads, micro_batch=int(parameters["micro_batch"]["string_value"]))
+        counts = importlib.import_module(f"{module.__package__}.counts").Counts
         if COUNTS:
             name, version = config["name"], args["model_version"]
             engine.counts = counts.shared(Path(COUNTS, f"{name}-{version}"), name, version)
         self.score: Callable[[list[Text]], Any] = engine.probabilities
         if CACHE_BYTES:
-            cache = importlib.import_module(f"{backend}.cache").ScoreCache
+            cache = importlib.import_module(f"{module.__package__}.cache").ScoreCache
             self.score = cache(engine.probabilities, CACHE_BYTES, engine.counts or counts())
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -131,8 +130,8 @@ def text_of(value: bytes, number: int, columns: int) -> str:
         ) from exc
 
 
-def load_backend(folder: Path) -> str:
-    """Import this version's own copy of the backend; returns the name of its package.
+def load_engine(folder: Path) -> ModuleType:
+    """The module ``engine`` of this version's own copy of the backend.
 
     As a package of a name of its own: versions and models that share a process keep their modules apart, and nothing
     else on sys.path is taken for them.
@@ -146,4 +145,4 @@ def load_backend(folder: Path) -> str:
         del sys.modules[name]  # of an earlier load from the same folder
     sys.modules[package] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[package])
-    return package
+    return importlib.import_module(f"{package}.engine")
