@@ -141,7 +141,8 @@ def load_engine(folder: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(package, source, submodule_search_locations=[str(source.parent)])
     if spec is None or spec.loader is None:
         raise ImportError(f"{source} cannot be imported.")
-    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+    # A list of them first: models are loaded side by side, and another one may be importing just now.
+    for name in [name for name in list(sys.modules) if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]  # of an earlier load from the same folder
     sys.modules[package] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[package])
