@@ -53,16 +53,12 @@ class Serving:
             response = connection.getresponse()
             return response.status, response.read().decode()
 
-    def ready(self) -> bool:
-        """What /ready says."""
-        return self.page("/ready")[0] == http.client.OK
-
-    def until(self, ready: bool, seconds: float = SECONDS) -> None:
-        """Wait until /ready says so. Raises ``TimeoutError``."""
+    def until(self, ready: bool, restarts: int = 0, seconds: float = SECONDS) -> None:
+        """Wait until /ready says so, after at least so many restarts. Raises ``TimeoutError``."""
         deadline = time.monotonic() + seconds
-        while self.ready() != ready:
+        while (found := json.loads(self.page("/ready")[1]))["ready"] != ready or found["restarts"] < restarts:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"/ready says {self.page('/ready')}")
+                raise TimeoutError(f"/ready says {found}")
             time.sleep(0.01)
 
     def send(self, number: signal.Signals) -> None:

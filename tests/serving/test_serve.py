@@ -51,11 +51,11 @@ def files() -> set[Path]:
 def test_what_died_is_started_again_and_sigterm_ends_it_all(root: Path, victim: str) -> None:
     before = files()
     with bantam_serve(root) as running, Classifier(running.grpc, "tiny", timeout=SECONDS, retries=1000) as client:
+        running.until(ready=True)
         expected = client.probabilities(["i love it"]).tolist()
         triton = running.triton()
         (triton if victim == "Triton" else triton.parent() or triton).kill()
-        psutil.wait_procs([triton], timeout=SECONDS)
-        running.until(ready=True)
+        running.until(ready=True, restarts=1)
         assert client.probabilities(["i love it"]).tolist() == expected
         assert running.triton().pid != triton.pid
         running.process.send_signal(signal.SIGTERM)
@@ -111,8 +111,7 @@ def test_logs_are_json_of_triton_too_and_hold_no_text(root: Path, options: tuple
                 client.probabilities([SECRET * 100])
         ask_badly(running.grpc, running.announced["http"])
         running.triton().kill()
-        running.until(ready=False)
-        running.until(ready=True)
+        running.until(ready=True, restarts=1)
         running.process.send_signal(signal.SIGTERM)
         _, errors = running.process.communicate(timeout=SECONDS)
     lines = [json.loads(line) for line in errors.splitlines()]
