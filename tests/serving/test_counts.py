@@ -83,7 +83,9 @@ class Scorer:
 def test_a_cache_asks_for_each_text_once() -> None:
     scorer, counts = Scorer(), Counts()
     cache = ScoreCache(scorer, 10**6, counts)
-    for texts in (["a", "bb"], ["bb", "ccc", "bb", "a"], ["a"], [], [("a", "b")], [("a", "b"), "a"]):
+    pair = ("a", "b")
+    asked: list[list[str | tuple[str, str]]] = [["a", "bb"], ["bb", "ccc", "bb", "a"], ["a"], [], [pair], [pair, "a"]]
+    for texts in asked:
         np.testing.assert_array_equal(cache(texts), Scorer()(texts))
     assert scorer.asked == [["a", "bb"], ["ccc"], [], ["('a', 'b')"]]
     assert (counts.as_dict()["cache_hits"], counts.as_dict()["cache_misses"]) == (6, 4)
