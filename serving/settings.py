@@ -56,7 +56,7 @@ class Settings:
 
     def options(self) -> list[str]:
         """Triton's options."""
-        found: list[str] = []
+        found = []
         if self.cert is not None and self.key is not None:
             found += [f"--grpc-server-cert={self.cert.resolve()}", f"--grpc-server-key={self.key.resolve()}"]
             if self.client_ca is None:
