@@ -38,6 +38,10 @@ class Settings:
     """Where OpenTelemetry's traces go, in OTLP over HTTP."""
     trace_rate: int = 1000
     """One of so many requests is traced."""
+    drain_s: float = 0.0
+    """How long the server still answers when it was told to stop. Half of it is the longest age of gRPC's connections:
+    Triton unloads its models before it closes any, and who has one by then is told that there is no such model.
+    """
 
     def __post_init__(self) -> None:
         """Refuse (:class:`UserError`) what would make a Triton that does not start, or one without TLS."""
@@ -56,7 +60,7 @@ class Settings:
 
     def options(self) -> list[str]:
         """Triton's options."""
-        found = []
+        found = [f"--grpc-max-connection-age={max(int(self.drain_s * 500), 1)}"] if self.drain_s > 0 else []
         if self.cert is not None and self.key is not None:
             found += [f"--grpc-server-cert={self.cert.resolve()}", f"--grpc-server-key={self.key.resolve()}"]
             if self.client_ca is None:

@@ -14,12 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Options of the watch, of what is kept, written and refused, and of TLS."""
+    """Options of the container, of the watch, of what is kept, written and refused, and of TLS."""
 
+    container: Annotated[
+        bool | None,
+        Option(
+            "--container/--no-container",
+            help="Serve from the image that `make image` builds; if left out, where Triton cannot run by itself.",
+            show_default=False,
+        ),
+    ] = None
     watch_host: Annotated[str, Option(help="Address for /live, /ready and /metrics of the watch.")] = "127.0.0.1"
     watch_port: Annotated[int, Option(help="Port for them.", min=0, max=65535)] = 8003
     drain_seconds: Annotated[
-        float, Option(help="So long it still answers when it is told to stop, while /ready says no.", min=0)
+        float,
+        Option(
+            help="So long it still answers when it is told to stop, while /ready says no, and within so long gRPC "
+            "clients connect anew, so that a load balancer can send them elsewhere.",
+            min=0,
+        ),
     ] = 0.0
     log_format: Annotated[
         Literal["text", "json"], Option(help="json: a document a line on standard error, Triton's log too.")
@@ -54,4 +67,5 @@ class ServeOptions:
             request_bytes=size_in_bytes(self.max_request),
             trace_endpoint=self.trace_endpoint,
             trace_rate=self.trace_rate,
+            drain_s=self.drain_seconds,
         )

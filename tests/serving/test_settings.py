@@ -70,6 +70,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
 def test_a_server_is_plain_unless_asked_otherwise() -> None:
     assert ServeOptions().settings() == Settings(request_bytes=64_000_000)
     assert Settings().options() == []
+    assert Settings(drain_s=5).options() == ["--grpc-max-connection-age=2500"]
 
 
 @pytest.mark.triton
