@@ -14,6 +14,7 @@
     ├── GateError              nothing may be published; the version before stays
     │   └── UnfaithfulError    what is served answers otherwise than what was measured
     ├── ArtifactError          an artifact folder is damaged or not an artifact
+    ├── ContainerError         an image could not be built, or a container not be run
     ├── ServerError            the server did not start, or stopped
     └── ClientError            a request failed
         ├── InvalidInputError  the server refused the input
@@ -76,6 +77,10 @@ class UnfaithfulError(GateError):
 
 class ArtifactError(BantamError):
     """A folder is not an artifact, or its files are not those of its manifest."""
+
+
+class ContainerError(BantamError):
+    """An image could not be built, or a container not be run."""
 
 
 class ServerError(BantamError):

@@ -23,6 +23,8 @@ COMMANDS = (
     "optimize",
     "serve",
     "rollback",
+    "image",
+    "container",
     "measure",
     "load_test",
     "demo",
