@@ -16,6 +16,8 @@ NAME =
 PORT =
 ARGS =
 TORCH_INDEX ?=
+IMAGE =
+KIND = cpu
 
 # $(call find-python,NAMES,NEWEST): the first that runs and is Python 3.11 to 3.NEWEST.
 find-python = $(shell for name in $(1); do "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(2)))' \
@@ -46,7 +48,7 @@ MAKEFLAGS += -j2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help optimize study serve load-test demo bench report card compare doctor setup test check clean
+.PHONY: help optimize study serve image up down load-test demo bench report card compare doctor setup test check clean
 
 help: ## List the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -64,7 +66,9 @@ help: ## List the targets and the variables
 	  'MAX_HOURS=$(MAX_HOURS)' 'refuse a training that would end later than this; empty: no limit' \
 	  'METRIC=$(METRIC)' 'what they are points of: macro-f1 (if empty), micro-f1, accuracy, average-precision, recall@precision=0.95, f1:LABEL' \
 	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
-	  'PORT=$(PORT)' 'gRPC port of make serve; empty: 8001' \
+	  'PORT=$(PORT)' 'gRPC port of make serve and make up; empty: 8001' \
+	  'IMAGE=$(IMAGE)' 'name of the image, such as registry/name:tag; empty: bantam-cpu, with MODEL as its tag if that is given' \
+	  'KIND=$(KIND)' 'which image make image builds: cpu, gpu or optimizer' \
 	  'ARGS=$(ARGS)' 'more for the command: make load-test ARGS="--help", make test ARGS="-k data"' \
 	  'PYTHON=$(PYTHON)' 'the Python, 3.11 to 3.13, that the environments are made from' \
 	  'SERVING_PYTHON=$(SERVING_PYTHON)' 'the Python, 3.11 or 3.12, of what runs inside Triton' \
@@ -81,6 +85,16 @@ study: optimize ## Measure what each step is worth: distilled, pruned, both; in 
 
 serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
 	@$(BANTAM) serve $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(ARGS)
+
+image: $(READY) ## Build the container image that serves, with MODEL in it if that is given: docs/containers.md
+	@$(BANTAM) image $(if $(filter file,$(origin MODEL)),$(NAME),'$(or $(NAME),$(notdir $(MODEL)))') --kind '$(KIND)' \
+	  $(if $(IMAGE),--tag '$(IMAGE)') $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)') $(ARGS)
+
+up: $(READY) ## Serve what is in model_repo/ from a container, on loopback, until make down; IMAGE names another image
+	@$(BANTAM) up $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(if $(IMAGE),--image '$(IMAGE)') $(ARGS)
+
+down: $(READY) ## End what make up has started
+	@$(BANTAM) down
 
 load-test: $(READY) ## Measure latency and throughput of a model that make serve serves
 	@$(BANTAM) load-test '$(or $(NAME),$(notdir $(MODEL)))' --data '$(DATA)' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)

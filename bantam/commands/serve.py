@@ -41,9 +41,13 @@ def serve(
     """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken, and a server that
     dies or hangs is started again.
     """
+    from bantam.commands.container import is_needed, serve_in_container
     from serving.server import Server
 
     stop_on_sigterm()
+    if is_needed() if options.container is None else options.container:
+        ports = {"grpc_port": grpc_port, "http_port": http_port, "watch_port": options.watch_port}
+        serve_in_container(repository, models or (), options, isolated, as_json, host=host, **ports)
     server = Server(
         repository,
         models=models or None,
