@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bantam.checkout import OPTIMIZER, SERVING, site_packages
 from bantam.doctor.check import SETUP, Check
+from bantam.doctor.containers import docker_engine
 from bantam.doctor.environments import optimizer_environment, serving_environment
 from bantam.programs import output
 
@@ -35,7 +36,7 @@ def diagnose(root: Path = ROOT) -> list[Check]:
     """Look at the machine and at the two environments in ``root``. Takes a few seconds; never raises."""
     looks: tuple[Callable[[Path], list[Check]], ...] = (
         *(_machine, _disk, _gpu, optimizer_environment, serving_environment),
-        *(_triton, _compiler, _docker, _hub, _ports),
+        *(_triton, _compiler, docker_engine, _hub, _ports),
     )
     return [check for look in looks for check in _safely(look, root)]
 
@@ -138,17 +139,6 @@ def _compiler(root: Path) -> list[Check]:
         except BuildError as exc:
             return [Check("C compiler", "missing", str(exc), COMPILER)]
     return [Check("C compiler", "ok", os.environ.get("CC") or "cc")]
-
-
-def _docker(root: Path) -> list[Check]:
-    use = "Needed for the container images only:"
-    if shutil.which("docker") is None:
-        return [Check("Docker", "missing", "no docker command", f"{use} Debian, Ubuntu: `apt install docker.io`.")]
-    server = output("docker", "version", "--format", "{{.Server.Version}}")
-    if server is None:
-        advice = f"{use} start the daemon, and be allowed to use it (group docker)."
-        return [Check("Docker", "missing", "a client, but no daemon that answers", advice)]
-    return [Check("Docker", "ok", f"engine {server}")]
 
 
 def _hub(root: Path) -> list[Check]:
