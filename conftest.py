@@ -2,5 +2,5 @@
 
 pytest_plugins = [
     *("tests.plugins.needs", "tests.plugins.browser", "tests.plugins.toys", "tests.plugins.workers"),
-    "tests.plugins.certificates",
+    *("tests.plugins.certificates", "tests.plugins.images"),
 ]

@@ -22,6 +22,8 @@ from benchmarks.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED_IN_CI = frozenset({"browser", "index", "openssl", "triton"})
+PROBE_S = 60
+"""A machine that is busy takes long to say what it has."""
 
 
 def missing_browser() -> str | None:
@@ -118,6 +120,6 @@ def chromium() -> str:
 
 def _runs(*command: str) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=PROBE_S).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -1,8 +1,8 @@
 """Which tests run one after another where pytest-xdist has several workers, as in ``make test``.
 
-Tests of one file share a worker, and so its fixtures. All files with tests that start Triton share one, and the toy
-that is made once for them: they look at what servers leave in /dev/shm, and servers side by side would spoil each
-other's times.
+Tests of one file share a worker, and so its fixtures. All files with tests that start Triton share one, with the toy
+and the image that are made once for them: they look at what servers leave in /dev/shm, and servers side by side would
+spoil each other's times.
 """
 
 from __future__ import annotations
@@ -32,4 +32,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @functools.cache
 def group(file: str) -> str:
     """What a test file, relative to the checkout, is kept together with."""
-    return TRITON if f"mark.{TRITON}" in (ROOT / file).read_text(encoding="utf-8") else file
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return TRITON if f"mark.{TRITON}" in text or "mark.docker" in text else file

@@ -15,14 +15,17 @@ from tritonclient.utils import InferenceServerException
 
 from bantam.artifact import Artifact
 from serving.backend.engine import Engine
+from serving.container import Container
 from serving.repository import publish
 from serving.server import Server
 from serving.tritonserver import serving_python
+from tests.plugins.images import contained
 
 pytestmark = [
     pytest.mark.triton,
     pytest.mark.skipif(not serving_python().exists(), reason=f"no serving environment at {serving_python()}"),
 ]
+IMAGE = (pytest.mark.docker, pytest.mark.index, pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +34,26 @@ def pairs_artifact(make_artifact: Callable[..., Artifact]) -> Artifact:
     return make_artifact(task="regression", labels=("relatedness",), pair=True)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["inline", "isolated"])
+@pytest.fixture(scope="module", params=["inline", "isolated", pytest.param("image", marks=IMAGE)])
 def server(
     request: pytest.FixtureRequest,
     tiny_artifact: Artifact,
     pairs_artifact: Artifact,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
+) -> Iterator[Server | Container]:
     root = tmp_path_factory.mktemp("bad-input")
     publish(tiny_artifact, root, "tiny", thresholds=[0.5, 0.5, 0.5])
     publish(pairs_artifact, root, "pairs", thresholds=None)
-    with Server(root, isolated=request.param) as running:
-        yield running
+    if request.param == "image":
+        with contained(root, request.getfixturevalue("server_image")) as container:
+            yield container
+    else:
+        with Server(root, isolated=request.param == "isolated") as running:
+            yield running
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[grpcclient.InferenceServerClient]:
+def client(server: Server | Container) -> Iterator[grpcclient.InferenceServerClient]:
     with grpcclient.InferenceServerClient(server.grpc_address) as connected:
         yield connected
 
@@ -204,7 +211,7 @@ def test_as_many_texts_as_are_allowed(client: grpcclient.InferenceServerClient, 
 @pytest.mark.parametrize(
     "body", [b"{", b'{"inputs": 3}', b"\x00" * 100, b"[" * 100_000], ids=["cut", "no list", "NUL", "deep"]
 )
-def test_http_bodies_that_are_no_request(server: Server, body: bytes) -> None:
+def test_http_bodies_that_are_no_request(server: Server | Container, body: bytes) -> None:
     host, port = server.http_address.split(":")
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
         connection.request("POST", "/v2/models/tiny/infer", body)

@@ -1,0 +1,87 @@
+"""``bantam up``, ``bantam down`` and ``bantam serve --container``, as they are typed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bantam.client.classifier import Classifier
+from bantam.commands import application, container
+from serving.container import IMAGE_VARIABLE, LABEL, engine, is_up
+from tests.plugins.images import readable
+
+pytestmark = [pytest.mark.docker, pytest.mark.index, pytest.mark.slow]
+ANY_PORT = ["--grpc-port", "0", "--http-port", "0", "--watch-port", "0"]
+
+
+def asked_for(arguments: list[str]) -> str:
+    """What a command prints to standard output."""
+    done = CliRunner().invoke(application(), arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def ours() -> set[str]:
+    """The containers that were started here."""
+    with contextlib.closing(engine()) as client:
+        return {str(found.id) for found in client.containers.list(all=True, filters={"label": LABEL})}
+
+
+def test_up_and_down(server_image: str, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "NAME", "bantam-test")
+    readable(repository)
+    up = ["up", "tiny", "--repository", str(repository), "--image", server_image, "--json", *ANY_PORT]
+    try:
+        said = json.loads(asked_for(up))
+        with Classifier(said["grpc"], "tiny") as classify:
+            assert classify("i love it").scores
+        again = CliRunner().invoke(application(), up)
+        assert "It is up already" in str(again.exception)
+        assert is_up("bantam-test")
+    finally:
+        asked_for(["down"])
+    assert not is_up("bantam-test")
+    asked_for(["down"])
+
+
+def test_serve_in_a_container_ends_with_it(server_image: str, repository: Path) -> None:
+    readable(repository)
+    before = ours()
+    command = [
+        sys.executable,
+        "-m",
+        "bantam",
+        "serve",
+        "tiny",
+        "--container",
+        "--json",
+        "--repository",
+        str(repository),
+    ]
+    process = subprocess.Popen(
+        [*command, *ANY_PORT], stdout=subprocess.PIPE, text=True, env={**os.environ, IMAGE_VARIABLE: server_image}
+    )
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert said["models"] == ["tiny"]
+        with Classifier(said["grpc"], "tiny") as classify:
+            assert classify("i love it").scores
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert ours() == before
+
+
+def test_an_image_that_is_not_there_is_never_pulled(repository: Path) -> None:
+    up = ["up", "--repository", str(repository), "--image", "bantam-no-such-image", *ANY_PORT]
+    failed = CliRunner().invoke(application(), up)
+    assert "No image 'bantam-no-such-image' on this machine. Build it with 'make image'" in str(failed.exception)
