@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -132,7 +132,7 @@ import json, psutil
 print(json.dumps([[c.status, c.laddr.ip, c.raddr.ip if c.raddr else ""] for c in psutil.net_connections("inet")]))
 """
     with Classifier(container.grpc_address, "tiny") as classify:
-        found = []
+        found: list[list[str]] = []
         for _ in range(20):
             classify("i love it")
             found += inside(code)
@@ -216,7 +216,7 @@ def test_no_request_fails_while_one_of_two_ends(server_image: str, repository: P
     ):
         expected = classify.probabilities(["i love it"])
         ends = pool.submit(one.container.stop, timeout=GRACE_S)
-        asked = []
+        asked: list[Future[Any]] = []
         while not ends.done() or len(asked) < 500:
             asked += [pool.submit(classify.probabilities, ["i love it"]) for _ in range(40)]
             asked[-1].result()
