@@ -23,7 +23,8 @@ X86 = ("x86_64", "amd64", "AMD64")
 def docker_engine(root: Path) -> list[Check]:
     """What engine there is, and the image of ``make image``. ``root`` is not looked at."""
     try:
-        from serving.container import engine, image_name
+        from serving.container import image_name
+        from serving.docker_engine import engine
     except ImportError:
         return [_by_command_line()]
     from bantam.errors import ContainerError

@@ -36,7 +36,7 @@ Package = Mapping[str, str]
 
 def read_status(text: str) -> dict[str, Package]:
     """The installed packages by name."""
-    packages = {}
+    packages: dict[str, Package] = {}
     for stanza in text.split("\n\n"):
         fields = dict(re.findall(r"^([\w-]+): ?(.*(?:\n[ \t].*)*)", stanza, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed"):

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from bantam.client.classifier import Classifier
 from bantam.commands import application, container
-from serving.container import IMAGE_VARIABLE, LABEL, engine, is_up
+from serving.container import IMAGE_VARIABLE, LABEL, is_up
+from serving.docker_engine import engine
 from tests.plugins.images import readable
 
 pytestmark = [pytest.mark.docker, pytest.mark.index, pytest.mark.slow]

@@ -21,7 +21,8 @@ import pytest
 
 from bantam.client.classifier import Classifier
 from serving.backend.engine import Engine
-from serving.container import GRACE_S, Container, engine
+from serving.container import GRACE_S, Container
+from serving.docker_engine import engine
 from serving.image import build
 from tests.docker.balancer import Balancer
 from tests.docker.conftest import Inside

@@ -20,7 +20,7 @@ from bantam.artifact import Artifact
 from bantam.commands.container import as_arguments
 from bantam.commands.serve_options import ServeOptions
 from bantam.errors import ContainerError, RepositoryError
-from serving import container
+from serving import container, docker_engine
 from serving.image import build, lock, rootfs, sbom, slim
 from serving.image.healthcheck import is_ready
 from serving.repository import publish
@@ -223,7 +223,7 @@ def test_a_baked_model_has_the_served_version_alone(tiny_artifact: Artifact, tmp
 def test_where_no_engine_answers_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     with pytest.raises(ContainerError, match=r"No Docker engine answers \(.+\)\. Start it") as caught:
-        container.engine()
+        docker_engine.engine()
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from bantam.doctor import containers
 from bantam.doctor.check import Check
 from bantam.errors import ContainerError
-from serving import container
+from serving import container, docker_engine
 
 
 class Engine:
@@ -38,7 +38,7 @@ def looked(monkeypatch: pytest.MonkeyPatch, engine: Engine | ContainerError, mac
             raise engine
         return engine
 
-    monkeypatch.setattr(container, "engine", given)
+    monkeypatch.setattr(docker_engine, "engine", given)
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.delenv(container.IMAGE_VARIABLE, raising=False)
     return containers.docker_engine(Path())
