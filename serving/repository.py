@@ -117,7 +117,7 @@ def promote(version: Version) -> Version:
 
     Raises :class:`RepositoryError` if it is not there; what is served stays.
     """
-    with _locked(version.root, version.name):
+    with locked(version.root, version.name):
         return _promote(version)
 
 
@@ -126,7 +126,7 @@ def rollback(root: Path, name: str) -> Version:
 
     Raises :class:`RepositoryError` if there is none or its files are damaged; what is served stays.
     """
-    with _locked(root, name):
+    with locked(root, name):
         served = served_in(root, name)
         if served is None or served.previous is None:
             held = f"version {served.number} is the only one" if served else "no version"
@@ -145,7 +145,7 @@ def _stage(
     """Have ``write`` fill the folder of a new version, unless one of that content is there."""
     with writing(root, RepositoryError, ADVICE):
         (root / name).mkdir(parents=True, exist_ok=True)
-    with _locked(root, name):
+    with locked(root, name):
         folder = root / name
         sweep(folder)
         numbers = version_folder.numbers(folder)
@@ -161,7 +161,7 @@ def _stage(
 
 def discard(version: Version) -> bool:
     """Remove a staged version; returns whether it did. The served one and the one before it are never removed."""
-    with _locked(version.root, version.name):
+    with locked(version.root, version.name):
         if version.number in _kept(version.root, version.name):
             return False
         version_folder.remove(version.folder)
@@ -173,7 +173,7 @@ def prune(root: Path, name: str, keep: int = 0) -> list[int]:
 
     The served one, the one before it and any newer one, which may just be staged, always stay.
     """
-    with _locked(root, name):
+    with locked(root, name):
         sweep(root / name)
         outdated = version_folder.outdated(version_folder.numbers(root / name), served_in(root, name), keep)
         for number in outdated:
@@ -195,7 +195,7 @@ def withdraw(root: Path, name: str) -> bool:
     """
     if not (root / name / CONFIG).is_file():
         return False
-    with _locked(root, name):
+    with locked(root, name):
         (root / name / CONFIG).unlink(missing_ok=True)
         version_folder.sync(root / name)
     return True
@@ -284,7 +284,7 @@ def _kept(root: Path, name: str) -> set[int]:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, name: str) -> Iterator[None]:
+def locked(root: Path, name: str) -> Iterator[None]:
     """One change of a model at a time, in whatever process; errors of the file system are translated."""
     if not root.is_dir():
         raise RepositoryError(f"{root}: no such folder, expected a model repository.")
