@@ -1,4 +1,4 @@
-"""What comes out of a bucket is data: it may bring weights, tokenizers and labels, and no code but the code that is here.
+"""What comes out of a bucket is data: weights, tokenizers and labels, and no code but the code that is here.
 
 A version in a folder of this machine runs the backend that it was measured with. One from elsewhere could hold
 anybody's: so its ``model.py`` and ``backend/`` have to be the installed ones, byte for byte, and its ``config.pbtxt``,
@@ -29,7 +29,7 @@ def check_manifest(version: Artifact, what: str) -> None:
         if files[file]["sha256"] != sha256(source):
             raise ArtifactError(
                 f"{what}: its {file} is not the one that is installed here, and Triton would run it. It is refused: "
-                "publish the model again with the Bantam of this machine, or install the one that it was published with."
+                "publish the model again with the Bantam that is here, or install the one that it was published with."
             )
     known = {*BACKEND_FILES, *layout.weights, *TOKENIZER_FILES, CONFIG, LABELS_FILE, NOTICE}
     if odd := sorted({*files} - known):

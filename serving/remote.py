@@ -68,7 +68,7 @@ class Remote:
         Raises :class:`ArtifactError` if it is no manifest.
         """
         manifest = self._read(name, str(number), MANIFEST)
-        if manifest is None or number not in self.numbers(name):
+        if manifest is None or CONFIG not in self._names(name, str(number)):
             raise RepositoryError(
                 f"{self.url}/{name} has no version {number}; expected one of: "
                 f"{', '.join(map(str, self.numbers(name))) or 'none'}."

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 COMMANDS = (
     "optimize",
     "serve",
+    "publish",
+    "promote",
     "rollback",
+    "versions",
     "measure",
     "load_test",
     "demo",

@@ -8,13 +8,14 @@ from typer import Argument, Option
 
 from bantam.commands.app import Json, command
 from bantam.commands.terminal import log, stop_on_sigterm
-from bantam.run.request import REPOSITORY, Repository
+from bantam.run.request import REPOSITORY, Digests, RepositoryAddress
 
 
 @command(examples="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
 def serve(
     models: Annotated[list[str] | None, Argument(help="Published names; all if left out.")] = None,
-    repository: Repository = REPOSITORY,
+    repository: RepositoryAddress = str(REPOSITORY),
+    digest: Digests = None,
     host: Annotated[
         str, Option(help="Address to listen on for gRPC. The default can be reached from this machine only.")
     ] = "127.0.0.1",
@@ -35,18 +36,22 @@ def serve(
 ) -> None:
     """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken."""
     from bantam.commands.announce import announce
+    from serving.mirror import local
     from serving.server import Server
 
     stop_on_sigterm()
-    with Server(
-        repository,
-        models=models or None,
-        follow=True,
-        host=host,
-        http_host=http_host,
-        grpc_port=grpc_port,
-        http_port=http_port,
-        isolated=isolated,
-    ) as server:
+    with (
+        local(repository, models or (), digest or (), log) as folder,
+        Server(
+            folder,
+            models=models or None,
+            follow=True,
+            host=host,
+            http_host=http_host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            isolated=isolated,
+        ) as server,
+    ):
         announce(server, as_json, log)
         server.wait(log)

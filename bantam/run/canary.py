@@ -23,7 +23,7 @@ EXAMPLE = {False: "I love it", True: ("A man is asleep", "Somebody sleeps")}
 
 
 @dataclass(frozen=True)
-class Answered:
+class Canary:
     """What a staged version answered, beside what it answered where it was measured."""
 
     rows: int
@@ -33,8 +33,8 @@ class Answered:
     warnings: tuple[str, ...] = ()
 
 
-def ask(version: Version) -> Answered:
-    """Serve a staged version and ask it the texts of its evidence.
+def ask(version: Version, repository: str) -> Canary:
+    """Serve a staged version and ask it the texts of its evidence. ``repository``: where it will be, for messages.
 
     Raises :class:`UnfaithfulError` if its scores are further from the recorded ones than they may be on this CPU,
     :class:`ServerError` if it cannot be served here, :class:`RepositoryError` if its evidence or a file is damaged.
@@ -62,24 +62,24 @@ def ask(version: Version) -> Answered:
             f"{'this kind of CPU' if known.cpu == here else f'a CPU of another kind ({here})'}. It is not promoted; "
             "what is served stays. Publish it again from its run, or run `bantam optimize` here."
         )
-    warnings = () if known.cpu == here else (_elsewhere(version, known, here),)
-    return Answered(len(texts), difference, allowed, warnings)
+    warnings = () if known.cpu == here else (_elsewhere(version, known, here, repository),)
+    return Canary(len(texts), difference, allowed, warnings)
 
 
-def _without_evidence(version: Version, answers: NDArray[np.float32]) -> Answered:
+def _without_evidence(version: Version, answers: NDArray[np.float32]) -> Canary:
     if not np.isfinite(answers).all():
         raise UnfaithfulError(
             f"{version.folder}: asked an ordinary text, it answered {answers.tolist()}, expected numbers. It is not "
             "promoted; what is served stays."
         )
     why = f"{version.folder} has no {EVIDENCE}: it answers, but whether as it was measured to, nobody can say here."
-    return Answered(0, None, None, (why,))
+    return Canary(0, None, None, (why,))
 
 
-def _elsewhere(version: Version, known: Evidence, here: str) -> str:
+def _elsewhere(version: Version, known: Evidence, here: str, repository: str) -> str:
     there = f"{known.machine} ({known.cpu})" if known.cpu else known.machine
     return (
         f"version {version.number} of {version.name} was measured on {there}; this is a CPU of another kind ({here}). "
         "How much faster it is, and whether it keeps its budget, is unproven here. Once it is promoted, prove it: "
-        f"bantam measure {version.name} --repository {version.root}"
+        f"bantam measure {version.name} --repository {repository}"
     )

@@ -38,7 +38,7 @@ class Version:
         self.thresholds = np.sort(self.scores, axis=0)[2:4].mean(axis=0)
 
     def says(self, row: int, prediction: Prediction) -> bool:
-        """Whether this version would answer so to that text."""
+        """Whether this version would answer so to that text, and the answer says that it did."""
         scores = dict(zip(self.labels, self.scores[row].tolist(), strict=True))
         chosen = [label for label, cut in zip(self.labels, self.thresholds, strict=True) if scores[label] >= cut]
         return set(prediction.labels) == set(chosen) and prediction.scores == pytest.approx(scores, abs=1e-5)
