@@ -42,7 +42,7 @@ class Remote:
 
             with self._asking():
                 # Others write to it too: what was listed a moment ago does not count.
-                self._fs, self._root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+                self._fs, self._root = url_to_fs(self.url, use_listings_cache=False)
         except ImportError as exc:
             raise RepositoryError(
                 f"{url} needs more than is installed ({exc}): pip install '.[{EXTRAS[scheme]}]' in Bantam's folder."

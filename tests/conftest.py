@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")
 LABELS = ("joy", "anger", "fear")
 MAX_LENGTH = 64
+BUCKETS = itertools.count(1)
 
 
 def write_tokenizer(path: Path) -> None:
@@ -140,10 +142,11 @@ def _s3() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """An empty bucket, ``s3://models``, which this process and those that it starts reach by its address alone."""
+def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The address of an empty bucket, which this process and those that it starts reach."""
     import s3fs
 
+    bucket = f"models-{next(BUCKETS)}"
     for name, value in {
         "AWS_ENDPOINT_URL": _s3,
         "AWS_ACCESS_KEY_ID": "made-up",
@@ -153,7 +156,5 @@ def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
         "BANTAM_CACHE": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
-    files = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-    files.mkdir("models")
-    yield "s3://models"
-    files.rm("models", recursive=True)
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
+    return f"s3://{bucket}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, Text
 from bantam.client.classifier import Classifier
 from bantam.errors import UnfaithfulError
 from bantam.machine import cpu_kind
@@ -18,7 +18,7 @@ from serving.repository import Version
 from serving.server import Server
 from serving.version_folder import EVIDENCE
 
-EXAMPLE = {False: "I love it", True: ("A man is asleep", "Somebody sleeps")}
+EXAMPLE: dict[bool, Text] = {False: "I love it", True: ("A man is asleep", "Somebody sleeps")}
 """Asked of a version that has no texts with it, by whether it reads pairs."""
 
 
@@ -41,7 +41,7 @@ def ask(version: Version, repository: str) -> Canary:
     """
     manifest = Artifact.load(version.folder).manifest
     known = read(version.folder) if (version.folder / EVIDENCE).is_file() else None
-    texts = known.texts if known else [EXAMPLE[manifest.signature.pair]]
+    texts = list(known.texts) if known else [EXAMPLE[manifest.signature.pair]]  # no tuple: two texts are no pair
     with (
         Server(version.root, staged=[version]) as server,
         Classifier(server.grpc_address, version.name, timeout=60) as client,

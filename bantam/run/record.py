@@ -75,8 +75,9 @@ def report(run: Run, choice: Choice) -> Report:
 
 
 def _published(run: Run) -> PublishedRecord | None:
-    made = run.published
-    return made and PublishedRecord(name=made.name, version=made.number, repository=str(run.request.repository))
+    if (made := run.published) is None:
+        return None
+    return PublishedRecord(name=made.name, version=made.number, repository=str(run.request.repository))
 
 
 def _conditions(run: Run) -> Conditions:

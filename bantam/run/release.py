@@ -88,8 +88,9 @@ def _in_folder(staged: Version, promote: bool, allow_new_labels: bool) -> Releas
         served = published(staged.root, staged.name)
     answered, promoted, before = None, False, served.number if served else None
     if promote:
-        there = served and (served.number, Artifact.described(served.folder).manifest.signature)
-        _refuse_another_interface(there, staged, allow_new_labels)
+        if served:
+            there = served.number, Artifact.described(served.folder).manifest.signature
+            _refuse_another_interface(there, staged, allow_new_labels)
         answered = ask(staged, str(staged.root))
         promoted = folder_repository.promote(staged).changed
     return Released(staged.name, staged.number, staged.changed, promoted, before, answered)
@@ -99,7 +100,7 @@ def _to_bucket(folder: Path, remote: Remote, name: str, promote: bool, allow_new
     with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
         staged = take(folder, Path(scratch), name, number=remote.free(name))
         there = _served_there(remote, name)
-        before = there and there[0]
+        before = there[0] if there else None
         if promote:
             _refuse_another_interface(there, staged, allow_new_labels)
         answered = ask(staged, remote.url) if promote else None

@@ -48,7 +48,7 @@ def numbers(root: Path) -> list[str]:
 
 def served(root: Path) -> int | None:
     version = published(root, "tiny")
-    return version and version.number
+    return version.number if version else None
 
 
 def test_a_version_is_staged_asked_and_promoted(

@@ -168,7 +168,9 @@ def test_addresses_that_are_none(bucket: str, tmp_path: Path, address: str) -> N
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec")
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(RepositoryError, match=r"pip install '\.\[s3\]' in Bantam's folder"):
         Remote("s3://models")
 
@@ -223,10 +225,9 @@ class TestMirror:
         def gone(*_: Any) -> bytes:
             raise OSError("no route to host")
 
-        monkeypatch.setattr(two._fs, "cat_file", gone)
-        with pytest.raises(RepositoryError, match="no route to host"):
+        with monkeypatch.context() as patch, pytest.raises(RepositoryError, match="no route to host"):
+            patch.setattr(two._fs, "cat_file", gone)
             mirror.start(["tiny"], said.append)
-        monkeypatch.undo()
         mirror.start(["tiny"], said.append)
         monkeypatch.setattr(two._fs, "cat_file", gone)
         mirror.start(["tiny"], said.append)
