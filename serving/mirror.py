@@ -11,6 +11,7 @@ from bantam.artifact import MANIFEST, cache_key, sha256
 from bantam.errors import ArtifactError, BantamError, RepositoryError
 from bantam.files import cache_folder, replacing
 from serving import repository
+from serving.pulled import check_manifest
 from serving.remote import Remote, is_remote
 from serving.repository import Version
 
@@ -35,7 +36,7 @@ class Mirror:
         Raises :class:`ArtifactError` for what is refused, :class:`RepositoryError` if there is nothing to serve.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        here = [name for name in names or repository.models(self.root) if repository.published(self.root, name)]
+        here = [name for name in names or repository.models(self.root) if self._may_go_on(name)]
         try:
             for name in names or self._remote.models():
                 self._bring(name, anew=True)
@@ -72,7 +73,7 @@ class Mirror:
         folder = self.root / name / str(served.number)
         if served.number == self._refused.get(name):
             return
-        if not (folder / MANIFEST).is_file() or (anew and not self._is_same(name, served.number, folder)):
+        if not self._is_pinned(folder) or (anew and not self._is_same(name, served.number, folder)):
             try:
                 with repository.locked(self.root, name), replacing(folder) as temporary:
                     self._remote.fetch(name, served.number, temporary, self._digests)
@@ -83,14 +84,22 @@ class Mirror:
             repository.prune(self.root, name)
 
     def _is_same(self, name: str, number: int, folder: Path) -> bool:
-        """Whether the copy is whole, is what the bucket has under this number, and may be served."""
-        if self._digests and sha256(folder / MANIFEST) not in self._digests:
-            return False
+        """Whether the copy is whole, runs what is installed here, and is what the bucket has under this number."""
         try:
-            repository.verified(folder)
+            check_manifest(repository.verified(folder), str(folder))
             return self._remote.has(name, number, folder / MANIFEST)
-        except RepositoryError:
+        except (ArtifactError, RepositoryError):
             return False
+
+    def _is_pinned(self, folder: Path) -> bool:
+        """Whether there is a copy, of a manifest that may be served."""
+        manifest = folder / MANIFEST
+        return manifest.is_file() and (not self._digests or sha256(manifest) in self._digests)
+
+    def _may_go_on(self, name: str) -> bool:
+        """Whether a copy is here that may be served without asking the bucket."""
+        version = repository.published(self.root, name)
+        return version is not None and self._is_pinned(version.folder)
 
 
 @contextlib.contextmanager

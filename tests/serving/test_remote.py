@@ -175,6 +175,10 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         Remote("s3://models")
 
 
+def gone(*_: Any) -> bytes:
+    raise OSError("no route to host")
+
+
 class TestMirror:
     """What ``bantam serve`` keeps of a bucket in a folder."""
 
@@ -217,13 +221,29 @@ class TestMirror:
         Mirror(two, tmp_path / "mirror").start(["tiny"], print)
         assert verified(path.parent)
 
+    def test_what_was_fetched_without_a_digest_is_not_served_with_one(
+        self, two: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Mirror(two, tmp_path / "mirror").start(["tiny"], print)
+        two.rollback("tiny")
+        Mirror(two, tmp_path / "mirror").start(["tiny"], print)
+        digest = sha256(tmp_path / "mirror" / "tiny" / "1" / "manifest.json")
+        mirror = Mirror(two, tmp_path / "mirror", [digest])
+        mirror.start(["tiny"], print)
+        two.rollback("tiny")
+        (line,) = mirror.step([])
+        assert f"tiny/2 has the digest {sha256(tmp_path / 'mirror' / 'tiny' / '2' / 'manifest.json')}, expect" in line
+        assert published(mirror.root, "tiny") == Version("tiny", 1, mirror.root / "tiny" / "1")
+        with pytest.raises(ArtifactError, match="It is refused"):
+            Mirror(two, tmp_path / "mirror", ["0" * 64]).start(["tiny"], print)
+        with monkeypatch.context() as patch, pytest.raises(RepositoryError, match="no route to host"):
+            patch.setattr(two._fs, "cat_file", gone)
+            Mirror(two, tmp_path / "mirror", ["0" * 64]).start(["tiny"], print)
+
     def test_out_of_reach_it_serves_what_is_here_and_says_so(
         self, two: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         mirror, said = Mirror(two, tmp_path / "mirror"), list[str]()
-
-        def gone(*_: Any) -> bytes:
-            raise OSError("no route to host")
 
         with monkeypatch.context() as patch, pytest.raises(RepositoryError, match="no route to host"):
             patch.setattr(two._fs, "cat_file", gone)
