@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bantam.artifact import LAYOUTS, Artifact, cache_key
-from bantam.errors import ArtifactError, RepositoryError
+from bantam.errors import ArtifactError, BantamError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
 from serving.triton_config import CONFIG, ServedVersion, config_for, following, parse_pbtxt, renamed, served_version
@@ -102,14 +102,12 @@ def take(folder: Path, root: Path, name: str, *, number: int | None = None) -> V
     return _stage(root, name, str(content), write, number or 1)
 
 
-def verified(folder: Path) -> Artifact:
-    """A version, whose files are those that were published; :class:`RepositoryError` names the one that is not."""
+def verified(folder: Path, otherwise: type[BantamError] = RepositoryError) -> Artifact:
+    """A version whose files are those that were published; else ``otherwise`` is raised, and names the one that is not."""
     try:
         return Artifact.load(folder, verify=True)
     except ArtifactError as exc:
-        raise RepositoryError(
-            f"{folder.parent.name}, version {folder.name}, is not as it was published: {exc}"
-        ) from exc
+        raise otherwise(f"{folder.parent.name}, version {folder.name}, is not as it was published: {exc}") from exc
 
 
 def promote(version: Version) -> Version:

@@ -239,7 +239,7 @@ class Server:
             if version is None:
                 known = ", ".join(model_repository.models(self.repository)) or "none"
                 raise ServerError(f"{self.repository} has no model {name!r}. Published: {known}.")
-            model_repository.verified(version.folder)
+            model_repository.verified(version.folder, ServerError)
             versions.append(version)
         if not versions:
             raise ServerError(f"{self.repository}: no model is published there. Publish one with 'make optimize'.")

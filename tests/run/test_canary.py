@@ -10,7 +10,7 @@ import pytest
 
 from bantam import machine
 from bantam.artifact import Artifact, Compute, Numbers, seal
-from bantam.errors import RepositoryError, UnfaithfulError
+from bantam.errors import ServerError, UnfaithfulError
 from bantam.run.canary import ask
 from bantam.run.evidence import elsewhere, read
 from serving import tritonserver
@@ -77,7 +77,7 @@ def test_other_weights_are_refused_also_if_the_manifest_was_written_for_them(
     (head,) = (weights for weights in model.graph.initializer if weights.name == "head")
     head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "head"))
     onnx.save(model, path)
-    with pytest.raises(RepositoryError, match=r"tiny, version 1, is not as it was published: .*model\.onnx"):
+    with pytest.raises(ServerError, match=r"tiny, version 1, is not as it was published: .*model\.onnx"):
         ask(version, str(tmp_path))
     seal(version.folder, Artifact.described(version.folder).manifest)
     verified(version.folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bantam.artifact import Artifact, Signature, seal, sha256
-from bantam.errors import RepositoryError
+from bantam.errors import RepositoryError, ServerError
 from bantam.licence import Licence
 from serving.listing import listed, other_interface
 from serving.repository import Version, models, promote, prune, publish, published, rollback, stage, take, verified
@@ -87,7 +87,7 @@ def test_a_changed_or_missing_file_is_refused_at_start_by_its_name(
     if how == "missing":
         path.unlink()
     said = {"changed": "its content has changed", "missing": "missing or not"}[how]
-    with pytest.raises(RepositoryError, match=rf"tiny, version 1, is not as it was published: .*{file}: {said}"):
+    with pytest.raises(ServerError, match=rf"tiny, version 1, is not as it was published: .*{file}: {said}"):
         Server(tmp_path).start()
 
 
