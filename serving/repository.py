@@ -103,7 +103,7 @@ def take(folder: Path, root: Path, name: str, *, number: int | None = None) -> V
 
 
 def verified(folder: Path, otherwise: type[BantamError] = RepositoryError) -> Artifact:
-    """A version whose files are as they were published; else ``otherwise`` is raised, which names the one that is not."""
+    """A version whose files are as they were published; ``otherwise`` is raised if not, and names the file."""
     try:
         return Artifact.load(folder, verify=True)
     except ArtifactError as exc:
