@@ -51,10 +51,10 @@ def loading(log: Path, already: int) -> float | None:
     return datetime.strptime(said, "%Y%m%d %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
 
 
-def once(root: Path, server: Server, classify: Classifier) -> list[float]:
+def once(root: Path, server: Server, classify: Classifier, said: list[str]) -> list[float]:
     """Roll back once; seconds of each part."""
     already = len(LOADING.findall(server.log.read_text(encoding="utf-8", errors="replace")))
-    start = time.time()
+    before, start = len(said), time.time()
     version = rollback(root, "model").number
     replaced = time.time()
     assert server._view is not None
@@ -62,6 +62,7 @@ def once(root: Path, server: Server, classify: Classifier) -> list[float]:
     shown = until(lambda: view.shown["model"].number == version)
     answered = until(lambda: classify(TEXT).version == str(version))
     seen = loading(server.log, already) or shown
+    until(lambda: len(said) > before)
     return [replaced - start, shown - replaced, seen - shown, answered - seen, answered - start]
 
 
@@ -79,11 +80,12 @@ def main() -> None:
         for number in (1, 2):  # two versions of the same weights
             publish(artifact, root, "model", thresholds=[0.1 * number] * labels if multi else None, micro_batch=number)
         with Server(root, follow=True) as server, Classifier(server.grpc_address, "model") as classify:
-            threading.Thread(target=_follow, args=(server,), daemon=True).start()
+            said: list[str] = []
+            threading.Thread(target=_follow, args=(server, said), daemon=True).start()
             rounds = []
             for number in range(options.times):
                 time.sleep(1.0 + number / options.times)  # at any moment between two looks of Triton
-                rounds.append(once(root, server, classify))
+                rounds.append(once(root, server, classify, said))
     found = 1e3 * np.array(rounds)
     print(f"{describe_machine().title}, load {os.getloadavg()[0]:.1f}; {options.times} rollbacks, FOLLOW_S {FOLLOW_S}")
     for column, part in enumerate(PARTS):
@@ -91,9 +93,9 @@ def main() -> None:
         print(f"{part:<10}median {p50:7.0f} ms   longest {longest:7.0f} ms")
 
 
-def _follow(server: Server) -> None:
+def _follow(server: Server, said: list[str]) -> None:
     with contextlib.suppress(ServerError):  # it is stopped at the end
-        server.wait()
+        server.wait(said.append)
 
 
 if __name__ == "__main__":
