@@ -190,6 +190,23 @@ class Artifact:
 
         Raises :class:`ArtifactError` if it has no readable manifest, or a file is missing, changed or of another size.
         """
+        artifact = cls.described(folder)
+        for name, entry in artifact.manifest.files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                raise ArtifactError(
+                    f"{path}: missing or not {entry['bytes']} bytes long. Delete the folder and run again."
+                )
+            if verify and sha256(path) != entry["sha256"]:
+                raise ArtifactError(f"{path}: its content has changed since it was written. Delete the folder.")
+        return artifact
+
+    @classmethod
+    def described(cls, folder: Path) -> Artifact:
+        """What the manifest in ``folder`` says, whether or not its files are there.
+
+        Raises :class:`ArtifactError` if it cannot be read.
+        """
         try:
             raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if raw["schema"] != SCHEMA:
@@ -211,14 +228,6 @@ class Artifact:
                 raise ValueError(f"deployable {', '.join(sorted(unknown))}, expected names of its files")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ArtifactError(f"{folder}: no readable {MANIFEST} ({exc}). Delete the folder and run again.") from exc
-        for name, entry in artifact.manifest.files.items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                raise ArtifactError(
-                    f"{path}: missing or not {entry['bytes']} bytes long. Delete the folder and run again."
-                )
-            if verify and sha256(path) != entry["sha256"]:
-                raise ArtifactError(f"{path}: its content has changed since it was written. Delete the folder.")
         return artifact
 
 

@@ -65,6 +65,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def cache_folder() -> Path:
+    """Where Bantam keeps what it downloads or builds: $BANTAM_CACHE, or bantam in the user's cache folder."""
+    if os.environ.get("BANTAM_CACHE"):
+        return Path(os.environ["BANTAM_CACHE"]).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bantam"
+
+
 def sweep(folder: Path) -> list[Path]:
     """Remove what killed processes left half-written directly in ``folder``; returns what was removed.
 

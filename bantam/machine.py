@@ -6,6 +6,7 @@ Best effort on Linux, macOS and Windows; what cannot be found out is absent.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from collections import Counter
@@ -30,6 +31,16 @@ LIBRARIES = (
     *("tokenizers", "numpy", "tritonclient", "nvidia-pytriton"),
 )
 
+_AVX512 = ("avx2", "fma", "avx512f")
+_UP_TO = {
+    **dict.fromkeys(("SSE41", "AVX"), ()),
+    **dict.fromkeys(("AVX2", "AVX2_VNNI", "AVX2_VNNI_2"), ("avx2", "fma", "avx_vnni")),
+    "AVX512_CORE": _AVX512,
+    "AVX512_CORE_VNNI": (*_AVX512, "avx512_vnni"),
+    "AVX512_CORE_BF16": (*_AVX512, "avx512_vnni", "avx512_bf16"),
+    "AVX512_CORE_FP16": (*_AVX512, "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+}
+"""What oneDNN may use where ONEDNN_MAX_CPU_ISA limits it; AMX and later values leave all."""
 _WINDOWS_FEATURES = {40: "avx2", 41: "avx512f", 43: "asimddp"}
 _MAC_FEATURES = {
     "hw.optional.avx2_0": "avx2",
@@ -52,6 +63,18 @@ def describe_machine() -> Machine:
         memory_gib=_memory_gib(),
         os=f"{platform.system()} {platform.machine()}",
     )
+
+
+def cpu_kind() -> str:
+    """What the engines choose their kernels by: instruction sets, or the processor's name where they are not known.
+
+    Where two machines differ in it, an int8 model's scores may. oneDNN's own limit, ONEDNN_MAX_CPU_ISA, counts.
+    """
+    cpu, isa = _processor()
+    allowed = _UP_TO.get(os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper())
+    if isa is None:
+        return f"{platform.machine()} {cpu or 'unknown'}"
+    return " ".join([platform.machine(), *(name for name in isa if allowed is None or name in allowed)])
 
 
 def versions(site_packages: Path | None = None) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bantam.artifact import Manifest, Signature, seal
 from bantam.client.transport import Target
 from bantam.loadtest.kserve import GrpcEndpoint, ModelInput
 from bantam.loadtest.open_loop import arrival_times, play
@@ -75,6 +76,7 @@ def triton() -> Iterator[str]:
         version = Path(folder, "echo", "1")
         version.mkdir(parents=True)
         (version / "model.py").write_text(MODEL)
+        seal(version, Manifest("export", "0" * 64, "onnx", Signature("regression", ("echo",), ("input_ids",), 8)))
         (version.parent / "config.pbtxt").write_text(CONFIG)
         with Server(Path(folder), models=["echo"]) as server:
             yield server.grpc_address

@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, seal
 from bantam.client.classifier import Classifier
 from bantam.run.latency import draw_texts
 from optimizer.data import load_dataset
@@ -69,6 +69,7 @@ def serve(choice: ServingChoice, variant: Artifact, root: Path) -> Server:
         assert count, "expected a line of the engine that sets how threads spin"
         marker = "    session = ort.InferenceSession("
         engine.write_text(kept.replace(marker, choice.spinning + marker))
+        seal(state.folder, Artifact.described(state.folder).manifest)
     if choice.queue is not None:
         text, count = re.subn(r"dynamic_batching \{\s*\}", choice.queue, config.read_text())
         assert count, "expected a plain dynamic_batching in the config"

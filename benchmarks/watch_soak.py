@@ -90,11 +90,11 @@ class Mix:
 
 def memory_mb(running: Serving) -> dict[str, float]:
     """Resident memory of all processes and of the server's alone, which is Triton with its models."""
-    sizes: Counter[str] = Counter()
+    sizes = {"triton": 0.0, "watch": 0.0}
     for each in running.tree():
         with suppress(psutil.Error):
             sizes["triton" if each.name().startswith("triton") else "watch"] += each.memory_info().rss / 1e6
-    return {"triton": sizes["triton"], "watch": sizes["watch"], "all": sizes.total()}
+    return {**sizes, "all": sum(sizes.values())}
 
 
 def left() -> set[str]:

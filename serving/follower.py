@@ -45,8 +45,9 @@ class Follower:
         read = self._log.stat().st_size
         deadline = time.monotonic() + self._timeout_s
         try:
+            repository.verified(version.folder)
             self._view.show(version)
-        except OSError as exc:  # such as a full disk: no reason to stop what is served
+        except (OSError, RepositoryError) as exc:  # such as a full disk: no reason to stop what is served
             self._refused[version.name] = version.number
             return f"{version.name} stays at version {served.number}: {version.number} cannot be served ({exc})."
         while not self._has_loaded(version):

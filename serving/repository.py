@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
-from bantam.artifact import LAYOUTS, Artifact
-from bantam.errors import ArtifactError, RepositoryError
+from bantam.artifact import LAYOUTS, Artifact, cache_key
+from bantam.errors import ArtifactError, BantamError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
-from serving.triton_config import CONFIG, ServedVersion, TritonConfig, following, served_version
+from serving.triton_config import CONFIG, ServedVersion, config_for, following, parse_pbtxt, renamed, served_version
+from serving.version_folder import Identity
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LOCK_TIMEOUT_S = 120.0
@@ -49,18 +49,6 @@ class Version:
         return self.folder.parents[1]
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a published name stands for: the model that all variants come from, and the data that taught it."""
-
-    model: str
-    """For messages: the name of the checkpoint."""
-    model_digest: str
-    data: str
-    """For messages: the name of the data set."""
-    data_digest: str
-
-
 def stage(
     artifact: Artifact,
     root: Path,
@@ -82,26 +70,44 @@ def stage(
     or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
-    config = _config(
-        artifact, name, thresholds, max_batch_size=max_batch_size, micro_batch=micro_batch, threads=threads
-    )
-    with writing(root, RepositoryError, ADVICE):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    with _locked(root, name):
-        folder = root / name
-        sweep(folder)
-        content = version_folder.content(artifact, config)
-        numbers = version_folder.numbers(folder)
-        # After a kill, or on a return to what was served before, it is there already.
-        found = next((v for v in reversed(numbers) if version_folder.content_of(folder / str(v)) == content), None)
-        number = found or max(numbers, default=0) + 1
-        if not found:
-            details = {"content": content, **({"identity": asdict(identity)} if identity else {})}
-            with replacing(folder / str(number)) as staging:
-                config = config.model_copy(update={"version": number})
-                version_folder.write(artifact, staging, config, details, evidence, link=link)
-            version_folder.sync(folder)
-        return Version(name, number, folder / str(number), changed=not found)
+    options = {"max_batch_size": max_batch_size, "micro_batch": micro_batch, "threads": threads}
+    config = config_for(artifact.manifest.signature, name, thresholds, **options)
+    details = {"identity": asdict(identity)} if identity else {}
+
+    def write(folder: Path, number: int, content: Mapping[str, str]) -> None:
+        numbered = config.model_copy(update={"version": number})
+        version_folder.write(artifact, folder, numbered, {**content, **details}, evidence, link=link)
+
+    return _stage(root, name, version_folder.content(artifact, config), write)
+
+
+def take(folder: Path, root: Path, name: str, *, number: int | None = None) -> Version:
+    """Stage a copy of a version folder, of this repository or of another one, with the backend that is in it.
+
+    ``number``: the lowest that it may get. Raises :class:`RepositoryError` if the folder is no version's or one of its
+    files is missing or changed, and what :func:`stage` raises.
+    """
+    version = verified(folder)
+    content = version.manifest.details.get("content")
+    if content is None or not (folder / CONFIG).is_file():
+        raise RepositoryError(f"{folder}: expected a version's folder, such as model_repo/minilm/3.")
+    _check(version, name)
+    text = (folder / CONFIG).read_text(encoding="utf-8")
+    if parse_pbtxt(text).name != name:
+        content = cache_key(content=content, name=name)
+
+    def write(target: Path, number: int, content: Mapping[str, str]) -> None:
+        version_folder.copy(version, target, renamed(text, name, number), content)
+
+    return _stage(root, name, str(content), write, number or 1)
+
+
+def verified(folder: Path, otherwise: type[BantamError] = RepositoryError) -> Artifact:
+    """A version whose files are as they were published; ``otherwise`` is raised if not, and names the file."""
+    try:
+        return Artifact.load(folder, verify=True)
+    except ArtifactError as exc:
+        raise otherwise(f"{folder.parent.name}, version {folder.name}, is not as it was published: {exc}") from exc
 
 
 def promote(version: Version) -> Version:
@@ -109,7 +115,7 @@ def promote(version: Version) -> Version:
 
     Raises :class:`RepositoryError` if it is not there; what is served stays.
     """
-    with _locked(version.root, version.name):
+    with locked(version.root, version.name):
         return _promote(version)
 
 
@@ -118,34 +124,56 @@ def rollback(root: Path, name: str) -> Version:
 
     Raises :class:`RepositoryError` if there is none or its files are damaged; what is served stays.
     """
-    with _locked(root, name):
-        served = _served(root, name)
+    with locked(root, name):
+        served = served_in(root, name)
         if served is None or served.previous is None:
             held = f"version {served.number} is the only one" if served else "no version"
             raise RepositoryError(f"{root / name}: {held} that was served, expected one before it to return to.")
         before = Version(name, served.previous, root / name / str(served.previous))
         try:
-            Artifact.load(before.folder, verify=True)
-        except ArtifactError as exc:
+            verified(before.folder)
+        except RepositoryError as exc:
             raise RepositoryError(f"{name} stays at version {served.number}: {exc}") from exc
         return _promote(before)
 
 
+def _stage(
+    root: Path, name: str, content: str, write: Callable[[Path, int, Mapping[str, str]], None], lowest: int = 1
+) -> Version:
+    """Have ``write`` fill the folder of a new version, unless one of that content is there."""
+    with writing(root, RepositoryError, ADVICE):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    with locked(root, name):
+        folder = root / name
+        sweep(folder)
+        numbers = version_folder.numbers(folder)
+        # After a kill, or on a return to what was served before, it is there already.
+        found = next((v for v in reversed(numbers) if version_folder.content_of(folder / str(v)) == content), None)
+        number = found or max(max(numbers, default=0) + 1, lowest)
+        if not found:
+            with replacing(folder / str(number)) as staging:
+                write(staging, number, {"content": content})
+            version_folder.sync(folder)
+        return Version(name, number, folder / str(number), changed=not found)
+
+
 def discard(version: Version) -> bool:
     """Remove a staged version; returns whether it did. The served one and the one before it are never removed."""
-    with _locked(version.root, version.name):
+    with locked(version.root, version.name):
         if version.number in _kept(version.root, version.name):
             return False
         version_folder.remove(version.folder)
         return True
 
 
-def prune(root: Path, name: str) -> list[int]:
-    """Remove old versions; the served one, the one before it and any newer one, which may just be staged, stay."""
-    with _locked(root, name):
+def prune(root: Path, name: str, keep: int = 0) -> list[int]:
+    """Remove old versions, all but the newest, so that ``keep`` are left in all; returns those removed.
+
+    The served one, the one before it and any newer one, which may just be staged, always stay.
+    """
+    with locked(root, name):
         sweep(root / name)
-        kept = _kept(root, name)
-        outdated = [v for v in version_folder.numbers(root / name) if v < max(kept, default=0) and v not in kept]
+        outdated = version_folder.outdated(version_folder.numbers(root / name), served_in(root, name), keep)
         for number in outdated:
             version_folder.remove(root / name / str(number))
         return outdated
@@ -165,7 +193,7 @@ def withdraw(root: Path, name: str) -> bool:
     """
     if not (root / name / CONFIG).is_file():
         return False
-    with _locked(root, name):
+    with locked(root, name):
         (root / name / CONFIG).unlink(missing_ok=True)
         version_folder.sync(root / name)
     return True
@@ -178,23 +206,8 @@ def baseline_of(name: str) -> str:
 
 def published(root: Path, name: str) -> Version | None:
     """The version of ``name`` that is served, or None. Raises :class:`RepositoryError` if it is damaged."""
-    served = _served(root, name)
+    served = served_in(root, name)
     return served and Version(name, served.number, root / name / str(served.number))
-
-
-def identity(root: Path, name: str) -> Identity | None:
-    """What the published ``name`` stands for; None if nothing is published, or it does not say.
-
-    Raises :class:`RepositoryError` if it is damaged.
-    """
-    version = published(root, name)
-    if version is None:
-        return None
-    try:
-        recorded = Artifact.load(version.folder).manifest.details.get("identity")
-        return Identity(**recorded) if recorded else None
-    except (ArtifactError, TypeError) as exc:
-        raise RepositoryError(f"{version.folder} cannot be read: {exc}") from exc
 
 
 def models(root: Path) -> list[str]:
@@ -215,24 +228,8 @@ def _check(artifact: Artifact, name: str) -> None:
         )
 
 
-def _config(artifact: Artifact, name: str, thresholds: Sequence[float] | None, **options: int | None) -> TritonConfig:
-    signature = artifact.manifest.signature
-    try:
-        return TritonConfig(
-            name=name,
-            version=1,
-            task=signature.task,
-            labels=signature.labels,
-            pair=signature.pair,
-            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
-            **options,
-        )
-    except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
-        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
-
-
-def _served(root: Path, name: str) -> ServedVersion | None:
+def served_in(root: Path, name: str) -> ServedVersion | None:
+    """What the model's config.pbtxt says is served, and was before; :class:`RepositoryError` if it is damaged."""
     path = root / name / CONFIG
     try:
         served = served_version(path.read_text(encoding="utf-8"))
@@ -259,7 +256,7 @@ def _promote(version: Version) -> Version:
         ) from exc
     served: ServedVersion | None = None
     with contextlib.suppress(RepositoryError):  # nobody can serve from a damaged config.pbtxt: a promote mends it
-        served = _served(version.root, version.name)
+        served = served_in(version.root, version.name)
     target = model / CONFIG
     if served and served.number != version.number:
         replaced = model / str(served.number) / CONFIG
@@ -280,12 +277,12 @@ def _promote(version: Version) -> Version:
 
 def _kept(root: Path, name: str) -> set[int]:
     """The versions that must stay: the served one and the one before it."""
-    served = _served(root, name)
+    served = served_in(root, name)
     return {number for number in served or () if number is not None}
 
 
 @contextlib.contextmanager
-def _locked(root: Path, name: str) -> Iterator[None]:
+def locked(root: Path, name: str) -> Iterator[None]:
     """One change of a model at a time, in whatever process; errors of the file system are translated."""
     if not root.is_dir():
         raise RepositoryError(f"{root}: no such folder, expected a model repository.")

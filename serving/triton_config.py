@@ -6,12 +6,14 @@ A key or value that Triton does not know fails here, not in the server.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format, text_format
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tritonclient.grpc import model_config_pb2
 
+from bantam.artifact import Signature
 from bantam.errors import RepositoryError
 
 INPUT = "TEXT"
@@ -110,6 +112,56 @@ class TritonConfig(BaseModel):
         return str(text_format.MessageToString(json_format.ParseDict(self.as_dict(), model_config_pb2.ModelConfig())))
 
 
+def config_for(
+    signature: Signature, name: str, thresholds: Sequence[float] | None, **options: int | None
+) -> TritonConfig:
+    """The config of a classifier's first version. Raises :class:`RepositoryError` if it cannot be served so."""
+    try:
+        return TritonConfig(
+            name=name,
+            version=1,
+            task=signature.task,
+            labels=signature.labels,
+            pair=signature.pair,
+            thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
+            **options,
+        )
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in exc.errors())
+        raise RepositoryError(f"Model {name!r} cannot be served like this: {problems}.") from exc
+
+
+def written_by_us(text: str) -> TritonConfig:
+    """The config that a config.pbtxt was written from, for a text that others may have changed.
+
+    Triton's configuration can name an environment to unpack or another file to run; so this raises
+    :class:`RepositoryError` for a text that says anything that :meth:`TritonConfig.to_pbtxt` does not write.
+    """
+    message = parse_pbtxt(text)
+    message.parameters.pop(PREVIOUS, None)
+    values = {key: parameter.string_value for key, parameter in message.parameters.items()}
+    thresholds, threads = values.get("thresholds"), values.get("threads")
+    try:
+        (version,) = message.version_policy.specific.versions
+        config = TritonConfig(
+            name=message.name,
+            version=version,
+            task=values["task"],
+            labels=tuple(json.loads(values["labels"])),
+            pair=values.get("pair") == "true",
+            thresholds=None if thresholds is None else tuple(json.loads(thresholds)),
+            max_batch_size=message.max_batch_size,
+            micro_batch=int(values["micro_batch"]),
+            threads=None if threads is None else int(threads),
+        )
+    except (KeyError, TypeError, ValueError) as exc:  # pydantic's error is a ValueError
+        raise RepositoryError(f"{CONFIG} is not one that Bantam writes ({exc!r}).") from exc
+    ours, theirs = (json_format.MessageToDict(each) for each in (parse_pbtxt(config.to_pbtxt()), message))
+    if odd := sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)):
+        raise RepositoryError(f"{CONFIG} says of {', '.join(odd)} what Bantam does not write.")
+    return config
+
+
 def parse_pbtxt(text: str) -> Any:
     """Read a config.pbtxt as Triton's ``ModelConfig`` message. Raises :class:`RepositoryError` if it is none."""
     try:
@@ -138,4 +190,15 @@ def following(text: str, previous: int) -> str:
     """A version's config.pbtxt as it is when the version is served after another one."""
     message = parse_pbtxt(text)
     message.parameters[PREVIOUS].string_value = str(previous)
+    return str(text_format.MessageToString(message))
+
+
+def renamed(text: str, name: str, number: int) -> str:
+    """A version's config.pbtxt as it is under another name and number, and before it was ever served."""
+    message = parse_pbtxt(text)
+    message.name = name
+    message.version_policy.specific.versions[:] = [number]
+    for output in message.output:
+        output.label_filename = f"{number}/{LABELS_FILE}"
+    message.parameters.pop(PREVIOUS, None)
     return str(text_format.MessageToString(message))

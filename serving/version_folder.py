@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bantam.artifact import Artifact, cache_key, seal, sha256
 from bantam.errors import ArtifactError
-from serving.triton_config import CONFIG, LABELS_FILE, TritonConfig
+from serving.triton_config import CONFIG, LABELS_FILE, ServedVersion, TritonConfig
 
 EVIDENCE = "evidence.json"
 """What the version was measured to answer, for who measures it again: see bantam/run/evidence.py."""
@@ -22,6 +22,18 @@ BACKEND_FILES = {
     path.name if path.name == "model.py" else f"backend/{path.name}": path for path in sorted(BACKEND.glob("*.py"))
 }
 """Path in a version folder -> source: what Triton loads, and the package beside it that does the work."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a published name stands for: the model that all variants come from, and the data that taught it."""
+
+    model: str
+    """For messages: the name of the checkpoint."""
+    model_digest: str
+    data: str
+    """For messages: the name of the data set."""
+    data_digest: str
 
 
 def content(artifact: Artifact, config: TritonConfig) -> str:
@@ -60,11 +72,27 @@ def write(
         shutil.copyfile(source, folder / file)
     lines = [label_line(label) + "\n" for label in artifact.manifest.signature.labels]
     (folder / LABELS_FILE).write_text("".join(lines), encoding="utf-8", newline="")
-    (folder / CONFIG).write_text(config.to_pbtxt(), encoding="utf-8")
     if licences := artifact.manifest.licences:
         lines = ["The model in this folder descends from these, whose licences count for it:\n"]
         lines += [f"- {licence.line}\n" for licence in licences]
         (folder / NOTICE).write_text("".join(lines), encoding="utf-8", newline="\n")
+    _finish(artifact, folder, config.to_pbtxt(), details, evidence)
+
+
+def copy(artifact: Artifact, folder: Path, config: str, details: Mapping[str, Any]) -> None:
+    """Fill an empty folder with another version's files, its own backend among them, but with this ``config.pbtxt``.
+
+    ``artifact``: the other version; ``details`` are added to its own. All of it is on the disk when this returns.
+    """
+    for file in {*artifact.manifest.files} - {CONFIG}:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.folder / file, folder / file)
+    path = artifact.folder / EVIDENCE
+    _finish(artifact, folder, config, details, path.read_text(encoding="utf-8") if path.is_file() else "")
+
+
+def _finish(artifact: Artifact, folder: Path, config: str, details: Mapping[str, Any], evidence: str) -> None:
+    (folder / CONFIG).write_text(config, encoding="utf-8")
     # Without the metrics: seconds and the like would make equal models differ.
     seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
     if evidence:  # no part of what is served: it may be removed
@@ -82,6 +110,16 @@ def label_line(label: str) -> str:
 def numbers(model: Path) -> list[int]:
     """The versions that a model's folder holds, sorted."""
     return sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal()) if model.is_dir() else []
+
+
+def outdated(numbers: Sequence[int], served: ServedVersion | None, keep: int) -> list[int]:
+    """The old ones of these versions, all but the newest, so that ``keep`` are left in all.
+
+    The served one, the one before it and any newer one are never old; where none is served, none is.
+    """
+    kept = {number for number in served or () if number is not None}
+    old = sorted(number for number in numbers if number < max(kept, default=0) and number not in kept)
+    return old[: max(0, len(numbers) - keep)]
 
 
 def remove(folder: Path) -> None:

@@ -70,7 +70,7 @@ def config_of(version: Version) -> str:
 def chosen(root: Path, models: Iterable[str], staged: Mapping[str, Version]) -> list[Version]:
     """The versions of these models to serve: those staged, else those published.
 
-    Raises :class:`ServerError` if there are none.
+    Raises :class:`ServerError` if there are none, or if a file of one is not as it was published.
     """
     versions = []
     for name in models:
@@ -78,6 +78,7 @@ def chosen(root: Path, models: Iterable[str], staged: Mapping[str, Version]) -> 
         if version is None:
             known = ", ".join(repository.models(root)) or "none"
             raise ServerError(f"{root} has no model {name!r}. Published: {known}.")
+        repository.verified(version.folder, ServerError)
         versions.append(version)
     if not versions:
         raise ServerError(f"{root}: no model is published there. Publish one with 'make optimize'.")

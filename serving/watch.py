@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 from bantam.errors import ServerError
 from serving import counted, metrics
 from serving.health import Probed, Verdict, judge
+from serving.metrics import Findings
 from serving.probe import Prober
 from serving.processes import TRITON, Effort, reap
 from serving.server import Server
@@ -153,12 +154,12 @@ class Watch:
             triton = self._tritons()
         return Reply(http.HTTPStatus.OK, metrics.page(triton, self.status(), counts))
 
-    def status(self) -> metrics.Findings:
+    def status(self) -> Findings:
         """What is known now; not ready if nobody has looked for a while."""
         late = time.monotonic() - self._looked_at > PAUSED_S
         ready = not self._state and not late and bool(self._verdicts) and all(v.ready for v in self._verdicts.values())
         probed: dict[str, Probed] = {name: prober.seen for name, prober in self._probers.items()}
-        return metrics.Findings(ready, self._verdicts, probed, self.restarts)
+        return Findings(ready, self._verdicts, probed, self.restarts)
 
     def _begin(self) -> None:
         """A Triton has been started."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("i", "you", "love", "hate", "fear", "this", "it", "that", "so", "very", "much", "not", "a", "day", "!", ".")
 LABELS = ("joy", "anger", "fear")
 MAX_LENGTH = 64
+BUCKETS = itertools.count(1)
 
 
 def write_tokenizer(path: Path) -> None:
@@ -126,3 +128,33 @@ def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Art
         return write_artifact(tmp_path_factory.mktemp("tiny") / "artifact", **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[str]:
+    """The address of a server on loopback that does what S3 does."""
+    server_of = pytest.importorskip("moto.server", reason="moto is in the extra dev")
+    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The address of an empty bucket, which this process and those that it starts reach."""
+    import s3fs
+
+    bucket = f"models-{next(BUCKETS)}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": _s3,
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "BANTAM_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
+    return f"s3://{bucket}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ class Prediction:
     regression: none."""
     scores: dict[str, float]
     """Label -> probability; regression: the name of its one score -> that score, any number."""
+    version: str = field(default="", compare=False)
+    """Of the model, that decided so; empty if the server does not tell. Two that say the same are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,7 @@ class Description:
             Prediction(
                 [label for label, yes in zip(self.labels, mask, strict=True) if yes],
                 dict(zip(self.labels, row, strict=True)),
+                self.version,
             )
             for mask, row in zip(chosen.tolist(), scores.tolist(), strict=True)
         ]

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 COMMANDS = (
     "optimize",
     "serve",
+    "publish",
+    "promote",
     "rollback",
+    "versions",
     "image",
     "container",
     "measure",

@@ -11,7 +11,7 @@ from typer import Argument
 from bantam.commands.app import Json, command
 from bantam.commands.terminal import log
 from bantam.errors import UnfaithfulError
-from bantam.run.request import REPOSITORY, Repository
+from bantam.run.request import REPOSITORY, RepositoryAddress
 
 if TYPE_CHECKING:
     from bantam.run.remeasure import Remeasured
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @command(examples="Examples:  bantam measure minilm   |   .venv-serving/bin/python -m bantam measure minilm --json")
 def measure(
     name: Annotated[str, Argument(help="A published name.")],
-    repository: Repository = REPOSITORY,
+    repository: RepositoryAddress = str(REPOSITORY),
     as_json: Json = False,
 ) -> None:
     """Score and time a published model again, on this machine, beside what it was measured to do when it was made.
@@ -28,9 +28,11 @@ def measure(
     Needs the serving environment alone: the texts and the figures travel with the version.
     """
     from bantam.run.remeasure import remeasure
+    from serving.mirror import local
 
     log(f"serving {name} and asking it the texts that it was published with")
-    found = remeasure(repository, name)
+    with local(repository, [name], (), log) as folder:
+        found = remeasure(folder, name)
     if as_json:
         print(json.dumps({**asdict(found), "drop_points": found.drop_points, "kept": found.kept}, indent=1))
     else:

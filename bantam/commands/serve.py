@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
 
 from typer import Argument, Exit, Option
 
 from bantam.commands.app import Json, command
 from bantam.commands.serve_options import ServeOptions
 from bantam.commands.terminal import log, stop_on_sigterm
-from bantam.run.request import REPOSITORY, Repository
-
-if TYPE_CHECKING:
-    from serving.server import Server
+from bantam.errors import BantamError
+from bantam.run.request import REPOSITORY, Digests, RepositoryAddress
 
 
 @command(examples="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
 def serve(
     options: ServeOptions,
     models: Annotated[list[str] | None, Argument(help="Published names; all if left out.")] = None,
-    repository: Repository = REPOSITORY,
+    repository: RepositoryAddress = str(REPOSITORY),
+    digest: Digests = None,
     host: Annotated[
         str, Option(help="Address to listen on for gRPC. The default can be reached from this machine only.")
     ] = "127.0.0.1",
@@ -41,38 +42,32 @@ def serve(
     """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken, and a server that
     dies or hangs is started again.
     """
-    from bantam.commands.container import is_needed, serve_in_container
-    from serving.server import Server
-
-    stop_on_sigterm()
-    if is_needed() if options.container is None else options.container:
-        ports = {"grpc_port": grpc_port, "http_port": http_port, "watch_port": options.watch_port}
-        serve_in_container(repository, models or (), options, isolated, as_json, host=host, **ports)
-    server = Server(
-        repository,
-        models=models or None,
-        follow=True,
-        host=host,
-        http_host=http_host,
-        grpc_port=grpc_port,
-        http_port=http_port,
-        isolated=isolated,
-        settings=options.settings(),
-    )
-    _watched(server, options, as_json)
-
-
-def _watched(server: Server, options: ServeOptions, as_json: bool) -> None:
-    """Run the server under a watch until it is told to stop; errors are documents where the log is of these."""
     from bantam.commands import json_log
     from bantam.commands.announce import announce
-    from bantam.errors import ServerError
+    from bantam.commands.container import is_needed, serve_in_container
+    from serving.mirror import local
+    from serving.server import Server
     from serving.watch import Watch
 
+    stop_on_sigterm()
     as_documents = options.log_format == "json"
     say = json_log.log if as_documents else log
-    entries = json_log.triton if as_documents else None
-    try:
+    with _errors(as_documents), local(repository, models or (), digest or (), say) as folder:
+        if is_needed() if options.container is None else options.container:
+            ports = {"grpc_port": grpc_port, "http_port": http_port, "watch_port": options.watch_port}
+            serve_in_container(folder, models or (), options, isolated, as_json, host=host, **ports)
+        server = Server(
+            folder,
+            models=models or None,
+            follow=True,
+            host=host,
+            http_host=http_host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            isolated=isolated,
+            settings=options.settings(),
+        )
+        entries = json_log.triton if as_documents else None
         with Watch(server, options.watch_host, options.watch_port, say, entries) as watch:
             watch.start()
             announce(server, watch.address, as_json, say)
@@ -81,7 +76,16 @@ def _watched(server: Server, options: ServeOptions, as_json: bool) -> None:
             except KeyboardInterrupt:
                 watch.drain(options.drain_seconds)
                 raise
-    except ServerError as exc:
+
+
+@contextmanager
+def _errors(as_documents: bool) -> Iterator[None]:
+    """Errors inside are documents where the log is of these."""
+    from bantam.commands import json_log
+
+    try:
+        yield
+    except BantamError as exc:
         if not as_documents:
             raise
         json_log.error(str(exc))

@@ -159,6 +159,8 @@ class Published(Record):
 
     name: str
     version: int = Field(ge=1)
+    repository: str | None = None
+    """Its folder, as the run was told."""
 
 
 class Conditions(Record):

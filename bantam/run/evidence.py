@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bantam.artifact import Text
+from bantam.artifact import Compute, Text
 from bantam.errors import RepositoryError
-from bantam.machine import describe_machine
+from bantam.machine import cpu_kind, describe_machine
 from bantam.run import judge
-from bantam.run.state import Run
+from bantam.run.state import SCORE_TOLERANCE, Run
 from serving.version_folder import EVIDENCE
 
 ROWS = 500
@@ -35,6 +35,23 @@ class Evidence:
     served_ms: float | None
     """Medians, one text at a time."""
     machine: str
+    cpu: str = ""
+    """What :func:`bantam.machine.cpu_kind` was there; empty from before it was recorded."""
+    elsewhere: float | None = None
+    """How far scores may be apart on another kind of CPU."""
+
+
+def elsewhere(compute: Compute) -> float:
+    """How far scores of what computes so may be apart on two kinds of CPU.
+
+    - Integers on both sides of a product: kernels without VNNI add pairs of products in 16 bits, which saturate; then
+      the result may be as far off as int8 itself is from fp32, which was 0.084 at most on MiniLM.
+    - bfloat16: a CPU without it computes in fp32, which moved scores by some 1e-3; allowed is ten times that.
+    - Else the products are of fp32 everywhere, and only the order of sums differs.
+    """
+    if compute.activations.kind == "int":
+        return 0.1
+    return 0.01 if "bfloat" in (compute.activations.kind, compute.weights.kind) else SCORE_TOLERANCE
 
 
 def evidence(run: Run, name: str) -> str:
@@ -51,6 +68,8 @@ def evidence(run: Run, name: str) -> str:
         in_process_ms=in_process.p50_ms.value if in_process else float("nan"),
         served_ms=served.p50_ms.value if served else None,
         machine=describe_machine().title,
+        cpu=cpu_kind(),
+        elsewhere=elsewhere(run.scored[name].artifact.manifest.compute),
     )
     return json.dumps(asdict(found), ensure_ascii=False)
 

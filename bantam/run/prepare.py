@@ -23,7 +23,9 @@ from optimizer.load import resolve
 from optimizer.load.kind import kind
 from optimizer.metric import parse
 from optimizer.recipe import DEFAULTS, Recipe, known_recipes, load_recipe
-from serving.repository import NAME, Identity, baseline_of, identity
+from serving.listing import identity
+from serving.repository import NAME, baseline_of
+from serving.version_folder import Identity
 
 
 def prepare(request: OptimizeRequest, log: Log) -> Run:

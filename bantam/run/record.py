@@ -63,7 +63,7 @@ def report(run: Run, choice: Choice) -> Report:
         random_weights=run.checkpoint.random_weights or None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=run.request.command or None,
-        published=PublishedRecord(name=run.published.name, version=run.published.number) if run.published else None,
+        published=_published(run),
         conditions=_conditions(run),
         texts=_texts(run),
         thresholds=_thresholds(run, choice.chosen),
@@ -72,6 +72,12 @@ def report(run: Run, choice: Choice) -> Report:
         model_source=model_source(run),
         licences=licences(run, choice.chosen),
     )
+
+
+def _published(run: Run) -> PublishedRecord | None:
+    if (made := run.published) is None:
+        return None
+    return PublishedRecord(name=made.name, version=made.number, repository=str(run.request.repository))
 
 
 def _conditions(run: Run) -> Conditions:

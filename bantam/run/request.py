@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 
 Build = Annotated[Path, Option(help="Where the folders of the runs are.")]
 Repository = Annotated[Path, Option(help="The model repository.")]
+RepositoryAddress = Annotated[
+    str, Option("--repository", help="The model repository: a folder, or an address as in s3://bucket/models or gs://.")
+]
+Digests = Annotated[
+    list[str] | None,
+    Option(
+        "--digest",
+        help="From a bucket, take only a version whose manifest has this SHA-256 (bantam versions --json shows it); "
+        "may be given several times.",
+    ),
+]
+AllowNewLabels = Annotated[
+    bool,
+    Option("--allow-new-labels", help="Also if it has other labels, another task or shape than what is served."),
+]
 BUILD, REPOSITORY = Path("build"), Path("model_repo")
 DEFAULT_DATA = "goemotions-ekman"
 

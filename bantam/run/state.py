@@ -23,7 +23,8 @@ from optimizer.evaluate import Drop, apart
 from optimizer.metric import Metric, default
 from optimizer.recipe import Recipe
 from optimizer.slices import Tokens
-from serving.repository import Identity, Version
+from serving.repository import Version
+from serving.version_folder import Identity
 
 Log = Callable[[str], None]
 SCORE_TOLERANCE = 1e-3

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError, reason
+from bantam.files import cache_folder
 from optimizer.catalog import CATALOG, Checkpoint
-from optimizer.load.folder import TOKENIZER, cache_folder, made_once
+from optimizer.load.folder import TOKENIZER, made_once
 from optimizer.load.foreign import ADAPTER
 from optimizer.load.head import read_head, unnamed
 from optimizer.load.weights import has_weights, refuse_pointers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,13 +26,6 @@ TOKENIZER = (
 )
 FILES = (CONFIG, *WEIGHTS, *TOKENIZER)
 """All that counts; never code."""
-
-
-def cache_folder() -> Path:
-    """Where Bantam keeps what it downloads or builds: $BANTAM_CACHE, or bantam in the user's cache folder."""
-    if os.environ.get("BANTAM_CACHE"):
-        return Path(os.environ["BANTAM_CACHE"]).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bantam"
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:

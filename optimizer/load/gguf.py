@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from bantam.artifact import sha256
 from bantam.errors import ModelError
+from bantam.files import cache_folder
 from bantam.memory import available_mb, give_back
 from optimizer.catalog import CATALOG
-from optimizer.load.folder import CONFIG, cache_folder, made_once
+from optimizer.load.folder import CONFIG, made_once
 from optimizer.load.gguf_header import ADVICE, HEAD, Facts, read, refuse_unexpected, refuse_unread, shapes
 from optimizer.load.pickled import pickled
 from optimizer.load.weights import has_weights, refuse_pointers

@@ -10,7 +10,8 @@ from typing import Any
 
 from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
-from optimizer.load.folder import CONFIG, TOKENIZER, cache_folder, made_once
+from bantam.files import cache_folder
+from optimizer.load.folder import CONFIG, TOKENIZER, made_once
 from optimizer.load.weights import INDEX, refuse_pointers
 
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")

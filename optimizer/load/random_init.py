@@ -9,12 +9,12 @@ from typing import Any
 
 from bantam.artifact import cache_key, sha256
 from bantam.errors import ModelError
+from bantam.files import cache_folder
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.hub import HubError
 from optimizer.load.folder import (
     CONFIG,
     TOKENIZER,
-    cache_folder,
     checkpoint_in,
     known_models,
     local_folder,

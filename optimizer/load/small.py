@@ -13,10 +13,11 @@ from transformers import logging as transformers_logging
 
 from bantam.artifact import cache_key
 from bantam.errors import ModelError, reason
+from bantam.files import cache_folder
 from optimizer.architecture import blocks
 from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset
-from optimizer.load.folder import TOKENIZER, cache_folder, made_once, read_config
+from optimizer.load.folder import TOKENIZER, made_once, read_config
 
 LAYERS = 2
 """More, where the first two are not all kinds of layers that the architecture has."""

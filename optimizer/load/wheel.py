@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from bantam.artifact import sha256
 from bantam.errors import ModelError
+from bantam.files import cache_folder
 from optimizer.catalog import GgufWheels, Wheel
 from optimizer.load import gguf
-from optimizer.load.folder import FILES, cache_folder, made_once
+from optimizer.load.folder import FILES, made_once
 
 TIMEOUT_S = 900
 

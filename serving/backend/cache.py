@@ -35,12 +35,12 @@ class ScoreCache:
     def __call__(self, texts: Sequence[Text]) -> np.ndarray:
         """The scores of texts, ``[texts, labels]``. Raises what ``score`` raises, and keeps nothing then."""
         new = [text for text in dict.fromkeys(texts) if text not in self._kept]
-        scored = self._score(new) if new or not texts else None
+        scored = self._score(new) if new or not texts else np.empty((0, 0))
         self._counts.looked_up(len(texts) - len(new), len(new))
-        if scored is not None and len(new) == len(texts):
+        if len(new) == len(texts):
             scores = scored
         else:
-            found = {} if scored is None else dict(zip(new, scored, strict=True))
+            found = dict(zip(new, scored, strict=True))
             scores = np.stack([self._row(text, found) for text in texts])
         for number, text in enumerate(new):
             self._keep(text, scored[number].copy())  # a row of a matrix would keep all of it

@@ -29,6 +29,26 @@ def test_cpuinfo_of_x86_and_arm() -> None:
     assert machine.parse_cpuinfo("")[1] is None, "unknown is absent, not an empty list"
 
 
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [
+        ("", "avx2 fma avx512f avx512_vnni amx_int8"),
+        ("DEFAULT", "avx2 fma avx512f avx512_vnni amx_int8"),
+        ("AVX512_CORE_AMX", "avx2 fma avx512f avx512_vnni amx_int8"),
+        ("avx512_core", "avx2 fma avx512f"),
+        ("AVX2", "avx2 fma"),
+        ("SSE41", ""),
+    ],
+)
+def test_the_kind_of_cpu_is_what_kernels_are_chosen_by(monkeypatch: pytest.MonkeyPatch, limit: str, kind: str) -> None:
+    isa = ("avx2", "fma", "avx512f", "avx512_vnni", "amx_int8")
+    monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", isa))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert machine.cpu_kind().split(" ", 1)[1:] == ([kind] if kind else [])
+    monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", None))
+    assert machine.cpu_kind() == f"{platform.machine()} Some CPU"
+
+
 def test_a_containers_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.max").write_text("100000 100000\n", encoding="utf-8")
     (tmp_path / "memory.max").write_text(f"{2**30}\n", encoding="utf-8")

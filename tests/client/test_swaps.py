@@ -32,23 +32,25 @@ pytestmark = [pytest.mark.triton, pytest.mark.slow]
 class Version:
     """One of the two: what publishing takes, and what it makes of the texts."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, number: int) -> None:
+        self.number = str(number)
         self.artifact, self.labels = artifact, artifact.manifest.signature.labels
         self.scores = Engine(artifact.folder, threads=1).probabilities(TEXTS)
         self.thresholds = np.sort(self.scores, axis=0)[2:4].mean(axis=0)
 
     def says(self, row: int, prediction: Prediction) -> bool:
-        """Whether this version would answer so to that text."""
+        """Whether this version would answer so to that text, and the answer says that it did."""
         scores = dict(zip(self.labels, self.scores[row].tolist(), strict=True))
         chosen = [label for label, cut in zip(self.labels, self.thresholds, strict=True) if scores[label] >= cut]
-        return set(prediction.labels) == set(chosen) and prediction.scores == pytest.approx(scores, abs=1e-5)
+        answers = set(prediction.labels) == set(chosen) and prediction.scores == pytest.approx(scores, abs=1e-5)
+        return answers and prediction.version == self.number
 
 
 @pytest.fixture(scope="module")
 def versions(make_artifact: Callable[..., Artifact]) -> tuple[Version, Version]:
     first, second = (make_artifact(labels=labels) for labels in ORDERS)
     turned(second.folder / "model.onnx")
-    return Version(first), Version(Artifact(second.folder, seal(second.folder, second.manifest)))
+    return Version(first, 1), Version(Artifact(second.folder, seal(second.folder, second.manifest)), 2)
 
 
 def turned(path: Path) -> None:

@@ -32,6 +32,7 @@ def test_an_answer_of_a_new_version_is_decided_by_that_version(fake: Fake) -> No
         fake.script.publish("2", TURNED)
         assert classify(TEXT).labels == ["short"]
         assert classify(TEXT).scores == {"short": 0.5, "long": 0.5}
+        assert classify(TEXT).version == "2"
         described = classify.describe()
         assert (described.version, described.labels) == ("2", ("short", "long")), (
             "in the order that it was first read in"
@@ -59,6 +60,8 @@ def test_one_list_answered_by_two_versions(fake: Fake) -> None:
         fake.script.answering = ["1", "2", "1"]
         labels = [prediction.labels for prediction in classify([TEXT] * 12)]
         assert labels == [["short", "long"]] * 4 + [["short"]] * 4 + [["short", "long"]] * 4
+        fake.script.answering = ["1", "2", "1"]
+        assert [prediction.version for prediction in classify([TEXT] * 12)] == ["1"] * 4 + ["2"] * 4 + ["1"] * 4
         fake.script.answering = ["1", "2", "1"]
         columns = classify.describe().labels
         scores = classify.probabilities(["1"] * 12)

@@ -229,10 +229,12 @@ def test_no_request_fails_while_one_of_two_ends(server_image: str, repository: P
 def test_a_model_that_does_not_load_is_said(
     server_image: str, make_artifact: Callable[..., Any], tmp_path: Path
 ) -> None:
+    from bantam.artifact import Artifact, seal
     from bantam.errors import ContainerError
     from serving.repository import publish
 
     broken = publish(make_artifact(), tmp_path, "broken", thresholds=None)
     (broken.folder / "model.onnx").write_bytes(b"not a model")
+    seal(broken.folder, Artifact.described(broken.folder).manifest)
     with pytest.raises(ContainerError, match=r"ended(.|\n)*broken"), contained(tmp_path, server_image):
         pass

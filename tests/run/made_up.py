@@ -19,7 +19,7 @@ from optimizer.catalog import Checkpoint
 from optimizer.data import Dataset, Split
 from optimizer.evaluate import tune_thresholds
 from optimizer.recipe import load_recipe
-from serving.repository import Identity
+from serving.version_folder import Identity
 
 LABELS = ("a", "b", "c")
 ROWS = 600

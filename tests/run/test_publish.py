@@ -17,7 +17,8 @@ from bantam.run import publish as module
 from bantam.run.publish import publish_chosen
 from bantam.run.score import Scored
 from bantam.run.state import Run
-from serving.repository import baseline_of, identity, models, published
+from serving.listing import identity
+from serving.repository import baseline_of, models, published
 from serving.repository import publish as put
 from tests.run.made_up import make_run
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bantam.errors import RecipeError
+from bantam.machine import cpu_kind
 from bantam.report.page import render
 from bantam.report.text import columns
 from bantam.run import judge
@@ -85,6 +86,7 @@ def test_what_is_published_is_remeasured_against_what_its_metric_wants(tmp_path:
     found = json.loads(evidence(run, "int8"))
     rows = np.sort(np.random.default_rng(0).permutation(ROWS)[: len(found["texts"])])
     assert found["metric"] == "agreement"
+    assert (found["cpu"], found["elsewhere"]) == (cpu_kind(), 0.1)
     assert (np.array(found["actual"]) == judge.decided(run, "baseline", "test")[rows]).all()
     assert (judge.wanted(run, "test", Metric("macro-f1")) == judge.actual(run, "test")).all()
     assert (np.array(found["actual"]) != judge.actual(run, "test")[rows]).any()

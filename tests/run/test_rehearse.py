@@ -18,7 +18,7 @@ from optimizer.config import AdapterConfig, AdoptConfig, FinetuneConfig
 from optimizer.data import Dataset
 from optimizer.recipe import load_recipe
 from optimizer.training import adapters, galore, one_step
-from serving.repository import Identity
+from serving.version_folder import Identity
 
 RECIPE = """
 description = "a student in int8"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, seal
 from bantam.errors import ServerError
 from benchmarks.serving_process import bantam_serve
 from serving import tritonserver
@@ -138,8 +138,10 @@ def test_a_promoted_version_that_cannot_be_loaded_leaves_the_one_before(
     publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
     with following(tmp_path, isolated) as (server, asking, said):
         asking.until(1)
-        broken = stage(make_artifact(details={"broken": True}), tmp_path, "tiny", thresholds=None)
-        (broken.folder / "model.onnx").write_bytes(b"not a model")
+        damaged = make_artifact(details={"broken": True})
+        (damaged.folder / "model.onnx").write_bytes(b"not a model")
+        damaged = Artifact(damaged.folder, seal(damaged.folder, damaged.manifest))
+        broken = stage(damaged, tmp_path, "tiny", thresholds=None)
         make_served(broken)
         until(lambda: len(said) == 1)
         tried = loads(server, 2)

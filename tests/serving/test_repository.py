@@ -22,11 +22,10 @@ from bantam.artifact import Artifact
 from bantam.errors import DiskFullError, RepositoryError
 from bantam.licence import Licence
 from serving.backend.engine import Engine
+from serving.listing import identity
 from serving.repository import (
-    Identity,
     Version,
     discard,
-    identity,
     models,
     promote,
     prune,
@@ -36,6 +35,7 @@ from serving.repository import (
     stage,
     withdraw,
 )
+from serving.version_folder import Identity
 
 
 def put(artifact: Artifact, root: Path, **options: Any) -> Version:

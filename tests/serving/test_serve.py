@@ -74,7 +74,7 @@ def test_a_server_that_does_not_come_back_ends_with_a_message_and_exit_code_1(ro
         _, errors = running.process.communicate(timeout=3 * SECONDS)
     assert running.process.returncode == 1
     assert "error: Triton has been started 5 times in a row and did not stay: the watch gives up." in errors
-    assert "could not load tiny" in errors
+    assert "tiny, version 1, is not as it was published" in errors
 
 
 def test_a_server_that_does_not_start_says_so_in_json_too(root: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_server_that_does_not_start_says_so_in_json_too(root: Path) -> None:
     assert process.returncode == 1
     last = json.loads(errors.splitlines()[-1])
     assert (last["level"], last["source"]) == ("error", "bantam")
-    assert "could not load tiny" in last["message"]
+    assert "tiny, version 1, is not as it was published" in last["message"]
 
 
 def ask_badly(address: str, http_address: str) -> None:

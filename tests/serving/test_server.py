@@ -17,7 +17,7 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, seal
 from bantam.client.classifier import Classifier
 from bantam.errors import ServerError
 from serving import tritonserver
@@ -40,8 +40,9 @@ def root(
     publish(tiny_artifact, folder, "tiny", thresholds=[0.5, 0.5, 0.5])
     odd = make_artifact(layout="openvino", task="single_label", labels=ODD_LABELS)
     publish(odd, folder, "tiny.ov", thresholds=None, threads=1)
-    broken = publish(make_artifact(details={"broken": True}), folder, "broken", thresholds=None)
+    broken = make_artifact(details={"broken": True})
     (broken.folder / "model.onnx").write_bytes(b"not a model")
+    publish(Artifact(broken.folder, seal(broken.folder, broken.manifest)), folder, "broken", thresholds=None)
     return folder
 
 

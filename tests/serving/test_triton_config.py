@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bantam.errors import RepositoryError
-from serving.triton_config import TritonConfig, parse_pbtxt
+from serving.triton_config import TritonConfig, following, parse_pbtxt, renamed, served_version, written_by_us
 
 BASE: dict[str, Any] = {"name": "tiny", "version": 3, "task": "multi_label", "labels": ("joy", "größe", 'a "b"')}
 
@@ -71,3 +71,38 @@ def test_wrong_values_cannot_be_made(change: dict[str, Any], message: str) -> No
 def test_text_that_is_no_model_config_is_refused() -> None:
     with pytest.raises(RepositoryError, match="not a Triton model configuration"):
         parse_pbtxt("max_batchsize: 8")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thresholds": (0.1, 0.5, 0.9), "threads": 2},
+        {"task": "single_label", "pair": True, "max_batch_size": 4},
+        {"task": "regression", "labels": ("score",), "micro_batch": 1},
+    ],
+)
+def test_what_bantam_wrote_is_read_back_also_once_it_is_served(options: dict[str, Any]) -> None:
+    config = TritonConfig(**{**BASE, **options})
+    assert written_by_us(config.to_pbtxt()) == config
+    assert written_by_us(following(config.to_pbtxt(), 2)) == config
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ('parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/tmp/env.tar.gz" } }', "parameters"),
+        ('default_model_filename: "other.py"', "defaultModelFilename"),
+        ("model_operations { op_library_filename: 'evil.so' }", "modelOperations"),
+        ("version_policy { latest { num_versions: 2 } }", "is not a Triton model configuration"),
+    ],
+)
+def test_a_config_that_would_have_triton_do_more_is_none_of_ours(added: str, said: str) -> None:
+    with pytest.raises(RepositoryError, match=said):
+        written_by_us(TritonConfig(**BASE).to_pbtxt() + added)
+
+
+def test_a_config_is_moved_to_another_name_and_number_as_it_is() -> None:
+    text = TritonConfig(**BASE).to_pbtxt()
+    moved = renamed(following(text, 2), "other", 9)
+    assert served_version(moved) == (9, None)
+    assert written_by_us(moved) == TritonConfig(**{**BASE, "name": "other", "version": 9})

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from bantam.artifact import Artifact
+from bantam.artifact import Artifact, seal
 from bantam.client.classifier import Classifier
 from serving import tritonserver
 from serving.backend.engine import Engine
@@ -31,6 +31,7 @@ def root(tiny_artifact: Artifact, tmp_path: Path) -> Path:
         publish(tiny_artifact, tmp_path, name, thresholds=None)
     rewrite(tmp_path / "opposite/1/backend/engine.py", "np.minimum(-logits, 88)", "np.minimum(logits, 88)")
     rewrite(tmp_path / "opposite/1/backend/cores.py", "return cores", "return 7")
+    seal(tmp_path / "opposite/1", Artifact.described(tmp_path / "opposite/1").manifest)
     return tmp_path
 
 

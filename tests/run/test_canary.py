@@ -1,0 +1,145 @@
+"""A staged version is asked what it was measured to answer: on the same kind of CPU, elsewhere, with other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bantam import machine
+from bantam.artifact import Artifact, Compute, Numbers, seal
+from bantam.errors import ServerError, UnfaithfulError
+from bantam.run.canary import ask
+from bantam.run.evidence import elsewhere, read
+from serving import tritonserver
+from serving.repository import verified
+from tests.run.versions import TEXTS, evidence, staged
+
+INT8 = Numbers("int", 8, "asymmetric", "tensor", True)
+triton = [
+    pytest.mark.triton,
+    pytest.mark.skipif(
+        not tritonserver.serving_python().exists(), reason=f"no serving environment at {tritonserver.serving_python()}"
+    ),
+]
+
+
+def needs_triton(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in triton:
+        test = mark(test)
+    return test
+
+
+def off(artifact: Artifact, by: float) -> str:
+    """Evidence of scores that are so far from what it answers."""
+    scores = np.array(read_scores(artifact)) + by
+    return evidence(artifact, scores=scores.tolist())
+
+
+def read_scores(artifact: Artifact) -> list[list[float]]:
+    import json
+
+    scores: list[list[float]] = json.loads(evidence(artifact))["scores"]
+    return scores
+
+
+@needs_triton
+@pytest.mark.parametrize("layout", ["onnx", "openvino"])
+def test_on_the_same_kind_of_cpu_it_answers_as_it_was_measured(
+    make_artifact: Callable[..., Artifact], tmp_path: Path, layout: str
+) -> None:
+    found = ask(staged(make_artifact(layout=layout), tmp_path), str(tmp_path))
+    assert (found.rows, found.allowed, found.warnings) == (len(TEXTS), 1e-3, ())
+    assert found.max_score_difference is not None
+    assert found.max_score_difference < 1e-5
+
+
+@needs_triton
+@pytest.mark.parametrize("by", [0.01, float("nan")])
+def test_scores_that_differ_are_refused(tiny_artifact: Artifact, tmp_path: Path, by: float) -> None:
+    version = staged(tiny_artifact, tmp_path, off(tiny_artifact, by))
+    with pytest.raises(UnfaithfulError, match=r"tiny/1: on the 5 texts .* expected at most 0\.001 on this kind of CPU"):
+        ask(version, str(tmp_path))
+
+
+@needs_triton
+def test_other_weights_are_refused_also_if_the_manifest_was_written_for_them(
+    tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    version = staged(tiny_artifact, tmp_path)
+    path = version.folder / "model.onnx"
+    model = onnx.load(path)
+    (head,) = (weights for weights in model.graph.initializer if weights.name == "head")
+    head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "head"))
+    onnx.save(model, path)
+    with pytest.raises(ServerError, match=r"tiny, version 1, is not as it was published: .*model\.onnx"):
+        ask(version, str(tmp_path))
+    seal(version.folder, Artifact.described(version.folder).manifest)
+    verified(version.folder)
+    with pytest.raises(UnfaithfulError, match="It is not promoted; what is served stays"):
+        ask(version, str(tmp_path))
+
+
+@needs_triton
+def test_on_another_kind_of_cpu_the_bound_is_wider_and_a_warning_says_what_is_unproven(
+    tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = staged(tiny_artifact, tmp_path, off(tiny_artifact, 0.05))
+    far = staged(tiny_artifact, tmp_path, off(tiny_artifact, 0.2), "far")
+    monkeypatch.setattr(machine, "_linux_processor", lambda: ("Planted CPU", ("avx2", "fma")))
+    found = ask(near, str(tmp_path))
+    assert found.allowed == 0.1
+    (warning,) = found.warnings
+    assert "was measured on Some CPU, 2 cores (" in warning
+    assert "this is a CPU of another kind (x86_64 avx2 fma)" in warning
+    assert warning.endswith(f"prove it: bantam measure tiny --repository {tmp_path}")
+    with pytest.raises(UnfaithfulError, match=r"at most 0\.1 on a CPU of another kind \(x86_64 avx2 fma\)"):
+        ask(far, str(tmp_path))
+
+
+@needs_triton
+def test_a_forced_instruction_set_is_another_kind_of_cpu(
+    make_artifact: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = staged(make_artifact(layout="openvino"), tmp_path)
+    if machine.cpu_kind().endswith("avx2 fma"):
+        pytest.skip("this CPU has no more than AVX2")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found = ask(version, str(tmp_path))
+    assert (found.allowed, len(found.warnings)) == (0.1, 1)
+
+
+@needs_triton
+def test_without_evidence_it_has_to_answer_and_that_is_said(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    found = ask(staged(tiny_artifact, tmp_path, ""), str(tmp_path))
+    assert (found.rows, found.max_score_difference, found.allowed) == (0, None, None)
+    assert found.warnings[0].endswith(
+        "tiny/1 has no evidence.json: it answers, but whether as it was measured to, nobody can say here."
+    )
+
+
+def test_evidence_from_before_the_kind_of_cpu_was_recorded_can_be_read(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    import json
+
+    known = json.loads(evidence(tiny_artifact))
+    del known["cpu"], known["elsewhere"]
+    found = read(staged(tiny_artifact, tmp_path, json.dumps(known)).folder)
+    assert (found.cpu, found.elsewhere) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("compute", "bound"),
+    [
+        (Compute(), 1e-3),
+        (Compute(weights=Numbers("int", 8, "symmetric", "channel")), 1e-3),
+        (Compute(Numbers("bfloat", 16), Numbers("bfloat", 16)), 0.01),
+        (Compute(Numbers("int", 8, "symmetric", "channel"), INT8, batch_invariant=False), 0.1),
+    ],
+)
+def test_how_far_scores_may_be_apart_elsewhere_follows_from_what_it_computes_in(compute: Compute, bound: float) -> None:
+    assert elsewhere(compute) == bound
