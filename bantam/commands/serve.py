@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
@@ -13,6 +13,9 @@ from bantam.commands.serve_options import ServeOptions
 from bantam.commands.terminal import log, stop_on_sigterm
 from bantam.errors import BantamError
 from bantam.run.request import REPOSITORY, Digests, RepositoryAddress
+
+if TYPE_CHECKING:
+    from serving.watch import Watch
 
 
 @command(examples="Examples:  bantam serve   |   bantam serve minilm --grpc-port 9001")
@@ -67,15 +70,20 @@ def serve(
             isolated=isolated,
             settings=options.settings(),
         )
-        entries = json_log.triton if as_documents else None
-        with Watch(server, options.watch_host, options.watch_port, say, entries) as watch:
-            watch.start()
-            announce(server, watch.address, as_json, say)
-            try:
-                watch.run()
-            except KeyboardInterrupt:
-                watch.drain(options.drain_seconds)
-                raise
+        watch = Watch(server, options.watch_host, options.watch_port, say, json_log.triton if as_documents else None)
+        _run(watch, options.drain_seconds, lambda: announce(server, watch.address, as_json, say))
+
+
+def _run(watch: Watch, drain_seconds: float, when_ready: Callable[[], None]) -> None:
+    """Until it is told to stop, or gives up."""
+    with watch:
+        watch.start()
+        when_ready()
+        try:
+            watch.run()
+        except KeyboardInterrupt:
+            watch.drain(drain_seconds)
+            raise
 
 
 @contextmanager
