@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option
 
@@ -42,9 +42,7 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve published models until Ctrl-C or SIGTERM; a version that is promoted meanwhile is taken, and a server that
-    dies or hangs is started again.
-    """
+    """Serve models until Ctrl-C or SIGTERM; takes what is promoted meanwhile, starts again what dies or hangs."""
     from bantam.commands import json_log
     from bantam.commands.announce import announce
     from bantam.commands.container import is_needed, serve_in_container
@@ -56,19 +54,17 @@ def serve(
     as_documents = options.log_format == "json"
     say = json_log.log if as_documents else log
     with _errors(as_documents), local(repository, models or (), digest or (), say) as folder:
+        where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
         if is_needed() if options.container is None else options.container:
-            ports = {"grpc_port": grpc_port, "http_port": http_port, "watch_port": options.watch_port}
-            serve_in_container(folder, models or (), options, isolated, as_json, host=host, **ports)
+            serve_in_container(folder, models or (), options, isolated, as_json, watch_port=options.watch_port, **where)
         server = Server(
             folder,
             models=models or None,
             follow=True,
-            host=host,
             http_host=http_host,
-            grpc_port=grpc_port,
-            http_port=http_port,
             isolated=isolated,
             settings=options.settings(),
+            **where,
         )
         watch = Watch(server, options.watch_host, options.watch_port, say, json_log.triton if as_documents else None)
         _run(watch, options.drain_seconds, lambda: announce(server, watch.address, as_json, say))
