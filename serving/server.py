@@ -33,7 +33,7 @@ from serving.view import View, chosen
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.05
-FOLLOW_S = 0.5
+FOLLOW_S = 0.1
 """How often a server looks for what has been promoted."""
 LOOPBACK = "127.0.0.1"
 MARGIN_S = 10.0
@@ -76,6 +76,7 @@ class Server:
         self._follow = follow
         self._view: View | None = None
         self._follower: Follower | None = None
+        self._read: dict[str, tuple[int, int]] = {}
         self.http_host = http_host
         self._hosts = {"gRPC": host, "HTTP": http_host, "metrics": http_host}
         self._wanted_ports = {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port}
@@ -124,10 +125,7 @@ class Server:
         Raises :class:`ServerError` if there is no Triton here, no such model, a port in use, or if Triton or a model
         does not come up in time; the message then has the lines of Triton's log that say why.
         """
-        if self._follow and self._view is not None:
-            versions = list(self._view.shown.values())  # again: what was promoted and could not be loaded stays out
-        else:
-            versions = chosen(self.repository, self.models, self._staged)
+        versions = chosen(self.repository, self.models, {**self._staged, **self._shown_before()})
         installation = tritonserver.find(self._python)
         supervisor.sweep()
         self._ports = free_ports(self._hosts, self._ports or self._wanted_ports)
@@ -155,7 +153,9 @@ class Server:
             )
             self._wait_until_ready()
             if self._follow:
-                self._follower = Follower(self.repository, self._view, self.log, self._has_loaded, self._timeout_s)
+                self._follower = Follower(
+                    self.repository, self._view, self.log, self._has_loaded, self._timeout_s, self._read
+                )
         except BaseException:
             self.stop()
             raise
@@ -208,7 +208,8 @@ class Server:
 
     def children(self) -> set[int]:
         """Process ids of what this process has to wait for, as its parent."""
-        return set() if self._supervisor is None else {self._supervisor.pid}
+        process = self._supervisor
+        return set() if process is None else {process.pid}
 
     def memory(self) -> dict[str, Memory]:
         """Memory of Triton itself (``tritonserver``), and of each isolated model's process (the model's name)."""
@@ -226,6 +227,11 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def _shown_before(self) -> dict[str, Version]:
+        """What a follower served until now, as far as it is there: what could not be loaded stays out."""
+        shown = self._view.shown if self._follow and self._view is not None else {}
+        return {name: version for name, version in shown.items() if version.folder.is_dir()}
 
     def _signal(self, number: signal.Signals) -> int:
         if self.pid is None:

@@ -28,6 +28,9 @@ ADMIN_HEADER = "closed\nby Bantam"
 """Header that Triton wants for its administration. Its command line can be read by all users of the machine, so that a
 secret would be none: what closes it is that no header's name can hold a line feed, in HTTP or in gRPC."""
 ADMIN_APIS = "shared-memory,model-repository,trace,logging"
+REPOSITORY_POLL_S = 1
+"""How often Triton looks for a version that has taken another's place, in whole seconds; inline models do not wait for
+it."""
 EXIT_S = 5
 """How long an ending Triton waits for connections over HTTP to close, and then for requests to be answered. An idle
 connection that a client keeps is waited for too."""
@@ -184,7 +187,8 @@ def command(
         f"--model-repository={models.resolve()}",
         *backends,
         f"--backend-config=python,shm-region-prefix-name={run_dir.name}-",
-        *(["--model-control-mode=poll", "--repository-poll-secs=1"] if poll else ["--model-control-mode=none"]),
+        f"--model-control-mode={'poll' if poll else 'none'}",
+        f"--repository-poll-secs={REPOSITORY_POLL_S}",
         "--exit-on-error=false",  # one broken model is no reason to stop the others
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={EXIT_S}",

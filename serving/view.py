@@ -57,6 +57,12 @@ class View:
         os.replace(link, self.models / version.name)
         self.shown[version.name] = version
 
+    def take_back(self, version: Version) -> None:
+        """Show a version again that Triton has still, also where its folder was removed meanwhile."""
+        self.shown[version.name] = version
+        with contextlib.suppress(OSError):
+            self.show(version)
+
 
 def config_of(version: Version) -> str:
     """The config.pbtxt that a version is served with: the model's, with what an operator changed in it, if promoted."""

@@ -12,6 +12,8 @@
  * (tritonbackend.h, tritonserver.h of triton-inference-server/core), Python's are looked up in the libpython (all are of
  * its stable ABI), so that one build does for all versions of both.
  */
+#include "changes.h"
+
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,11 +22,9 @@
 #include <string.h>
 #include <time.h>
 
-typedef struct TRITONSERVER_Error Error;
 typedef struct TRITONSERVER_Message Message;
 typedef struct TRITONBACKEND_Backend Backend;
 typedef struct TRITONBACKEND_Input Input;
-typedef struct TRITONBACKEND_Model Model;
 typedef struct TRITONBACKEND_ModelInstance Instance;
 typedef struct TRITONBACKEND_Output Output;
 typedef struct TRITONBACKEND_Request Request;
@@ -190,6 +190,12 @@ Error *TRITONBACKEND_Initialize(Backend *backend) {
     return error;
 }
 
+Error *TRITONBACKEND_Finalize(Backend *backend) {
+    (void)backend;
+    end_watch();
+    return NULL;
+}
+
 /* Takes the GIL for the calling thread, and makes the thread known to Python for good. Otherwise each call would make and
  * destroy a thread state, and with it whatever the model keeps in a threading.local; and where that takes the GIL as it
  * ends, as OpenVINO's requests do, Python 3.11 frees the thread state twice
@@ -246,6 +252,8 @@ Error *TRITONBACKEND_ModelInstanceInitialize(Instance *instance) {
     if (!error)
         error = load(instance, folder, version, config, size);
     TRITONSERVER_MessageDelete(message);
+    if (!error)
+        watch_repository_of(model);
     return error;
 }
 

@@ -14,13 +14,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "backend.c"
+SOURCES = (HERE / "backend.c", HERE / "changes.c")
+HEADERS = (HERE / "changes.h",)
 PYTHON_FILES = ("host.py", "triton_python_backend_utils.py")
 LIBRARY = "libtriton_python.so"
 """Triton looks for the backend of models that name ``python`` in a file of this name."""
 CACHE = "bantam-inline"
 """Folder in the serving environment for what was compiled."""
-FLAGS = ("-O2", "-shared", "-fPIC")
+FLAGS = ("-O2", "-shared", "-fPIC", "-pthread")
 TIMEOUT_S = 60
 
 
@@ -54,8 +55,9 @@ def build(folder: Path, environment: Path | None = None) -> None:
 
 
 def key() -> str:
-    """What the library depends on: the source, how it is compiled, and for which machine."""
-    parts = (SOURCE.read_bytes(), repr((_compiler(), FLAGS, platform.machine(), platform.libc_ver())).encode())
+    """What the library depends on: the sources, how it is compiled, and for which machine."""
+    how = repr((_compiler(), FLAGS, platform.machine(), platform.libc_ver())).encode()
+    parts = [*(path.read_bytes() for path in (*SOURCES, *HEADERS)), how]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
@@ -83,7 +85,7 @@ def _compiler() -> list[str]:
 def _compile(output: Path) -> None:
     compiler = _compiler()
     named = shlex.join(compiler)
-    command = [*compiler, *FLAGS, "-o", str(output.absolute()), str(SOURCE), "-ldl"]
+    command = [*compiler, *FLAGS, "-o", str(output.absolute()), *map(str, SOURCES), "-ldl"]
     try:
         # There, for what a compiler that fails leaves behind.
         subprocess.run(

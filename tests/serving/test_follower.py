@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from bantam.artifact import Artifact, seal
+from bantam.client.classifier import Classifier
 from bantam.errors import ServerError
 from benchmarks.serving_process import bantam_serve
 from serving import tritonserver
@@ -157,6 +159,48 @@ def test_a_promoted_version_that_cannot_be_loaded_leaves_the_one_before(
     assert asking.versions == [(1, 3), (3, 2)]
     assert said[0].startswith("tiny stays at version 1: 2 cannot be served.\n")
     assert f"Load model from {broken.folder / 'model.onnx'} failed" in said[0]
+
+
+def test_a_version_that_ends_triton_is_not_tried_again(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
+    deadly = stage(make_artifact(details={"deadly": True}), tmp_path, "tiny", thresholds=None)
+    model = deadly.folder / "model.py"
+    model.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    seal(deadly.folder, Artifact.described(deadly.folder).manifest)
+    with Server(tmp_path, follow=True) as server:
+        make_served(deadly)
+        with pytest.raises(ServerError, match="tiny stays at version 1: 2 cannot be served, because Triton ended"):
+            server.wait()
+        server.stop()
+        server.start()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(server.wait)
+            time.sleep(2.5)
+            with Classifier(server.grpc_address, "tiny") as classify:
+                assert classify("i love it").version == "1"
+            assert not waiting.done()
+            server.stop()
+
+
+def test_inline_models_are_replaced_before_triton_looks_by_itself(
+    tiny_artifact: Artifact,
+    make_artifact: Callable[..., Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tritonserver, "REPOSITORY_POLL_S", 3600)
+    publish(tiny_artifact, tmp_path, "tiny", thresholds=None)
+    with following(tmp_path, False) as (_, asking, said):
+        asking.until(1)
+        for number in (2, 3):
+            make_served(stage(make_artifact(details={"number": number}), tmp_path, "tiny", thresholds=None))
+            asking.until(number)
+            until(lambda number=number: len(said) == number - 1)  # type: ignore[misc]
+        rollback(tmp_path, "tiny")
+        asking.until(2)
+    assert asking.errors == []
 
 
 def test_rollback_is_one_command_and_a_running_server_takes_it(

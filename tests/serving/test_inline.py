@@ -20,7 +20,7 @@ from bantam.client.classifier import Classifier
 from bantam.errors import ClientError, ServerError
 from serving import tritonserver
 from serving.backend.engine import Engine
-from serving.inline.build import CACHE, FLAGS, LIBRARY, PYTHON_FILES, SOURCE, BuildError, build, key, main
+from serving.inline.build import CACHE, FLAGS, LIBRARY, PYTHON_FILES, SOURCES, BuildError, build, key, main
 from serving.repository import publish
 from serving.server import Server
 from serving.tritonserver import Installation
@@ -51,7 +51,7 @@ def test_the_backend_is_built(tmp_path: Path) -> None:
 
 
 def test_its_source_compiles_without_a_warning(tmp_path: Path) -> None:
-    command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / LIBRARY), str(SOURCE), "-ldl"]
+    command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / LIBRARY), *map(str, SOURCES), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -97,8 +97,8 @@ def test_set_up_compiles_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_other_sources_are_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = key()
     changed = tmp_path / "backend.c"
-    changed.write_bytes(SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr("serving.inline.build.SOURCE", changed)
+    changed.write_bytes(SOURCES[0].read_bytes() + b"\n")
+    monkeypatch.setattr("serving.inline.build.SOURCES", (changed, *SOURCES[1:]))
     assert key() != before
 
 

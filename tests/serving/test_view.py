@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bantam.artifact import Artifact
+from bantam.errors import ServerError
 from serving.follower import Follower
 from serving.repository import Version, publish, stage
 from serving.view import View
@@ -55,7 +57,7 @@ def test_a_full_disk_stops_nothing_that_is_served(
     log.touch()
     first = publish(tiny_artifact, root, "tiny", thresholds=None)
     view = View(tmp_path, [first])
-    follower = Follower(root, view, log, lambda version: True, 1.0)
+    follower = Follower(root, view, log, lambda version: True, 1.0, {})
     second = publish(make_artifact(labels=("a", "b")), root, "tiny", thresholds=None)
 
     def full(*_: object) -> None:
@@ -70,3 +72,42 @@ def test_a_full_disk_stops_nothing_that_is_served(
     assert list(follower.step()) == [], "it is not tried again"
     view.show(second)
     assert list(seen(view)) == ["tiny/2"]
+
+
+def test_a_version_over_which_triton_ended_is_not_what_is_shown_next(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    root, log = tmp_path / "repository", tmp_path / "log"
+    log.touch()
+    first = publish(tiny_artifact, root, "tiny", thresholds=None)
+    view = View(tmp_path, [first])
+
+    def ended(version: Version) -> bool:
+        raise ServerError("Triton stopped by itself, exit code -11.")
+
+    read: dict[str, tuple[int, int]] = {}
+    publish(make_artifact(labels=("a", "b")), root, "tiny", thresholds=None)
+    with pytest.raises(ServerError, match=r"-11.\n  tiny stays at version 1: 2 cannot be served, because Triton ended"):
+        list(Follower(root, view, log, ended, 1.0, read).step())
+    assert view.shown == {"tiny": first}
+    assert list(seen(view)) == ["tiny/1"]
+    assert list(Follower(root, view, log, lambda version: True, 1.0, read).step()) == [], "nor tried by the next one"
+
+
+def test_what_was_served_and_then_removed_is_no_end_of_the_server(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    root, log = tmp_path / "repository", tmp_path / "log"
+    log.write_text("a line of a log that is emptied while the version loads\n")
+    first = publish(tiny_artifact, root, "tiny", thresholds=None)
+    view = View(tmp_path, [first])
+    publish(make_artifact(labels=("a", "b")), root, "tiny", thresholds=None)
+
+    def fails(version: Version) -> bool:
+        shutil.rmtree(first.folder)
+        log.write_text("failed to load 'tiny'\n")
+        return False
+
+    (said,) = Follower(root, view, log, fails, 60.0, {}).step()
+    assert said.startswith("tiny stays at version 1: 2 cannot be served.")
+    assert view.shown == {"tiny": first}
