@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -34,6 +34,9 @@ CHANNEL_OPTIONS = (
     # A request is sent as often as the caller's ``retries`` say; gRPC's core would try again by itself, unseen.
     ("grpc.enable_retries", 0),
 )
+
+RECONNECT_S = 0.2
+"""So long a call waits for a connection that was lost, at most, before it fails for want of one."""
 
 
 class _Grpc(ABC):
@@ -97,9 +100,30 @@ class GrpcTransport(_Grpc):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target, grpc)
+        self._live = self._channel.unary_unary(f"{messages.METHOD}ServerLive")
+        self._lost = False
+        """Whether the last call found no connection."""
 
     async def _call(self, method: Any, request: Any, **options: Any) -> Any:
-        return method(request, **options)
+        if self._lost:
+            self._reconnect(options["timeout"], options["metadata"])
+        try:
+            answer = method(request, **options)
+        except grpc.RpcError as exc:
+            self._lost = exc.code() is grpc.StatusCode.UNAVAILABLE
+            raise
+        self._lost = False
+        return answer
+
+    def _reconnect(self, timeout: float, metadata: Any) -> None:
+        """Let the channel finish a try to connect.
+
+        It gets on only while a call waits for it, and one that finds no connection fails without waiting: calls that
+        follow each other would find a server that came back after many seconds. On asyncio a thread of gRPC's own waits
+        all the time. Not ``grpc.channel_ready_future``: its thread fails when the channel is closed.
+        """
+        with suppress(grpc.RpcError):  # what it is answered does not matter
+            self._live(b"", timeout=min(RECONNECT_S, timeout), metadata=metadata, wait_for_ready=True)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -140,6 +140,26 @@ def test_a_server_that_restarts_is_found_again(protocol: Protocol) -> None:
     second[0].stop()
 
 
+def test_requests_that_are_not_repeated_find_a_server_that_came_back() -> None:
+    first = Fake("grpc", Script())
+    with first.client(timeout=20, retries=0) as classify:
+        assert classify("12345").labels == ["short", "long"]
+        first.stop()
+        for _ in range(20):  # each fails at once, or after a moment
+            with pytest.raises(UnavailableError):
+                classify("12345")
+        second = Fake("grpc", Script(), first.port)
+        failed = 0
+        while True:
+            try:
+                assert classify("1234567890").labels == ["long"]
+                break
+            except UnavailableError:
+                failed += 1
+                assert failed < 20
+    second.stop()
+
+
 @both
 def test_long_lists_are_split_and_bounded_and_stay_in_order(fake: Fake, twin: str) -> None:
     fake.script.pause = 0.02
