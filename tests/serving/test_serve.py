@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import json
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +21,7 @@ from bantam.errors import ClientError
 from benchmarks.serving_process import SECONDS, bantam_serve, starting
 from serving import tritonserver
 from serving.repository import publish
+from tests.plugins.connections import Connections, is_here
 
 pytestmark = [
     pytest.mark.triton,
@@ -117,52 +115,26 @@ def test_logs_are_json_of_triton_too_and_hold_no_text(root: Path, options: tuple
     lines = [json.loads(line) for line in errors.splitlines()]
     assert all(set(line) == {"time", "level", "source", "message"} for line in lines)
     assert {line["source"] for line in lines} == {"bantam", "triton"}
-    assert any("Started GRPCInferenceService" in line["message"] for line in lines if line["source"] == "triton")
+    tritons = [line["message"] for line in lines if line["source"] == "triton"]
+    assert sum("Started GRPCInferenceService" in message for message in tritons) == 2
+    assert "Waiting for in-flight requests to complete." in tritons, tritons[-9:]  # said when it was told to end
     assert any(line["level"] == "warning" and "stopped by itself" in line["message"] for line in lines)
     assert SECRET not in errors
 
 
-def remote(process: psutil.Process) -> Iterator[str]:
-    """Addresses other than this machine's that the process and all that it started speak with, or try to."""
-    for each in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            for connection in each.net_connections("inet"):
-                if connection.raddr and not is_here(connection.raddr.ip):
-                    yield f"{each.name()}: {connection.raddr}"
-
-
-def is_here(address: str) -> bool:
-    return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
-
-
 def test_nothing_phones_home(root: Path) -> None:
-    found: set[str] = set()
-    looked = 0
-    with starting(root, ["--cache", "1MB"]) as process:
-        stopped = threading.Event()
-
-        def look() -> None:
-            nonlocal looked
-            with contextlib.suppress(psutil.Error):
-                while not stopped.wait(0.02):
-                    found.update(remote(psutil.Process(process.pid)))
-                    looked += 1
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        try:
-            assert process.stdout is not None
-            announced = json.loads(process.stdout.readline())
-            with Classifier(announced["grpc"], "tiny") as client:
-                deadline = time.monotonic() + 5
-                while time.monotonic() < deadline:
-                    client.probabilities(["i love it", "hate"])
-                    time.sleep(0.01)
-        finally:
-            stopped.set()
-            thread.join()
-    assert looked > 10
-    assert found == set()
+    seen = Connections(every_s=0.02)
+    with starting(root, ["--cache", "1MB"]) as process, seen.of(process.pid):
+        assert process.stdout is not None
+        announced = json.loads(process.stdout.readline())
+        with Classifier(announced["grpc"], "tiny") as client:
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                client.probabilities(["i love it", "hate"])
+                time.sleep(0.01)
+    assert seen.looks > 10
+    assert any(name.startswith("tritonserver") for name in seen.here)
+    assert seen.elsewhere == set()
 
 
 def test_what_listens_is_on_loopback(root: Path) -> None:
