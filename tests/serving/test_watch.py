@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -145,9 +144,14 @@ def test_a_watch_that_cannot_kill_or_look_says_that_it_does_not_live(
         kill()
         running.until(ready=True, restarts=1)
         assert running.get("/live") == (200, '{"live": true}\n')
-        monkeypatch.setattr(running.watch, "_look", lambda _: sys.exit())  # ends the thread
+        sees = threading.Event()
+        monkeypatch.setattr(running.watch, "_look", lambda _: sees.wait(SECONDS))
         running.lives(False)
         assert running.get("/ready")[0] == 503
+        monkeypatch.undo()
+        sees.set()
+        running.until(ready=True)
+        assert running.get("/live")[0] == 200
 
 
 @needs_triton
@@ -168,7 +172,7 @@ def test_while_it_is_started_again_a_watch_that_has_killed_it_lives(
         os.killpg(running.triton().pid, signal.SIGSTOP)
         while json.loads(running.get("/ready")[1])["state"] != "restarting":
             time.sleep(0.05)
-        monkeypatch.setattr("serving.watch.ENDS_S", 0.0)
+        monkeypatch.setattr("serving.watch.ENDS_S", 1e-9)
         until(lambda: bool(running.said))  # it has begun to end it
         assert running.get("/live")[0] == 200
         monkeypatch.undo()
