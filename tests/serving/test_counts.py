@@ -12,7 +12,7 @@ from bantam.artifact import Artifact
 from serving.backend.cache import OVERHEAD_BYTES, ScoreCache
 from serving.backend.counts import NAMES, PROBE, Counts, Work
 from serving.backend.engine import Engine
-from serving.counted import read
+from serving.counted import answered, read
 
 
 def test_an_engine_counts_texts_tokens_cuts_and_runs(tiny_artifact: Artifact) -> None:
@@ -72,6 +72,11 @@ def test_counts_in_a_file_are_read_meanwhile_and_go_on_after_a_reload(tmp_path: 
     again.add(1, Work(tokens=1, cut=0, runs=[1]))
     counts.add(1, Work(tokens=1, cut=0, runs=[1]))
     assert read(tmp_path)[0].values["texts"] == 4
+    later = Counts.shared(tmp_path / "b", "minilm", "4")
+    later.add(3, Work(tokens=9, cut=0, runs=[3]))
+    later.looked_up(hits=10, misses=3)
+    Counts.shared(tmp_path / "c", "other", "1")
+    assert answered(tmp_path) == {"minilm": 17, "other": 0}
 
 
 def test_the_file_of_counts_has_no_hole_that_a_full_disk_could_not_fill(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from bantam.artifact import Artifact
 from bantam.client.classifier import Classifier
 from bantam.errors import ServerError, UnavailableError
 from serving import tritonserver
+from serving.probe import ProbeError
 from serving.repository import promote, publish, stage
 from serving.server import Server
 from serving.watch import Patience, Watch
@@ -45,7 +46,7 @@ def root(
     return folder
 
 
-def until(true: Callable[[], bool]) -> None:
+def wait_for(true: Callable[[], bool]) -> None:
     """Wait for it."""
     deadline = time.monotonic() + SECONDS
     while not true():
@@ -88,7 +89,7 @@ class Watched:
 
     def lives(self, expected: bool) -> None:
         """Wait until /live says so."""
-        until(lambda: (self.get("/live")[0] == 200) == expected)
+        wait_for(lambda: (self.get("/live")[0] == 200) == expected)
 
     def triton(self) -> psutil.Process:
         assert self.watch.server.pid is not None
@@ -124,6 +125,37 @@ def test_a_killed_triton_is_told_and_started_again_on_the_same_ports(root: Path,
         assert client.probabilities(["i love it"]).tolist() == expected.tolist()
         assert running.error is None
     assert any("stopped by itself, exit code -9" in line for line in running.said)
+
+
+@needs_triton
+@pytest.mark.triton
+def test_a_server_that_answers_others_is_not_started_again_until_it_does_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.health.HANGS_S", 3.0)
+    queue = threading.Event()
+
+    def wait(*_: object) -> str:
+        queue.wait(SECONDS)
+        raise ProbeError("it never came to its turn")
+
+    with watched(root) as running:
+        running.until(ready=True)
+        monkeypatch.setattr("serving.probe.infer", wait)
+        address = running.watch.server.grpc_address
+        with Classifier(address, "tiny") as texts, Classifier(address, "pairs") as pairs:
+            running.until(ready=False)
+            ends = time.monotonic() + 6
+            while time.monotonic() < ends:
+                texts.probabilities(["i love it"])
+                pairs.probabilities([("i love", "it")])
+                time.sleep(0.02)
+        assert running.watch.restarts == 0
+        wait_for(lambda: running.watch.restarts == 1)
+        monkeypatch.undo()
+        queue.set()
+        running.until(ready=True, restarts=1)
+    assert any("Triton did not serve" in line and "it has not answered for" in line for line in running.said)
 
 
 @needs_triton
@@ -173,7 +205,7 @@ def test_while_it_is_started_again_a_watch_that_has_killed_it_lives(
         while json.loads(running.get("/ready")[1])["state"] != "restarting":
             time.sleep(0.05)
         monkeypatch.setattr("serving.watch.ENDS_S", 1e-9)
-        until(lambda: bool(running.said))  # it has begun to end it
+        wait_for(lambda: bool(running.said))  # it has begun to end it
         assert running.get("/live")[0] == 200
         monkeypatch.undo()
         begins.set()
@@ -200,7 +232,7 @@ def test_a_full_disk_is_waited_for_and_a_look_that_fails_is_told_once(
         running.until(ready=True, restarts=3)
         monkeypatch.setattr("serving.watch.judge", lambda *_, **__: 1 / 0)
         running.until(ready=False)
-        until(lambda: any("ZeroDivisionError" in line for line in running.said))
+        wait_for(lambda: any("ZeroDivisionError" in line for line in running.said))
         monkeypatch.undo()
         running.until(ready=True)
     assert sum("No space left on device" in line for line in running.said) == 2
@@ -232,7 +264,7 @@ def test_a_page_that_fails_is_told_and_who_hangs_up_is_not() -> None:
                 connection.request("GET", path)
                 with pytest.raises(http.client.RemoteDisconnected):
                     connection.getresponse()
-        until(lambda: bool(said))
+        wait_for(lambda: bool(said))
     finally:
         page.close()
     assert len(said) == 1
