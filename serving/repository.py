@@ -265,11 +265,11 @@ def _promote(version: Version) -> Version:
         text = following(text, served.number)
     elif served and served.previous is not None:
         text = following(text, served.previous)
-    if target.is_file() and target.read_text(encoding="utf-8") == text:
+    if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text
         return replace(version, changed=False)
     # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
     with replacing_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode())
         version_folder.sync(temporary)
     version_folder.sync(model)
     return replace(version, changed=True)

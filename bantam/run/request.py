@@ -20,8 +20,8 @@ Digests = Annotated[
     list[str] | None,
     Option(
         "--digest",
-        help="From a bucket, take only a version whose manifest has this SHA-256 (bantam versions --json shows it); "
-        "may be given several times.",
+        help="Take only a version whose manifest has this SHA-256 (bantam versions --json shows it); may be given "
+        "several times.",
     ),
 ]
 AllowNewLabels = Annotated[
