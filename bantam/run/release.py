@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bantam.artifact import MANIFEST, Artifact, Signature
-from bantam.errors import RepositoryError
+from bantam.errors import ArtifactError, RepositoryError
 from bantam.report.file import REPORT_JSON, read_report
 from bantam.run.canary import Canary, ask
 from bantam.run.request import REPOSITORY
 from serving import repository as folder_repository
-from serving.listing import other_interface
 from serving.address import is_remote
+from serving.listing import other_interface
 from serving.pulled import check_digest, check_files, check_manifest
 from serving.remote import Remote
 from serving.repository import Version, discard, published, take
@@ -98,14 +98,14 @@ def _to_bucket(folder: Path, remote: Remote, name: str, promote: bool, allow_new
     with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
         staged = take(folder, Path(scratch), name, number=remote.free(name))
         _check_takeable(staged, folder)
+        there = _served_there(remote, name)
+        before = there[0] if there else None
         found = remote.find(name, str(content_of(staged.folder)))
         if found is not None:
             if not promote:
-                return Released(name, found, False, False, None, None)
+                return Released(name, found, False, False, before, None)
             with contextlib.suppress(ArtifactError):  # what nobody can take from there is written once more
                 return _from_bucket(remote, name, found, allow_new_labels)
-        there = _served_there(remote, name)
-        before = there[0] if there else None
         if promote:
             _refuse_another_interface(there, staged, allow_new_labels)
         answered = ask(staged, remote.url) if promote else None

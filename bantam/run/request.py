@@ -21,7 +21,7 @@ Digests = Annotated[
     Option(
         "--digest",
         help="Take only a version whose manifest has this SHA-256 (bantam versions --json shows it); may be given "
-        "several times.",
+        "several times. What is served or measured has to come from a bucket for it.",
     ),
 ]
 AllowNewLabels = Annotated[
