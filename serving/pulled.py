@@ -13,7 +13,7 @@ from pathlib import Path
 from bantam.artifact import LAYOUTS, MANIFEST, TOKENIZER_FILES, Artifact, sha256
 from bantam.errors import ArtifactError, RepositoryError
 from serving.triton_config import CONFIG, LABELS_FILE, written_by_us
-from serving.version_folder import BACKEND_FILES, NOTICE
+from serving.version_folder import BACKEND_FILES, NOTICE, evidence_of
 
 
 def check_digest(folder: Path, digests: Sequence[str], what: str) -> None:
@@ -49,6 +49,7 @@ def check_files(version: Artifact, name: str, number: int, what: str) -> None:
     Raises :class:`ArtifactError` that names the file.
     """
     Artifact.load(version.folder, verify=True)
+    evidence_of(version)
     try:
         config = written_by_us((Path(version.folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RepositoryError) as exc:

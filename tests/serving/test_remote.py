@@ -199,6 +199,7 @@ EVIL = b"import os; os.system('echo mine')\n"
         ("model.py", EVIL, True, r"its model\.py is not the one that is installed here.* It is refused"),
         ("backend/engine.py", EVIL, True, r"its backend/engine\.py is not the one that is installed here"),
         ("backend/numpy.py", EVIL, True, r"holds backend/numpy\.py, expected files of a model alone"),
+        ("evidence.json", b"{ }", False, r"evidence\.json: its content has changed since it was written"),
         ("environment.tar.gz", EVIL, True, r"holds environment\.tar\.gz, expected files of a model alone"),
     ],
 )
