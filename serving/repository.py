@@ -103,7 +103,7 @@ def take(folder: Path, root: Path, name: str, *, number: int | None = None) -> V
 
 
 def verified(folder: Path, otherwise: type[BantamError] = RepositoryError, *, evidence: bool = False) -> Artifact:
-    """A version whose files, and if asked ``evidence``, are as published; else ``otherwise`` is raised and names one."""
+    """A version whose files, and if asked ``evidence``, are as published; else raises ``otherwise``, naming one."""
     try:
         version = Artifact.load(folder, verify=True)
         if evidence:

@@ -15,10 +15,10 @@ from bantam.run.canary import Canary, ask
 from bantam.run.request import REPOSITORY
 from serving import repository as folder_repository
 from serving.address import is_remote
-from serving.listing import other_interface
+from serving.listing import check_interface, interface_of
 from serving.pulled import check_digest, check_files, check_manifest
 from serving.remote import Remote
-from serving.repository import Version, discard, published, take
+from serving.repository import Version, discard, take
 from serving.version_folder import content_of
 
 
@@ -81,14 +81,10 @@ def promote(
 
 def _in_folder(staged: Version, promote: bool, allow_new_labels: bool) -> Released:
     folder_repository.verified(staged.folder)
-    served: Version | None = None
-    with contextlib.suppress(RepositoryError):  # nobody can serve from a damaged config.pbtxt: a promote mends it
-        served = published(staged.root, staged.name)
-    answered, promoted, before = None, False, served.number if served else None
+    there = interface_of(staged.root, staged.name)
+    answered, promoted, before = None, False, there[0] if there else None
     if promote:
-        if served:
-            there = served.number, Artifact.described(served.folder).manifest.signature
-            _refuse_another_interface(there, staged, allow_new_labels)
+        check_interface(staged.name, there, _signature(staged), allow_new_labels)
         answered = ask(staged, str(staged.root))
         promoted = folder_repository.promote(staged).changed
     return Released(staged.name, staged.number, staged.changed, promoted, before, answered)
@@ -107,7 +103,7 @@ def _to_bucket(folder: Path, remote: Remote, name: str, promote: bool, allow_new
             with contextlib.suppress(ArtifactError):  # what nobody can take from there is written once more
                 return _from_bucket(remote, name, found, allow_new_labels)
         if promote:
-            _refuse_another_interface(there, staged, allow_new_labels)
+            check_interface(name, there, _signature(staged), allow_new_labels)
         answered = ask(staged, remote.url) if promote else None
         remote.upload(staged)
         promoted = promote and remote.promote(name, staged.number)
@@ -120,9 +116,10 @@ def _from_bucket(
     """Fetch what is there already, ask it, promote it."""
     with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
         staged = _fetched(remote, name, number, Path(scratch), digests)
-        before = _refuse_another_interface(_served_there(remote, name), staged, allow_new_labels)
+        there = _served_there(remote, name)
+        check_interface(name, there, _signature(staged), allow_new_labels)
         answered = ask(staged, remote.url)
-    return Released(name, number, False, remote.promote(name, number), before, answered)
+    return Released(name, number, False, remote.promote(name, number), there[0] if there else None, answered)
 
 
 def _check_takeable(staged: Version, source: Path) -> None:
@@ -139,18 +136,8 @@ def _served_there(remote: Remote, name: str) -> tuple[int, Signature] | None:
         return served.number, remote.describe(name, served.number, Path(scratch)).manifest.signature
 
 
-def _refuse_another_interface(there: tuple[int, Signature] | None, staged: Version, allowed: bool) -> int | None:
-    """Refuse what clients of the served version would not understand; returns the number of that version."""
-    if there is None:
-        return None
-    number, signature = there
-    other = other_interface(signature, Artifact.described(staged.folder).manifest.signature)
-    if other and not allowed:
-        raise RepositoryError(
-            f"{staged.name} would be something else to its clients than version {number}, which is served: {other}. "
-            "Publish it under another name (--name), or with --allow-new-labels if they know."
-        )
-    return number
+def _signature(version: Version) -> Signature:
+    return Artifact.described(version.folder).manifest.signature
 
 
 def _fetched(remote: Remote, name: str, number: int, scratch: Path, digests: Sequence[str]) -> Version:

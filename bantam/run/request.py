@@ -72,6 +72,7 @@ class OptimizeRequest:
         Option("--require-gain", help="Publish nothing, and fail, if no compressed variant keeps the budget and pays."),
     ] = False
     name: Annotated[str | None, Option(help="Name to publish under; the model's own if left out.")] = None
+    allow_new_labels: AllowNewLabels = False
     random_init: Annotated[
         bool, Option("--random-init", help="Random weights: plan size, latency and memory before a download.")
     ] = False
