@@ -28,7 +28,7 @@ class Folder:
     def rollback(self, name: str) -> ServedVersion:
         """Make the version served that was before; returns what is now, and was. What is served stays on errors."""
         left = repository.published(self._root, name)
-        return ServedVersion(repository.rollback(self._root, name).number, left and left.number)
+        return ServedVersion(repository.rollback(self._root, name).number, left.number if left else None)
 
     def listed(self, name: str) -> Iterator[Listed]:
         """All versions of a model, the newest first."""

@@ -129,11 +129,13 @@ def _check_takeable(staged: Version, source: Path) -> None:
 
 
 def _served_there(remote: Remote, name: str) -> tuple[int, Signature] | None:
+    """Number and signature of what is served; None if nothing is, or it is damaged: a promote mends that."""
     served = remote.served(name)
     if served is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
+    with contextlib.suppress(ArtifactError), tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
         return served.number, remote.describe(name, served.number, Path(scratch)).manifest.signature
+    return None
 
 
 def _signature(version: Version) -> Signature:
