@@ -93,7 +93,7 @@ image: $(READY) ## Build the container image that serves, with MODEL in it if th
 up: $(READY) ## Serve what is in model_repo/ from a container, on loopback, until make down; IMAGE names another image
 	@$(BANTAM) up $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(if $(IMAGE),--image '$(IMAGE)') $(ARGS)
 
-down: $(READY) ## End what make up has started
+down: $(READY) ## End what make up, or bantam serve --container, has started
 	@$(BANTAM) down
 
 load-test: $(READY) ## Measure latency and throughput of a model that make serve serves

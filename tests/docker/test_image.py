@@ -207,10 +207,9 @@ def test_it_ends_in_order_when_it_is_told_to(server_image: str, repository: Path
 
 
 def test_no_request_fails_while_one_of_two_ends(server_image: str, repository: Path) -> None:
-    drained = ["--drain-seconds", "3"]
     with (
-        contained(repository, server_image, options=drained) as one,
-        contained(repository, server_image, options=drained) as other,
+        contained(repository, server_image, drain_s=3) as one,
+        contained(repository, server_image, drain_s=3) as other,
         Balancer([(server.grpc_address, server.watch_address) for server in (one, other)]) as balancer,
         Classifier(balancer.address, "tiny", timeout=30) as classify,
         ThreadPoolExecutor(9) as pool,

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bantam.artifact import Artifact
+from bantam.commands.announce import warn_of_http
 from bantam.commands.container import as_arguments
 from bantam.commands.serve_options import ServeOptions
 from bantam.errors import ContainerError, RepositoryError
@@ -227,6 +228,47 @@ def test_where_no_engine_answers_it_says_what_to_do(monkeypatch: pytest.MonkeyPa
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_what_docker_refuses_is_no_defect_of_ours() -> None:
+    from docker.errors import APIError, DockerException
+    from requests import ConnectionError
+
+    for exc in (APIError("409", explanation="name in use"), DockerException("odd"), ConnectionError("it went away")):
+        with (
+            pytest.raises(ContainerError, match=r"^It was not started: (name in use|odd|it went away)\."),
+            docker_engine.translated("It was not started"),
+        ):
+            raise exc
+
+
+def test_each_port_is_published_where_it_was_asked_for() -> None:
+    asked = container.Container(None, models=["tiny"], host=container.EVERYWHERE, grpc_port=8001, drain_s=60)
+    assert asked._publish() == {
+        "8001/tcp": (container.EVERYWHERE, 8001),
+        "8000/tcp": ("127.0.0.1", None),
+        "8003/tcp": ("127.0.0.1", None),
+    }
+    asked = container.Container(
+        None, models=["tiny"], http_host="192.0.2.1", watch_host=container.EVERYWHERE, network="host"
+    )
+    assert asked._arguments()[:7] == [
+        *("tiny", "--host", "127.0.0.1"),
+        *("--http-host", "192.0.2.1", "--watch-host", container.EVERYWHERE),
+    ]
+
+
+def test_what_drains_for_long_may_take_longer_to_end() -> None:
+    asked = container.Container(None, models=["tiny"], drain_s=60.5)
+    assert asked._arguments()[-2:] == ["--drain-seconds", "60.5"]
+    assert asked._run_options()["labels"][container.STOP_LABEL] == "101"
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", 0), (container.EVERYWHERE, 1)])
+def test_http_that_others_can_reach_is_said(host: str, warned: int) -> None:
+    said: list[str] = []
+    warn_of_http(host, f"{host}:8000", said.append)
+    assert len([line for line in said if line.startswith("WARNING: other machines can reach HTTP")]) == warned
+
+
 @pytest.mark.parametrize("machine", ["arm64", "aarch64", "x86_64", "AMD64"])
 def test_what_arm_lacks_is_said_there_alone(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
@@ -237,6 +279,6 @@ def test_what_arm_lacks_is_said_there_alone(monkeypatch: pytest.MonkeyPatch, mac
 def test_what_was_asked_for_reaches_the_server_inside() -> None:
     assert as_arguments(ServeOptions()) == ["--log-format", "text"]
     options = ServeOptions(watch_port=9003, cache="100MB", drain_seconds=5, log_format="json")
-    assert as_arguments(options) == ["--log-format", "json", "--drain-seconds", "5", "--cache", "100MB"]
+    assert as_arguments(options) == ["--log-format", "json", "--cache", "100MB"]  # the rest is the container's
     with pytest.raises(ContainerError, match=r"Got the file key\.pem, which is not in the container"):
         as_arguments(ServeOptions(tls_key=Path("key.pem")))
