@@ -16,6 +16,7 @@ RUN --mount=type=secret,id=apt --mount=type=secret,id=ca,mode=0444 \
     if [ -f /run/secrets/ca ]; then options="$options -o Acquire::https::CAInfo=/run/secrets/ca"; fi; \
     export DEBIAN_FRONTEND=noninteractive; \
     apt-get $options -qq update; \
+    apt-get $options -qq upgrade -y > /tmp/apt.log || { cat /tmp/apt.log; exit 1; }; \
     apt-get $options -qq install --no-install-recommends -y \
       python3 python3-venv libpython3.11 libstdc++6 zlib1g gcc libc6-dev > /tmp/apt.log || { cat /tmp/apt.log; exit 1; }
 

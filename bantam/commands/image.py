@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,6 +44,16 @@ def image(
         Path | None, Option(help="Certificates (PEM) to trust in the build; those of pip here if left out.")
     ] = None,
     torch_index: Annotated[str, Option(help="Package index to take PyTorch from, for the optimizer.")] = "",
+    triton: Annotated[
+        str,
+        Option(help="NVIDIA's Triton image for kind gpu, as your registry has it; the Dockerfile's own if left out."),
+    ] = "",
+    fresh: Annotated[
+        bool,
+        Option(
+            "--fresh", help="Take the base and Debian's packages anew, with their security fixes; nothing is cached."
+        ),
+    ] = False,
     network: Annotated[
         str, Option(help="The build's network: host where containers cannot reach a package index.")
     ] = "default",
@@ -54,10 +65,10 @@ def image(
     if models and kind == "optimizer":
         raise UserError(f"Got {', '.join(models)} for the optimizer's image, which serves none; expected no names.")
     server = tag if tag and not models else f"bantam-{kind}"
-    with build.pips_own() as own:
-        secrets = build.Secrets(pip=pip_conf or own.pip, apt=apt_sources, ca=certificates or own.ca)
-        arguments = build.arguments_of(kind, engines=engines, base=base, torch_index=torch_index)
-        build.build(kind, server, secrets, arguments=arguments, network=network)
+    arguments = build.arguments_of(kind, engines=engines, base=base, triton=triton)
+    with build.pips_own(torch_index) as own:
+        secrets = replace(own, pip=pip_conf or own.pip, apt=apt_sources, ca=certificates or own.ca)
+        build.build(kind, server, secrets, arguments=arguments, network=network, fresh=fresh)
     name = server
     if models:
         name = tag or f"{server}:{models[0]}"
