@@ -17,7 +17,7 @@ TIMEOUT_S = 4.0
 
 
 def watch_of(command_line: bytes) -> tuple[str, int]:
-    """Where the watch of a ``bantam serve`` can be asked, by its command line as /proc has it. The last option counts."""
+    """Where the watch of a ``bantam serve`` can be asked, by its command line in /proc. The last option counts."""
     words = command_line.decode("utf-8", "replace").split("\0")
     found = {"--watch-host": HOST, "--watch-port": str(PORT)}
     for word, following in zip(words, [*words[1:], ""], strict=True):
