@@ -26,17 +26,18 @@ RUN --mount=type=secret,id=pip,mode=0444 --mount=type=secret,id=ca,mode=0444 --m
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     /build/pip/bin/pip --python /opt/bantam/bin/python install -q --disable-pip-version-check --no-input \
       --no-deps --only-binary=:all: --require-hashes \
-      -r /build/requirements.txt -r /build/requirements-onnxruntime-gpu.txt
+      -r /build/requirements.txt -r /build/requirements-s3.txt -r /build/requirements-onnxruntime-gpu.txt
 COPY bantam /build/source/bantam
 COPY serving /build/source/serving
-RUN cp -r /build/source/bantam /build/source/serving /opt/bantam/lib/python3*/site-packages/ && chmod -R a+rX /opt/bantam
+RUN chmod -R a+rX /build/source && cp -r /build/source/bantam /build/source/serving /opt/bantam/lib/python3*/site-packages/
 
 FROM ${TRITON}
 COPY --from=environment /opt/bantam /opt/bantam
 # The first python3 on the path is the one whose packages Triton's Python backend takes; tritonserver is on it already.
 ENV PATH=/opt/bantam/bin:/opt/tritonserver/bin:/usr/local/nvidia/bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    BANTAM_CACHE=/tmp/bantam
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8001 8003
