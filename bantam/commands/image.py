@@ -24,7 +24,8 @@ def image(
     kind: Annotated[
         Literal["cpu", "gpu", "optimizer"],
         Option(
-            help="cpu and gpu serve; optimizer has the whole of Bantam, to make models. The last two: not run by us."
+            help="cpu serves; gpu too, but models still run on the CPU in it; optimizer has the whole of Bantam, to make "
+            "models. The last two: not run by us."
         ),
     ] = "cpu",
     tag: Annotated[
