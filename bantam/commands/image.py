@@ -24,7 +24,7 @@ def image(
     kind: Annotated[
         Literal["cpu", "gpu", "optimizer"],
         Option(
-            help="cpu serves; gpu too, but models still run on the CPU in it; optimizer has the whole of Bantam, to make "
+            help="cpu serves; gpu too, but with models on the CPU still; optimizer has the whole of Bantam, to make "
             "models. The last two: not run by us."
         ),
     ] = "cpu",
