@@ -205,7 +205,8 @@ def files_of(image: str, folder: Path) -> Iterator[tuple[str, bytes]]:
                 continue
             with layer:
                 for member in layer:
-                    if (file := layer.extractfile(member)) is not None if member.isfile() else False:
+                    file = layer.extractfile(member) if member.isfile() else None
+                    if file is not None:
                         yield member.name, file.read()
 
 
