@@ -142,7 +142,7 @@ print(json.dumps([[c.status, c.laddr.ip, c.raddr.ip if c.raddr else ""] for c in
     with contained(repository, server_image, begin=False) as running, ThreadPoolExecutor(1) as pool:
         starts = pool.submit(running.start)
         while not starts.done():  # also while it starts
-            with contextlib.suppress(APIError, AttributeError):  # not there yet
+            with contextlib.suppress(APIError, AttributeError, ValueError):  # not there yet, or no word from it
                 found += inside_of(running, code)
         starts.result()
         assert found
