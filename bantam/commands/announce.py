@@ -15,6 +15,7 @@ def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], Non
     """Where the models and their ``watch`` are and how to call them: for people, and with ``as_json`` for scripts on
     standard output.
     """
+    example = EXAMPLES[_reads_pairs(server)]
     grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
     if as_json:
         print(json.dumps({"grpc": grpc, "http": http, "watch": watch, "models": server.models}), flush=True)
@@ -24,7 +25,7 @@ def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], Non
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it.")
     log(f"Its watch is on http://{watch}: /live, /ready, /metrics. From Python:")
     log("  from bantam import Classifier")
-    log(f'  Classifier("{grpc}", model="{server.models[0]}")([{EXAMPLES[_reads_pairs(server)]}])')
+    log(f'  Classifier("{grpc}", model="{server.models[0]}")([{example}])')
 
 
 def warn_of_http(host: str, address: str, log: Callable[[str], None]) -> None:

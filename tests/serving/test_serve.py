@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import signal
-import tempfile
 import time
 from pathlib import Path
 
@@ -40,28 +39,31 @@ def root(tiny_artifact: Artifact, tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
-def files() -> set[Path]:
-    """What servers leave, if they do."""
-    return {*SHARED_MEMORY.glob("bantam-*"), *Path(tempfile.gettempdir()).glob("bantam-*")}
-
-
 @pytest.mark.parametrize("victim", ["Triton", "its supervisor"])
-def test_what_died_is_started_again_and_sigterm_ends_it_all(root: Path, victim: str) -> None:
-    before = files()
+def test_what_died_is_started_again_and_sigterm_ends_it_all(
+    root: Path, victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "tmp"
+    own.mkdir()
+    monkeypatch.setenv("TMPDIR", str(own))
     with bantam_serve(root) as running, Classifier(running.grpc, "tiny", timeout=SECONDS, retries=1000) as client:
         running.until(ready=True)
         expected = client.probabilities(["i love it"]).tolist()
+        names = {path.name for path in own.iterdir()}
         triton = running.triton()
         (triton if victim == "Triton" else triton.parent() or triton).kill()
         running.until(ready=True, restarts=1)
         assert client.probabilities(["i love it"]).tolist() == expected
         assert running.triton().pid != triton.pid
+        names |= {path.name for path in own.iterdir()}
         running.process.send_signal(signal.SIGTERM)
         _, errors = running.process.communicate(timeout=SECONDS)
     assert running.process.returncode == 130
     how = "exit code -9" if victim == "Triton" else "and its supervisor with it"
     assert f"WARNING: Triton stopped by itself, {how}." in errors
-    assert files() <= before
+    assert len(names) >= 2
+    assert list(own.iterdir()) == []
+    assert not [path for path in SHARED_MEMORY.iterdir() if path.name.startswith(tuple(names))]
 
 
 @pytest.mark.slow
