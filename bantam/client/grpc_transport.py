@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from bantam.client import messages
+from bantam.client.addresses import grpc_target
 from bantam.client.security import bearer
 from bantam.client.texts import Row, width
 from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
@@ -45,11 +46,13 @@ class _Grpc(ABC):
     def __init__(self, target: Target, module: Any) -> None:
         """``module``: ``grpc`` or ``grpc.aio``."""
         self._target = target
+        address, sharing = grpc_target(target.address)
+        options = CHANNEL_OPTIONS + sharing
         if target.tls is None:
-            self._channel = module.insecure_channel(target.address, options=CHANNEL_OPTIONS)
+            self._channel = module.insecure_channel(address, options=options)
         else:
             trusted = grpc.ssl_channel_credentials(*target.tls.contents())
-            self._channel = module.secure_channel(target.address, trusted, options=CHANNEL_OPTIONS)
+            self._channel = module.secure_channel(address, trusted, options=options)
         self._config = self._method("ModelConfig", messages.ModelConfigRequest, messages.ModelConfigResponse)
         self._infer = self._method("ModelInfer", messages.ModelInferRequest, messages.ModelInferResponse)
 
