@@ -45,10 +45,10 @@ def _parse(one: str, whole: str) -> Address:
 
 
 def shared() -> Options:
-    """gRPC's options for several servers: connect to all that there are and go round those that answer.
+    """Options of a channel to several servers: it connects to all that there are and goes round those that answer.
 
-    One whose machine has gone never says so: its share of requests would wait in vain for a quarter of an hour, until the
-    kernel gives its connection up.
+    One whose machine has gone never says so: its share of requests would wait in vain for a quarter of an hour, until
+    the kernel gives its connection up.
     """
     return (
         ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
@@ -84,7 +84,7 @@ def _look_up(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         found = {family: str(where[0]) for family, _, _, _, where in socket.getaddrinfo(host, None)}
     except OSError as exc:
         raise UserError(
-            f"Got {host!r} among several addresses, and no such host is known ({exc}). They are looked up when the client "
-            "is made; one name that stands for all servers is looked up anew."
+            f"Got {host!r} among several addresses, and no such host is known ({exc}). They are looked up when the "
+            "client is made; one name that stands for all servers is looked up anew."
         ) from exc
     return ipaddress.ip_address(found.get(socket.AF_INET) or found[socket.AF_INET6])

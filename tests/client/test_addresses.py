@@ -109,9 +109,7 @@ class Silent:
             end.close()
 
 
-def test_one_that_vanishes_without_a_word_is_left_out(
-    pair: tuple[Fake, Fake], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_vanishes_without_a_word_is_left_out(pair: tuple[Fake, Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "KEEPALIVE_S", 1.0)
     one, other = pair
     silent = Silent(one)
