@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 
 from bantam.client.classifier import Classifier
 from bantam.errors import BantamError
 from serving.container import Container
 from serving.ports import free_ports
+from tests.docker.balancer import is_ready
 from tests.plugins.images import contained
 
 pytestmark = [pytest.mark.docker, pytest.mark.index, pytest.mark.slow]
@@ -63,8 +65,6 @@ def answered(container: Container) -> int:
     """How many requests a server has answered since it started."""
     with Classifier(container.grpc_address, "tiny") as classify:
         classify(TEXT)  # it is there
-    import tritonclient.grpc as grpcclient
-
     with grpcclient.InferenceServerClient(container.grpc_address) as client:
         (model,) = client.get_inference_statistics("tiny").model_stats
         return int(model.inference_stats.success.count)
@@ -72,10 +72,10 @@ def answered(container: Container) -> int:
 
 def test_no_request_is_lost_when_one_of_two_is_killed(server_image: str, repository: Path) -> None:
     # Fixed, so that what starts again is where it was.
-    ports = free_ports("127.0.0.1", {"one": 0, "other": 0})
+    ports = free_ports("127.0.0.1", {"grpc_port": 0, "watch_port": 0})
     with (
-        contained(repository, server_image, grpc_port=ports["one"]) as one,
-        contained(repository, server_image, grpc_port=ports["other"]) as other,
+        contained(repository, server_image, **ports) as one,
+        contained(repository, server_image) as other,
         Classifier(f"{one.grpc_address},{other.grpc_address}", "tiny", timeout=60) as classify,
     ):
         expected = classify.probabilities([TEXT])
@@ -86,7 +86,7 @@ def test_no_request_is_lost_when_one_of_two_is_killed(server_image: str, reposit
             load.more(500)
             assert one.exit_code() == 137
             one.container.start()
-            until(one._ready)
+            until(lambda: is_ready(one.watch_address))
             load.more(500)
             until(lambda: answered(one) > 100)
         finally:
