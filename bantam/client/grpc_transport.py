@@ -26,7 +26,8 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # A server that comes back is found within a second; gRPC's default waits up to two minutes between tries.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # So long one try may take: over TLS and an ocean, or to a busy machine, more than the pause between two.
+    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A model server is reached directly, also where http_proxy is set; httpcore2 ignores the variable as well.
     ("grpc.enable_http_proxy", 0),

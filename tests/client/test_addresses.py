@@ -84,6 +84,10 @@ class Silent:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def pause(self, seconds: float) -> None:
+        self._passing.clear()
+        threading.Timer(seconds, self._passing.set).start()
+
     def vanish(self) -> None:
         self._listener.close()
         self._passing.clear()
@@ -129,6 +133,14 @@ def test_one_that_vanishes_without_a_word_is_left_out(pair: tuple[Fake, Fake], m
                 break
         assert in_a_row == 20
     silent.close()
+
+
+def test_a_connection_may_take_its_time(pair: tuple[Fake, Fake]) -> None:
+    far = Silent(pair[0])
+    far.pause(0.4)
+    with Classifier(far.address, "fake", retries=0) as classify:
+        assert classify("12345").labels == ["short", "long"]
+    far.close()
 
 
 def test_what_grpc_is_told() -> None:
