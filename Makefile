@@ -128,7 +128,7 @@ check: $(VENV)/.ready-$(TARGET) ## Format, lint, types and the rules of the arch
 	@$(VENV)/bin/python -m pytest -q --durations=0 tests/test_architecture.py
 
 clean: ## Remove caches; ALL=1 removes build/ too, with hours of training. model_repo/ and the environments stay
-	@rm -rf $(if $(ALL),build,build/test-output) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(if $(ALL),build,build/test-output) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # --- Set-up -----------------------------------------------------------------------------------------------------------

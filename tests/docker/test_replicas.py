@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def answered(container: Container) -> int:
 
 def test_no_request_is_lost_when_one_of_two_is_killed(server_image: str, repository: Path) -> None:
     # Fixed, so that what starts again is where it was.
-    ports = free_ports("127.0.0.1", {"grpc_port": 0, "watch_port": 0})
+    ports: dict[str, Any] = {**free_ports("127.0.0.1", {"grpc_port": 0, "watch_port": 0})}
     with (
         contained(repository, server_image, **ports) as one,
         contained(repository, server_image) as other,

@@ -48,7 +48,7 @@ FRONT = (
 """With these Triton's HTTP says in a status of 500 or 501 that a request is no request; docs/production.md tells."""
 
 
-def fuzz(examples: int) -> Any:
+def fuzz(examples: int) -> settings:
     """The same examples each time, and no file of what failed before."""
     return settings(
         max_examples=examples,
@@ -79,10 +79,10 @@ class Subject:
         answer = self.infer_bytes(request.SerializeToString(), timeout=TIMEOUT_S)
         return service_pb2.ModelInferResponse.FromString(answer)
 
-    def still_answers(self) -> None:
-        """With the scores that it has to give."""
+    def still_answers(self) -> bool:
+        """Whether it does, with the scores that it has to give."""
         raw = self.infer(self._known).raw_output_contents[0]
-        np.testing.assert_allclose(np.frombuffer(raw, np.float32).reshape(1, -1), self._scores, atol=1e-6)
+        return np.allclose(np.frombuffer(raw, np.float32), self._scores[0], atol=1e-6)
 
     def post(self, posted: Posted) -> tuple[int, bytes]:
         """The status and the body of its answer."""
@@ -106,16 +106,16 @@ def subject(
 
 
 @pytest.fixture
-def examples(request: pytest.FixtureRequest) -> Callable[[int], Any]:
+def examples(request: pytest.FixtureRequest) -> Callable[[int], settings]:
     """Fewer where each request goes through another process."""
     share = 3 if "isolated" in request.node.name else 1
     return lambda many: fuzz(many // share)
 
 
-def test_any_text_has_the_engines_scores(subject: Subject, examples: Callable[[int], Any]) -> None:
+def test_any_text_has_the_engines_scores(subject: Subject, examples: Callable[[int], settings]) -> None:
     with Classifier(subject.server.grpc_address, MODEL, timeout=TIMEOUT_S, retries=0) as classify:
 
-        @examples(90)
+        @examples(140)
         @given(st.lists(any_text, min_size=1, max_size=70))
         def run(texts: list[str]) -> None:
             np.testing.assert_allclose(classify.probabilities(texts), subject.engine.probabilities(texts), atol=1e-6)
@@ -123,8 +123,8 @@ def test_any_text_has_the_engines_scores(subject: Subject, examples: Callable[[i
         run()
 
 
-def test_any_bytes_are_a_text_or_refused_by_name(subject: Subject, examples: Callable[[int], Any]) -> None:
-    @examples(150)
+def test_any_bytes_are_a_text_or_refused_by_name(subject: Subject, examples: Callable[[int], settings]) -> None:
+    @examples(200)
     @given(st.lists(any_bytes, min_size=1, max_size=3))
     def run(elements: list[bytes]) -> None:
         request = service_pb2.ModelInferRequest(model_name=MODEL)
@@ -141,7 +141,7 @@ def test_any_bytes_are_a_text_or_refused_by_name(subject: Subject, examples: Cal
             np.testing.assert_allclose(np.frombuffer(raw, np.float32).reshape(expected.shape), expected, atol=1e-6)
 
     run()
-    subject.still_answers()
+    assert subject.still_answers()
 
 
 def test_what_is_no_text_is_refused_by_the_client(subject: Subject) -> None:
@@ -156,10 +156,10 @@ def test_what_is_no_text_is_refused_by_the_client(subject: Subject) -> None:
         run()
 
 
-def test_any_request_over_grpc(subject: Subject, examples: Callable[[int], Any]) -> None:
+def test_any_request_over_grpc(subject: Subject, examples: Callable[[int], settings]) -> None:
     seen = set()
 
-    @examples(450)
+    @examples(600)
     @given(grpc_requests())
     def run(request: Any) -> None:
         code = grpc.StatusCode.OK
@@ -169,19 +169,19 @@ def test_any_request_over_grpc(subject: Subject, examples: Callable[[int], Any])
             code, said = exc.code(), exc.details()
         assert code in ANSWERS, (code, said)
         seen.add(code)
-        subject.still_answers()
+        assert subject.still_answers()
 
     run()
     assert seen == ANSWERS, "requests of all kinds were made"
 
 
-def test_any_bytes_over_grpc(subject: Subject, examples: Callable[[int], Any]) -> None:
-    @examples(90)
+def test_any_bytes_over_grpc(subject: Subject, examples: Callable[[int], settings]) -> None:
+    @examples(140)
     @given(st.binary(max_size=60) | st.tuples(grpc_requests(), st.integers(1, 60)).map(_cut))
     def run(message: bytes) -> None:
         with contextlib.suppress(grpc.RpcError):  # gRPC itself says INTERNAL of what is no message
             subject.infer_bytes(message, timeout=TIMEOUT_S)
-        subject.still_answers()
+        assert subject.still_answers()
 
     run()
 
@@ -191,31 +191,31 @@ def _cut(parts: tuple[Any, int]) -> bytes:
     return bytes(request.SerializeToString()[:-length])
 
 
-def test_any_request_over_http(subject: Subject, examples: Callable[[int], Any]) -> None:
+def test_any_request_over_http(subject: Subject, examples: Callable[[int], settings]) -> None:
     seen = set()
 
-    @examples(450)
+    @examples(600)
     @given(http_requests())
     def run(posted: Posted) -> None:
         status, body = subject.post(posted)
         said = "" if status == 200 else json.loads(body)["error"]
         assert status < 500 or said.startswith(FRONT), (status, body)
         seen.add(status)
-        subject.still_answers()
+        assert subject.still_answers()
 
     run()
     assert {200, 400} <= seen, "requests of all kinds were made"
 
 
-def test_any_bytes_over_http(subject: Subject, examples: Callable[[int], Any]) -> None:
+def test_any_bytes_over_http(subject: Subject, examples: Callable[[int], settings]) -> None:
     host, port = subject.server.http_address.split(":")
     start = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: x\r\n".encode()
 
-    @examples(90)
+    @examples(140)
     @given(st.sampled_from([b"", start, start + b"Content-Length: 90\r\n\r\n"]), st.binary(max_size=60))
     def run(begun: bytes, rest: bytes) -> None:
         with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
             connection.sendall(begun + rest)
-        subject.still_answers()
+        assert subject.still_answers()
 
     run()

@@ -82,7 +82,9 @@ def test_all_are_there() -> None:
 
 @each
 def test_it_is_valid(overlay: Path) -> None:
-    for resource in build(overlay):
+    resources = build(overlay)
+    assert resources
+    for resource in resources:
         checked(resource)
     (kustomization,) = load(overlay / "kustomization.yaml")
     checked(kustomization)
