@@ -34,7 +34,7 @@ def read_delimited(path: ReadableFile) -> Table:
 
 
 def delimited_rows(path: ReadableFile) -> Iterator[tuple[int, list[str]]]:
-    """The header of a table and then its rows, each as long as the header, with their lines; read as they are asked for.
+    """The header of a table and then its rows, each as long as the header, with their lines; read as asked for.
 
     Raises :class:`DataError` for a row that does not fit the header, and a name that is there twice.
     """
