@@ -29,4 +29,4 @@ def label(request: LabelRequest, as_json: Json = False) -> None:
     speed = "" if done.texts_per_second is None else f", {done.texts_per_second:,.0f} rows a second"
     log(f"{done.output}: {done.rows:,} rows, labelled by {done.model}{speed}")
     if done.without_text:
-        log(f"{done.without_text:,} rows have no text; they are there without labels and scores")
+        log(f"rows without text, which have no labels and scores: {done.without_text:,}")

@@ -181,8 +181,8 @@ class ParquetOutput(Output):
             return cell
         if self._kinds[name] == "float":
             return float(cell)
-        made = _cell(cell)
-        return whole(made) if isinstance(made, str) and not made.isascii() else made
+        text = cell if self._kinds[name] == "str" else _json(cell)
+        return text if text.isascii() else whole(text)
 
     def put_together(self, parts: Sequence[Place], file: IO[bytes]) -> None:
         """As in :class:`Output`."""
