@@ -42,6 +42,7 @@ def ray_pool(model: LabelModel, address: str, workers: int | None) -> Iterator[P
             num_cpus=workers if address == "local" else None,
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
+            configure_logging=False,
             runtime_env={"py_modules": code, "env_vars": {TOKENIZER_THREADS: "false"}},
         )
     except (ConnectionError, RuntimeError, ValueError) as exc:

@@ -77,13 +77,23 @@ class Corpus(ABC):
     def _sample(self) -> dict[str, list[Any]]:
         """The columns of the first rows."""
 
+    def read(self, skip: int = 0, *, via: ReadableFile | None = None) -> Iterator[Block]:
+        """The same as ``blocks``, with what goes wrong while it is read in the user's words."""
+        blocks = self.blocks(skip, via=via)
+        while True:
+            with self.place.reading():  # not around the yield: what goes wrong with a block is something else
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
     def scan(self) -> Scan:
         """Read all of it once."""
         hashed, found = _Hashed(self.place), Scan("")
+        for block in self.read(via=hashed):
+            found.rows += len(block.texts)
+            self._look(block.rows, found.columns)
         with self.place.reading():
-            for block in self.blocks(via=hashed):
-                found.rows += len(block.texts)
-                self._look(block.rows, found.columns)
             found.sha256 = hashed.sha256()
         if not found.rows:
             raise DataError(f"{self.place} has no rows. Expected texts to label.")

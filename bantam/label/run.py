@@ -160,14 +160,13 @@ def _label_rest(
     log(f"labelling {scan.rows - done.rows:,} rows of {corpus.place} with {model.name}")
     with _pool(request, model) as pool, progress(console, scan.rows, done.rows, log) as advance:
         began = time.perf_counter()
-        with corpus.place.reading():
-            for shard in scored(shards(corpus.blocks(done.rows), request.shard_rows), pool):
-                texts = shard.texts
-                said = _predictions(shard, texts, model)
-                content = output.part([block.rows for block in shard.blocks], said)
-                found = Counter(name for each in said if each is not None for name in each.labels)
-                ledger.add(content, found, len(texts), texts.count(None))
-                advance(ledger.done.rows)
+        for shard in scored(shards(corpus.read(done.rows), request.shard_rows), pool):
+            texts = shard.texts
+            said = _predictions(shard, texts, model)
+            content = output.part([block.rows for block in shard.blocks], said)
+            found = Counter(name for each in said if each is not None for name in each.labels)
+            ledger.add(content, found, len(texts), texts.count(None))
+            advance(ledger.done.rows)
         if ledger.done.rows != scan.rows:
             raise DataError(
                 f"{corpus.place} had {scan.rows:,} rows when it was looked through, and {ledger.done.rows:,} now: it "

@@ -7,6 +7,7 @@ again, with the same rows and bytes.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import shutil
 from collections import Counter
@@ -18,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bantam.errors import DataError, UserError
+from bantam.files import sweep
 from bantam.label.place import Place
 
 STATE = "state.json"
@@ -114,6 +116,10 @@ class Ledger:
             raise DataError(f"{folder} cannot be made ({exc.strerror}). Expected a folder for the output.") from exc
         try:
             with FileLock(folder / LOCK, timeout=0):
+                # What a killed run was writing: nobody else writes either of these.
+                sweep(folder)
+                for left in folder.parent.glob(f"{glob.escape(self._output.name)}.tmp-*"):
+                    left.unlink(missing_ok=True)
                 try:
                     yield
                 finally:

@@ -24,7 +24,7 @@ from tests.label.conftest import sentences, write_corpus
 from tests.label.test_label import label, read
 
 ROOT = Path(__file__).parents[2]
-ROWS, SHARD = 8_000, 20
+ROWS, SHARD = 3_000, 20
 
 
 def command(source: Path | str, target: Path | str, version: Version, *more: str) -> list[str]:
@@ -65,6 +65,7 @@ def test_killed_again_and_again(kind: str, published: Version, tmp_path: Path) -
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        target.with_name(f"{target.name}.tmp-{process.pid}").write_text("half", encoding="utf-8")  # had it got so far
         assert not target.exists()
         assert psutil.wait_procs(workers, timeout=20)[1] == [], "nobody is left behind"
     kept = parts_done(target)
@@ -77,7 +78,8 @@ def test_killed_again_and_again(kind: str, published: Version, tmp_path: Path) -
     assert f"{kept * SHARD:,} of {ROWS:,} rows are labelled already" in err
     assert [int(row["id"]) for row in read(target)] == list(range(ROWS))
     assert target.read_bytes() == (tmp_path / f"undisturbed.{kind}").read_bytes()
-    assert not target.with_name(f"{target.name}.parts").exists()
+    here = [f"in.{kind}", f"out.{kind}", f"undisturbed.{kind}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == here
     undisturbed = label(source, tmp_path / f"again.{kind}", published, shard_rows=SHARD)
     assert done["labels"] == undisturbed.labels, "counted over all runs"
 
