@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, cast
+from typing import Any
 
 from bantam.artifact import Text
 from bantam.errors import DataError
+from bantam.label.hashed import HashedFile
 from bantam.label.place import Place
 from optimizer.data.columns import find_texts
 from optimizer.data.dataset import Columns
@@ -24,7 +23,6 @@ from optimizer.data.text_file import ReadableFile, kind
 
 BLOCK = 256
 """Rows that are read together."""
-HASHED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Corpus(ABC):
 
     def scan(self) -> Scan:
         """Read all of it once."""
-        hashed, found = _Hashed(self.place), Scan("")
+        hashed, found = HashedFile(self.place), Scan("")
         for block in self.read(via=hashed):
             found.rows += len(block.texts)
             self._look(block.rows, found.columns)
@@ -271,57 +269,3 @@ def wider(known: str | None, cell: Any) -> str:
 def _several(rows: Iterator[Any]) -> Iterator[list[Any]]:
     while several := list(itertools.islice(rows, BLOCK)):
         yield several
-
-
-class _Hashed:
-    """A file that is hashed while it is read to its end."""
-
-    def __init__(self, place: Place) -> None:
-        self._place, self._last = place, cast("_HashedBytes | None", None)
-        self.name, self.suffix, self.suffixes = place.name, place.suffix, place.suffixes
-
-    def __str__(self) -> str:
-        return str(self._place)
-
-    def open(self, mode: Literal["rb"]) -> IO[bytes]:
-        self._last = _HashedBytes(self._place.open(mode))
-        return io.BufferedReader(self._last, HASHED)
-
-    def sha256(self) -> str:
-        """Of all of it, which is read again if it was not read to its end, or not in order."""
-        if self._last is None or not self._last.whole:
-            with self._place.open("rb") as file:
-                digest = hashlib.sha256()
-                while part := file.read(HASHED):
-                    digest.update(part)
-                return digest.hexdigest()
-        return self._last.digest.hexdigest()
-
-
-class _HashedBytes(io.RawIOBase):
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest, self.whole, self._in_order = hashlib.sha256(), False, True
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._file.seekable()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._in_order = self.whole = False
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        read: int = cast(Any, self._file).readinto(buffer)
-        self.digest.update(memoryview(buffer)[:read])
-        self.whole = self._in_order and not read
-        return read
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

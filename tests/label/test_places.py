@@ -88,7 +88,8 @@ def test_a_model_in_a_bucket(bucket: str, published: Version, tmp_path: Path) ->
     remote.promote("tiny", 1)
     texts = sentences(30)
     source = write_corpus(tmp_path / "in.csv", [{"text": text} for text in texts])
-    label(source, tmp_path / "out.csv", published, repository=remote.url)
+    done = label(source, tmp_path / "out.csv", published, repository=remote.url)
+    assert done.model == "tiny, version 1"
     assert_labelled(read(tmp_path / "out.csv"), expected(published, texts))
 
 
