@@ -25,24 +25,46 @@ EXTRAS = {"s3": "s3", "gs": "gs"}
 """Scheme of an address -> what of Bantam has to be installed for it."""
 
 
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """The file system for an address, as fsspec has it with ``options`` of it, and the path there.
+
+    Raises :class:`RepositoryError` for an address of no known kind, and where a library for it is missing.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in EXTRAS:
+        raise RepositoryError(f"Got {url}, expected a folder, or an address as in s3://bucket/models or gs://.")
+    try:
+        from fsspec.core import url_to_fs
+
+        with asking(url):
+            found: tuple[Any, str] = url_to_fs(url, **options)
+            return found
+    except ImportError as exc:
+        raise RepositoryError(
+            f"{url} needs more than is installed ({exc}): pip install '.[{EXTRAS[scheme]}]' in Bantam's folder."
+        ) from exc
+
+
+@contextlib.contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Errors of the bucket's libraries, each of which has a tree of its own, become one of ours."""
+    try:
+        yield
+    except (BantamError, ImportError):
+        raise
+    except Exception as exc:
+        raise RepositoryError(
+            f"{what}: {reason(exc)}. Expected a bucket that can be reached, and credentials for it."
+        ) from exc
+
+
 class Remote:
     """The repository at an address. Every method raises :class:`RepositoryError` if the bucket does not do as asked."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        scheme = url.partition("://")[0]
-        if scheme not in EXTRAS:
-            raise RepositoryError(f"Got {url}, expected a folder, or an address as in s3://bucket/models or gs://.")
-        try:
-            from fsspec.core import url_to_fs
-
-            with self._asking():
-                # Others write to it too: what was listed a moment ago does not count.
-                self._fs, self._root = url_to_fs(self.url, use_listings_cache=False)
-        except ImportError as exc:
-            raise RepositoryError(
-                f"{url} needs more than is installed ({exc}): pip install '.[{EXTRAS[scheme]}]' in Bantam's folder."
-            ) from exc
+        # Others write to it too: what was listed a moment ago does not count.
+        self._fs, self._root = file_system(self.url, use_listings_cache=False)
 
     def models(self) -> list[str]:
         """Names of the models that are published there, sorted."""
@@ -222,14 +244,5 @@ class Remote:
         except UnicodeDecodeError as exc:
             raise RepositoryError(f"{self.url}/{'/'.join(parts)} is no text ({exc}). Publish the model again.") from exc
 
-    @contextlib.contextmanager
-    def _asking(self, what: str = "") -> Iterator[None]:
-        """Errors of the bucket's libraries, each of which has a tree of its own, become one of ours."""
-        try:
-            yield
-        except (BantamError, ImportError):
-            raise
-        except Exception as exc:
-            raise RepositoryError(
-                f"{what or self.url}: {reason(exc)}. Expected a bucket that can be reached, and credentials for it."
-            ) from exc
+    def _asking(self, what: str = "") -> contextlib.AbstractContextManager[None]:
+        return asking(what or self.url)

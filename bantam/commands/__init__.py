@@ -29,6 +29,7 @@ COMMANDS = (
     "image",
     "container",
     "measure",
+    "label",
     "load_test",
     "demo",
     "report",

@@ -49,16 +49,21 @@ def given_thresholds(said: str | None, data: Dataset) -> tuple[float, ...] | Non
         return None
     if said is None:
         return None if data.labelled else (UNTUNED,) * len(data.labels)
+    return read_thresholds(said, data.labels)
+
+
+def read_thresholds(said: str, labels: tuple[str, ...]) -> tuple[float, ...]:
+    """One a label, in their order: from a number for all, or a file. Raises what :func:`given_thresholds` does."""
     found = _read(said)
     if isinstance(found, Mapping):
-        return tuple(_by_name(found, data.labels, said))
-    values = found if isinstance(found, list) else [found] * len(data.labels)
-    if len(values) != len(data.labels):
+        return tuple(_by_name(found, labels, said))
+    values = found if isinstance(found, list) else [found] * len(labels)
+    if len(values) != len(labels):
         raise RecipeError(
-            f"{said} has {len(values)} thresholds, and there are {len(data.labels)} labels. Expected one for each, in "
-            f"this order: {', '.join(data.labels)}."
+            f"{said} has {len(values)} thresholds, and there are {len(labels)} labels. Expected one for each, in "
+            f"this order: {', '.join(labels)}."
         )
-    return tuple(_threshold(value, label, said) for label, value in zip(data.labels, values, strict=True))
+    return tuple(_threshold(value, label, said) for label, value in zip(labels, values, strict=True))
 
 
 def _read(said: str) -> object:

@@ -7,20 +7,37 @@ import itertools
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from bantam.errors import DataError
 from optimizer.data.table import Table
-from optimizer.data.text_file import text_of
+from optimizer.data.text_file import ReadableFile, text_of
 
 DELIMITERS = ",;\t|"
 NONE = "\x1f"
 """Delimiter of a file of one column: ASCII's unit separator, which no text has."""
 
 
-def read_delimited(path: Path) -> Table:
+def read_delimited(path: ReadableFile) -> Table:
     """Read a table with a header. Raises :class:`DataError` for a row that does not fit the header."""
+    rows = delimited_rows(path)
+    _, header = next(rows, (0, []))
+    columns: list[list[str]] = [[] for _ in header]
+    lines = array("q")
+    appends = [column.append for column in columns]
+    for line, row in rows:
+        for append, cell in zip(appends, row, strict=True):
+            append(cell)
+        lines.append(line)
+    by_name = {name: column for name, column in zip(header, columns, strict=True) if name}
+    return Table(str(path), by_name, lines, tuple(_unnamed(path, header, columns)))
+
+
+def delimited_rows(path: ReadableFile) -> Iterator[tuple[int, list[str]]]:
+    """The header of a table and then its rows, each as long as the header, with their lines; read as asked for.
+
+    Raises :class:`DataError` for a row that does not fit the header, and a name that is there twice.
+    """
     csv.field_size_limit(2**31 - 1)
     with text_of(path) as file:
         sample = list(itertools.islice(file, 200))
@@ -38,10 +55,10 @@ def read_delimited(path: Path) -> Table:
     with text_of(path) as file:
         if said:
             next(file)
-        return _columns(path, csv.reader(file, **style), delimiter)
+        yield from _fitting(path, csv.reader(file, **style), delimiter)
 
 
-def looks_delimited(path: Path) -> int:
+def looks_delimited(path: ReadableFile) -> int:
     """How many tabs each line of a file has, if it is the same number for all; else 0."""
     with text_of(path) as file:
         counts = {line.count("\t") for line in file if line.strip()}
@@ -62,33 +79,33 @@ def _fit(sample: Sequence[str], mark: str) -> tuple[float, int]:
     return widths.count(widths[0]) / len(widths), widths[0]
 
 
-def _columns(path: Path, reader: Any, delimiter: str) -> Table:
-    columns: list[list[str]] = []
-    lines = array("q")
+def _fitting(path: ReadableFile, reader: Any, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    before, width = 0, 0
     try:
-        header = [name.strip() for name in next((row for row in reader if row), [])]
-        columns = [[] for _ in header]
-        appends = [column.append for column in columns]
-        before = reader.line_num
         for row in reader:
-            if len(row) != len(header):
-                row = _fitted(row, len(header), f"{path}, line {before + 1}", delimiter)
-            if row:
-                for append, cell in zip(appends, row, strict=True):
-                    append(cell)
-                lines.append(before + 1)
+            if not width and row:
+                header = [name.strip() for name in row]
+                _check_header(path, header)
+                width = len(header)
+                yield before + 1, header
+            elif width:
+                if len(row) != width:
+                    row = _fitted(row, width, f"{path}, line {before + 1}", delimiter)
+                if row:
+                    yield before + 1, row
             before = reader.line_num
     except csv.Error as exc:
         raise DataError(
             f"{path}, line {reader.line_num}: {exc}. Is a quote left open? Quotes inside a text are doubled."
         ) from exc
+
+
+def _check_header(path: ReadableFile, header: Sequence[str]) -> None:
     named = [name for name in header if name]
     if len(set(named)) < len(named):
         raise DataError(
             f"{path}: two columns have the same name. Columns: {', '.join(name[:60] for name in header[:12])}."
         )
-    by_name = {name: column for name, column in zip(header, columns, strict=True) if name}
-    return Table(str(path), by_name, lines, tuple(_unnamed(path, header, columns)))
 
 
 def _fitted(row: list[str], width: int, where: str, delimiter: str) -> list[str]:
@@ -101,7 +118,7 @@ def _fitted(row: list[str], width: int, where: str, delimiter: str) -> list[str]
     return [*row[:width], *[""] * (width - len(row))] if row else []
 
 
-def _unnamed(path: Path, header: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
+def _unnamed(path: ReadableFile, header: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
     """A line on cells below an empty name; the first column may be without one, as pandas writes its index."""
     bare = [column for name, column in list(zip(header, columns, strict=True))[1:] if not name]
     filled = sum(any(cell.strip() for cell in cells) for cells in zip(*bare, strict=True))
@@ -112,7 +129,7 @@ def _unnamed(path: Path, header: Sequence[str], columns: Sequence[Sequence[str]]
         )
 
 
-def _quoted_by_rule(path: Path) -> bool:
+def _quoted_by_rule(path: ReadableFile) -> bool:
     """Whether the quotes of a tab-separated file are a CSV writer's, rather than the texts' own.
 
     They are if every field that begins with a quote is well-formed, and something shows that a writer put them there:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from bantam.errors import DataError
 from optimizer.data.exports import from_export
 from optimizer.data.names import SPLIT_NAMES, TEXTS, fold
 from optimizer.data.table import Table
-from optimizer.data.text_file import text_of
+from optimizer.data.text_file import ReadableFile, text_of
 
 
 def read_json(path: Path) -> Table:
@@ -32,6 +32,20 @@ def read_json(path: Path) -> Table:
     if not text.strip():
         raise DataError(f"{path} has no rows.")
     return _from_document(path, _parsed(text, str(path)))
+
+
+def json_lines(path: ReadableFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects of a file that has one a line, each with its number and the line itself; read as they are asked for.
+
+    Raises :class:`DataError` for a line that is something else.
+    """
+    with text_of(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                row = _parsed(line, f"{path}, line {number}")
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}, line {number}: {type(row).__name__}, expected an object, one a line.")
+                yield number, line, row
 
 
 def _is_json(line: str) -> bool:

@@ -6,10 +6,11 @@ import bz2
 import codecs
 import contextlib
 import gzip
+import io
 import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, Protocol
 
 from bantam.errors import DataError
 
@@ -24,7 +25,29 @@ MARKS = {
 SAMPLE = 1 << 16
 
 
-def kind(path: Path) -> str:
+class ReadableFile(Protocol):
+    """A path, or whatever else is named as a file and can be opened again and again, such as an object in a bucket.
+
+    Its ``str`` names it in messages.
+    """
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix, with its dot."""
+
+    @property
+    def suffixes(self) -> Sequence[str]:
+        """All of them."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Its bytes from the start."""
+
+
+def kind(path: ReadableFile) -> str:
     """The suffix that says the format, in lower case: ``.csv`` of ``data.CSV.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -39,7 +62,7 @@ def stem(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def text_of(path: Path) -> Iterator[IO[str]]:
+def text_of(path: ReadableFile) -> Iterator[IO[str]]:
     """Open a file as text; line breaks stay as they are.
 
     UTF-8, or UTF-16 and UTF-32 where a byte order mark or zero bytes show them. Raises :class:`DataError`, also while
@@ -47,7 +70,7 @@ def text_of(path: Path) -> Iterator[IO[str]]:
     """
     encoding = _encoding(path)
     try:
-        with _open(path, "rt", encoding=encoding, newline="") as file:
+        with _open(path) as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as file:
             yield file
     except UnicodeError as exc:
         raise DataError(_not_decoded(path, encoding)) from exc
@@ -55,14 +78,21 @@ def text_of(path: Path) -> Iterator[IO[str]]:
         raise DataError(f"{path} is damaged or cut off: {exc}.") from exc
 
 
-def _open(path: Path, mode: str, **how: Any) -> IO[Any]:
-    opened: IO[Any] = COMPRESSED.get(path.suffix.lower(), open)(path, mode, **how)
-    return opened
+@contextlib.contextmanager
+def _open(path: ReadableFile) -> Iterator[IO[bytes]]:
+    """Its bytes, unpacked."""
+    unpack = COMPRESSED.get(path.suffix.lower())
+    with path.open("rb") as raw:
+        if unpack is None:
+            yield raw
+        else:
+            with unpack(raw, "rb") as unpacked:
+                yield unpacked
 
 
-def _encoding(path: Path) -> str:
+def _encoding(path: ReadableFile) -> str:
     try:
-        with _open(path, "rb") as file:
+        with _open(path) as file:
             sample = file.read(SAMPLE)
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as exc:
         raise DataError(f"{path} is damaged or cut off: {exc}.") from exc
@@ -81,10 +111,10 @@ def _encoding(path: Path) -> str:
     return best
 
 
-def _not_decoded(path: Path, encoding: str) -> str:
+def _not_decoded(path: ReadableFile, encoding: str) -> str:
     if not encoding.startswith("utf-8"):
         return f"{path}: not {encoding.upper()}, which its first bytes promise. Save the file as UTF-8."
-    with _open(path, "rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")

@@ -10,7 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bantam.artifact import Artifact
 from bantam.errors import InvalidInputError
+from bantam.label.model import Labeller
+from serving.repository import publish
 from tests.client.fake_kserve import Fake, Script
 
 PAGE = Path(__file__).parents[2] / "docs" / "production.md"
@@ -37,9 +40,9 @@ def run(name: str, fake: Fake, *replaced: tuple[str, str], **given: Any) -> dict
 
 
 def test_there_is_code_for_each() -> None:
-    assert list(CODE) == ["fastapi", "celery", "kafka", "pandas", "spark"]
+    assert list(CODE) == ["fastapi", "celery", "kafka", "pandas", "engine", "spark"]
     for name, code in CODE.items():
-        assert code.count(HERE) == 1
+        assert code.count(HERE) == (name != "engine"), "which needs no server"
         assert len([line for line in code.splitlines() if line.strip()]) <= 25, name
 
 
@@ -145,6 +148,19 @@ class Frame:
 
     def parquet(self, path: str) -> None:
         pd.concat(self.tables).to_parquet(path)
+
+
+def test_the_engine_in_spark(tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    version = publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=[0.3] * 3)
+    code = CODE["engine"].replace("/srv/models/minilm/3", str(version.folder))
+    assert str(version.folder) in code
+    tables = [pd.DataFrame({"id": [7, 8], "text": ["i love it", None]}), pd.DataFrame({"id": [9], "text": ["hate"]})]
+    exec(compile(code, f"{PAGE.name}, engine", "exec"), {"frame": Frame(tables)})  # noqa: S102 our own page
+    label = Labeller(version.folder)
+    said = ["|".join(each.labels) for each in label(["i love it", "", "hate"])]
+    assert pd.read_parquet("labelled").to_dict("list") == {"id": [7, 8, 9], "labels": said}
+    assert any(said)
 
 
 def test_spark(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
