@@ -77,6 +77,32 @@ class JsonClient(_HttpRequests):
         return _by_label(self._post({"inputs": list(texts)}), len(texts), self._labels, self._target)
 
 
+class InfinityClient(_HttpRequests):
+    """``POST /classify`` as Infinity has it; its answer holds that of transformers' pipeline under ``data``."""
+
+    def __init__(self, port: int, labels: Sequence[str]) -> None:
+        super().__init__(port, "/classify", labels)
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Probabilities, float32 ``[texts, labels]``."""
+        answer = self._post({"model": MODEL, "input": list(texts)})
+        found = answer.get("data") if isinstance(answer, dict) else None
+        return _by_label(found, len(texts), self._labels, self._target)
+
+
+class RouterClient(_HttpRequests):
+    """``POST /predict`` as text-embeddings-inference has it: a list for each text, and raw scores, which are logits."""
+
+    def __init__(self, port: int, labels: Sequence[str]) -> None:
+        super().__init__(port, "/predict", labels)
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Probabilities, float32 ``[texts, labels]``."""
+        answer = self._post({"inputs": [[text] for text in texts], "raw_scores": True, "truncate": True})
+        logits = _labelled(answer, self._labels, self._target)
+        return _checked(1 / (1 + np.exp(-logits)), len(texts), self._labels, self._target)
+
+
 class KServeHttpClient(_HttpRequests):
     """KServe v2 over HTTP as MLServer's HuggingFace runtime speaks it: a JSON text for each text classified.
 
@@ -159,6 +185,8 @@ class TritonClient:
 
 CLIENTS: dict[str, Callable[[int, Sequence[str]], Client]] = {
     "json": JsonClient,
+    "infinity": InfinityClient,
+    "text-embeddings-router": RouterClient,
     "kserve-http": KServeHttpClient,
     "kserve-grpc": KServeGrpcClient,
     "triton-grpc": TritonClient,
@@ -177,16 +205,20 @@ def _parsed(texts: Iterable[str | bytes], target: Target) -> list[Any]:
         raise target.failed("it answered texts that are no JSON, expected the pipeline's answer") from exc
 
 
-def _by_label(answer: Any, texts: int, labels: Sequence[str], target: Target) -> Scores:
+def _labelled(answer: Any, labels: Sequence[str], target: Target) -> Scores:
     """Scores in the labels' order from the pipeline's answer, ``[[{"label": ..., "score": ...}, ...], ...]``."""
     try:
         found = [{each["label"]: each["score"] for each in one} for one in answer]
-        scores = np.array([[one[label] for label in labels] for one in found], dtype=np.float32)
+        return np.array([[one[label] for label in labels] for one in found], dtype=np.float32)
     except (KeyError, TypeError, ValueError) as exc:
         raise target.failed(
             f"it answered {str(answer)[:80]}, expected for each text the score of each label: {', '.join(labels)}"
         ) from exc
-    return _checked(scores, texts, labels, target)
+
+
+def _by_label(answer: Any, texts: int, labels: Sequence[str], target: Target) -> Scores:
+    """The same, where the scores are probabilities."""
+    return _checked(_labelled(answer, labels, target), texts, labels, target)
 
 
 def _checked(scores: Scores, texts: int, labels: Sequence[str], target: Target) -> Scores:

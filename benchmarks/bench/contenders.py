@@ -52,6 +52,9 @@ _OPTIMUM_ONNX_STEPS = "transformers below 4.58; export=True"
 _OPTIMUM_INTEL = ("optimum-intel", "openvino", "nncf", "transformers")
 _OPTIMUM_INTEL_STEPS = "2.1, for 2.2 wants torchvision; export=True"
 
+_CTRANSLATE2 = ("ctranslate2", "transformers")
+_CTRANSLATE2_STEPS = "a converter, for the encoder alone; the head by hand"
+
 BASELINE = "PyTorch fp32"
 
 CONTENDERS: tuple[Contender, ...] = (
@@ -103,6 +106,14 @@ CONTENDERS: tuple[Contender, ...] = (
         precision="int8",
     ),
     Contender(
+        "CTranslate2 int8", "ctranslate2_encoder", "ctranslate2", _CTRANSLATE2, _CTRANSLATE2_STEPS,
+        {"inter_threads": 1, "intra_threads": 0}, precision="int8",
+    ),
+    Contender(
+        "CTranslate2 int8, a thread a batch", "ctranslate2_encoder", "ctranslate2", _CTRANSLATE2,
+        f"{_CTRANSLATE2_STEPS}; batches cut by hand", {"inter_threads": 0, "intra_threads": 1}, precision="int8",
+    ),
+    Contender(
         "FastAPI + transformers", "fastapi_pipeline", "fastapi", (*_TORCH, "fastapi", "uvicorn"),
         "a pipeline in an endpoint of 3 lines, uvicorn", {"engine": "pytorch"}, "server", "json",
     ),
@@ -111,6 +122,28 @@ CONTENDERS: tuple[Contender, ...] = (
         ("optimum-onnx", "onnxruntime", "transformers", "fastapi"),
         "the same around Optimum's ONNX Runtime model: export, quantizer; transformers below 4.58",
         {"engine": "optimum-int8"}, "server", "json", "int8",
+    ),
+    Contender(
+        "FastAPI + CTranslate2 int8", "ctranslate2_encoder", "ctranslate2", (*_CTRANSLATE2, "fastapi", "uvicorn"),
+        f"{_CTRANSLATE2_STEPS}; an endpoint, uvicorn", {"inter_threads": 0, "intra_threads": 1}, "server", "json",
+        "int8",
+    ),
+    Contender(
+        "LitServe + Optimum int8", "litserve_optimum", "litserve",
+        ("litserve", "optimum-onnx", "onnxruntime", "transformers"),
+        "a LitAPI around Optimum's ONNX Runtime model: export, quantizer; transformers below 4.58", {}, "server",
+        "json", "int8",
+    ),
+    Contender(
+        "Infinity + Optimum int8", "infinity_server", "infinity",
+        ("infinity_emb", "optimum-onnx", "onnxruntime", "transformers"),
+        "export and quantizer of Optimum; infinity_emb v2 --engine optimum; click below 8.2, transformers below 4.58",
+        {}, "server", "infinity", "int8",
+    ),
+    Contender(
+        "text-embeddings-inference", "text_embeddings_inference", "fastapi-optimum", (),
+        "the router's binary from its image or from source; export by Optimum for builds with ONNX Runtime", {},
+        "server", "text-embeddings-router",
     ),
     Contender(
         "MLServer", "mlserver_huggingface", "mlserver", _MLSERVER, _MLSERVER_STEPS,
