@@ -14,6 +14,7 @@ from bantam.files import write_text
 from benchmarks.bench import plot, results, table
 from benchmarks.bench.run import bench
 from benchmarks.bench.state import Settings
+from benchmarks.bench.workloads import LONG_ROUNDS
 
 ROUNDS = {"quick": 6, "full": 10}
 """Many short ones rather than a few long ones: a slow moment of the machine then hits all contenders alike."""
@@ -31,6 +32,7 @@ def main() -> int:
         rounds=arguments.rounds or ROUNDS[profile],
         texts=arguments.texts or TEXTS[profile],
         seconds=arguments.seconds,
+        long_rounds=arguments.long_rounds or LONG_ROUNDS[profile],
         only=tuple(filter(None, arguments.only.split(","))),
         build=arguments.build,
         command=shlex.join(["python", "-m", "benchmarks.bench", *sys.argv[1:]]),
@@ -62,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, help=f"by profile: {ROUNDS}")
     parser.add_argument("--texts", type=_positive, help=f"timed in each round; by profile: {TEXTS}")
     parser.add_argument("--seconds", type=float, default=1.0, help="of 16 clients, for each server in each round")
+    parser.add_argument("--long-rounds", type=_positive, help=f"of texts of 128 and 512 tokens; {LONG_ROUNDS}")
     parser.add_argument("--only", default="", help="parts of contenders' names, separated by commas")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where runs are; results go to bench/ in it")
     return parser.parse_args()

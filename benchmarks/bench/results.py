@@ -15,6 +15,7 @@ from bantam.report.schema import percentile_fields
 from benchmarks.bench.contenders import BASELINE, Contender
 from benchmarks.bench.process import PeerFailed
 from benchmarks.bench.rounds import TimedContender
+from benchmarks.bench.workloads import Workload
 
 BUDGET_POINTS = 1.0
 UPPER_END = 2
@@ -77,6 +78,8 @@ class Row:
     quality: ContenderQuality | None = None
     in_process: Figures | None = None
     served: Figures | None = None
+    longer: dict[int, dict[str, Figures]] = field(default_factory=dict)
+    """By tokens of the longer texts, then ``in_process`` or ``served``."""
     limit: dict[str, Any] | None = None
     """See :mod:`benchmarks.bench.limits`."""
     failures: list[Failure] = field(default_factory=list)
@@ -110,6 +113,20 @@ class HeadToHead:
     met: bool
 
 
+@dataclass(frozen=True)
+class Witness:
+    """What another load tester saw of a server right after the bench's own rounds; or why it did not."""
+
+    name: str
+    """The contender."""
+    tester: str
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    answers_per_s: float | None = None
+    """Of 16 clients."""
+    reason: str = ""
+
+
 @dataclass
 class Results:
     """All of bench.json."""
@@ -131,6 +148,7 @@ class Results:
     """What the machine reaches; see :mod:`benchmarks.bench.limits`."""
     rows: list[Row] = field(default_factory=list)
     verdict: dict[str, HeadToHead] = field(default_factory=dict)
+    witness: list[Witness] = field(default_factory=list)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Versions of all packages, and the seconds that making it took, by environment."""
     steps_s: dict[str, float] = field(default_factory=dict)
@@ -143,6 +161,17 @@ def row(contender: Contender, ours: bool, versions: dict[str, str]) -> Row:
     return Row(
         contender.name, ours, contender.precision, contender.environment, packages, contender.steps, contender.protocol
     )
+
+
+def note(row: Row, where: str, work: Workload, timed: TimedContender) -> None:
+    """What one workload found out about a contender, ``in_process`` or ``served``."""
+    found = figures(timed)
+    if work.tokens is None:
+        setattr(row, where, found)
+    elif found is not None:
+        row.longer.setdefault(work.tokens, {})[where] = found
+    if timed.failure is not None:
+        row.fail(timed.failure)
 
 
 def figures(timed: TimedContender) -> Figures | None:

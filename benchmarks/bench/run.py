@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -14,20 +16,19 @@ from bantam.errors import UserError
 from bantam.machine import describe_machine
 from bantam.run import builder as pipeline
 from bantam.run.latency import draw_texts
-from benchmarks.bench import environments, limits, ours, prepared, rounds, servers
+from benchmarks.bench import environments, limits, ours, prepared, rounds, servers, witness, workloads
 from benchmarks.bench.contenders import CONTENDERS, OURS, Contender
 from benchmarks.bench.driver import Job
 from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, pause
 from benchmarks.bench.quality import judge_served, score_in_process
-from benchmarks.bench.results import Results, compare, figures, row
+from benchmarks.bench.results import Results, compare, note, row
 from benchmarks.bench.state import BenchRun, Log, Settings
+from benchmarks.bench.workloads import Workload
 from serving.backend.cores import usable_cores
 
 CALIBRATION_TEXTS = 300
-BATCHED_TEXTS = 160
-"""Texts of a throughput measurement in process: five batches."""
 
 
 def bench(settings: Settings, log: Log) -> Results:
@@ -142,15 +143,38 @@ def _environments(run: BenchRun, peers: Sequence[Contender]) -> dict[str, enviro
     return there
 
 
+def choose_texts(run: BenchRun, peers: Sequence[Contender]) -> None:
+    """The texts that all are timed on, and what PyTorch answers to the longer ones."""
+    from tokenizers import Tokenizer
+
+    split, settings, checkpoint = run.ours.data.splits["test"].single, run.settings, run.ours.checkpoint
+    texts, many = draw_texts(split, settings.texts), draw_texts(split, workloads.BATCHED_TEXTS, seed=1)
+    run.workloads = [Workload(texts, many, settings.rounds, settings.seconds)]
+    tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    most = checkpoint.manifest.signature.max_length
+    run.workloads += [
+        workloads.longer(
+            split, tokens, settings.long_rounds, lambda text: len(tokenizer.encode(text)),
+            lambda made: workloads.known_scores(checkpoint.folder, made, most),
+        )
+        for tokens in workloads.LENGTHS if tokens <= most
+    ]  # fmt: skip
+
+
+def _check(run: BenchRun, name: str, work: Workload, score: Callable[[list[str]], Any]) -> None:
+    """Raises :class:`PeerFailed` if a peer answers longer texts not as PyTorch does; Bantam's own may be students."""
+    if work.known is not None and not run.rows[name].ours:
+        workloads.check(work, np.asarray(score(work.many)), run.rows[name].precision)
+
+
 def time_in_process(run: BenchRun, peers: Sequence[Contender]) -> None:
     """Interleaved rounds of all in-process contenders."""
-    split, settings = run.ours.data.splits["test"].single, run.settings
     racing = {name: each for name, each in run.ready.items() if each.contender.kind == "in-process"}
-    texts, many = draw_texts(split, settings.texts), draw_texts(split, BATCHED_TEXTS, seed=1)
-    for name, timed in rounds.in_process(racing, texts, many, settings.rounds, run.log).items():
-        run.rows[name].in_process = figures(timed)
-        if timed.failure:
-            run.rows[name].fail(timed.failure)
+    found = rounds.in_process(racing, run.workloads, partial(_check, run), run.log)
+    for work, timings in zip(run.workloads, found, strict=True):
+        for name, timed in timings.items():
+            note(run.rows[name], "in_process", work, timed)
 
 
 def serve_all(run: BenchRun, peers: Sequence[Contender]) -> None:
@@ -168,13 +192,13 @@ def serve_all(run: BenchRun, peers: Sequence[Contender]) -> None:
                 running.pop(name, None)
                 run.log(f"{name:<36} failed, {failure}")
                 run.rows[name].fail(failure)
-        texts = draw_texts(run.ours.data.splits["test"].single, run.settings.texts)
-        timings = servers.timed(running, texts, run.settings.rounds, run.settings.seconds, run.log)
-        for name, timed in timings.items():
+        timings = servers.timed(running, run.workloads, partial(_check, run), run.log)
+        for name, timed in timings[0].items():
             timed.load_s = start_s[name]
-            run.rows[name].served = figures(timed)
-            if timed.failure:
-                run.rows[name].fail(timed.failure)
+        for work, found in zip(run.workloads, timings, strict=True):
+            for name, timed in found.items():
+                note(run.rows[name], "served", work, timed)
+        run.results.witness = witness.ask(run, running)
 
 
 def find_limits(run: BenchRun, peers: Sequence[Contender]) -> None:
@@ -191,6 +215,7 @@ def find_limits(run: BenchRun, peers: Sequence[Contender]) -> None:
 
 STEPS: dict[str, Callable[[BenchRun, Sequence[Contender]], None]] = {
     "environments and preparation": make_environments_and_prepare,
+    "texts": choose_texts,
     "scores": score_in_process,
     "latency in process": time_in_process,
     "servers": serve_all,

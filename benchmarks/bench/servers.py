@@ -23,7 +23,8 @@ from benchmarks.bench.driver import BATCH, WAKE_UP
 from benchmarks.bench.guardian import Guardian
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed, PeerProcess, pause, resume, resumed, tree
-from benchmarks.bench.rounds import TimedContender, interleave
+from benchmarks.bench.rounds import Check, TimedContender, checked, interleave
+from benchmarks.bench.workloads import Workload
 from serving.ports import free_ports
 from serving.repository import publish
 from serving.server import Server
@@ -164,17 +165,20 @@ def _client_each(running: Running) -> Iterator[Callable[[list[str]], Scores]]:
 
 
 def timed(
-    servers: Mapping[str, Running], texts: list[str], rounds: int, seconds: float, log: Log
-) -> dict[str, TimedContender]:
-    """Time every text alone with one client, then let several keep the server busy for some seconds a round."""
-    results = {name: TimedContender() for name in servers}
+    servers: Mapping[str, Running], workloads: Sequence[Workload], check: Check, log: Log
+) -> list[dict[str, TimedContender]]:
+    """Time every text of each workload alone with one client, then let several keep the server busy for some seconds a
+    round. The peak of memory is that of the first workload. One that fails at a workload is out from then on.
+    """
+    results = [{name: TimedContender() for name in servers} for _ in workloads]
 
-    def turn(running: Running) -> tuple[list[float], float]:
+    def turn(running: Running, work: Workload) -> tuple[list[float], float]:
+        texts = work.texts
         try:
             with resumed(running.pid), _client_each(running) as send:
                 one = closed_loop(lambda text: send([text]), texts, requests=len(texts), warmup=WAKE_UP)
                 many = closed_loop(
-                    lambda text: send([text]), texts, seconds=seconds, clients=CLIENTS_AT_ONCE, warmup=WAKE_UP
+                    lambda text: send([text]), texts, seconds=work.seconds, clients=CLIENTS_AT_ONCE, warmup=WAKE_UP
                 )
         except ClientError as exc:
             raise PeerFailed("serve", str(exc)) from exc
@@ -185,7 +189,12 @@ def timed(
 
     for running in servers.values():
         pause(running.pid)
-    interleave({name: partial(turn, running) for name, running in servers.items()}, results, rounds, log)
-    for name, running in servers.items():
-        results[name].peak_rss_mb = running.peak_rss_mb()
+    for work, found in zip(workloads, results, strict=True):
+        for name, running in servers.items():
+            checked(name, work, partial(scored, running), check, found[name], log)
+        interleave({name: partial(turn, running, work) for name, running in servers.items()}, found, work, log)
+        servers = {name: running for name, running in servers.items() if found[name].failure is None}
+        if found is results[0]:
+            for name, running in servers.items():
+                found[name].peak_rss_mb = running.peak_rss_mb()
     return results

@@ -12,6 +12,7 @@ from benchmarks.bench.ours import Ours
 from benchmarks.bench.prepared import Prepared, Scores
 from benchmarks.bench.process import PeerFailed
 from benchmarks.bench.results import Results, Row
+from benchmarks.bench.workloads import Workload
 
 Log = Callable[[str], None]
 
@@ -27,6 +28,8 @@ class Settings:
     texts: int = 100
     seconds: float = 1.0
     """Of a throughput measurement of a server, in each round."""
+    long_rounds: int = 2
+    """Of texts of 128 and 512 tokens."""
     only: tuple[str, ...] = ()
     """Parts of names; everyone if empty."""
     build: Path = Path("build")
@@ -48,6 +51,7 @@ class BenchRun:
     results: Results
     rows: dict[str, Row] = field(default_factory=dict)
     ready: dict[str, Prepared] = field(default_factory=dict)
+    workloads: list[Workload] = field(default_factory=list)
     test_scores: dict[str, Scores] = field(default_factory=dict)
 
     @property

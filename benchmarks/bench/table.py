@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.bench.results import BUDGET_POINTS, Figures, Results, Row
+from benchmarks.bench.results import BUDGET_POINTS, Figures, Results, Row, baseline
 
 NOT_MEASURED = ""
 
@@ -97,8 +97,61 @@ def rows_of(results: Results, title: str) -> list[Row]:
     return sorted(found, key=lambda row: float(getattr(row, where).p50_ms))
 
 
+def longer(results: Results) -> list[tuple[list[str], list[list[str]]]]:
+    """Heads and lines of a table in process and one served: texts of more tokens, the fastest at the longest first."""
+    base, tables = baseline(results.rows), []
+    for where, title, batch in (("in_process", "In process", "batches of 16"), ("served", "Served", "16 clients")):
+        found = [(row, {tokens: each[where] for tokens, each in row.longer.items() if where in each})
+                 for row in results.rows]  # fmt: skip
+        lengths = sorted({tokens for _, figures in found for tokens in figures})
+        known = base.longer if base else {}
+        heads = [f"{title}, longer texts"]
+        for tokens in lengths:
+            heads += [f"{tokens} tokens: p50 ms", f"texts/s, {batch}", "times PyTorch fp32 in process"]
+        lines = [
+            [row.name, *(cell for tokens in lengths for cell in _longer(figures.get(tokens), known.get(tokens, {})))]
+            for row, figures in sorted(found, key=lambda each: _p50_of_longest(each[1], lengths)) if figures
+        ]  # fmt: skip
+        if lines:
+            tables.append((heads, lines))
+    return tables
+
+
+def _p50_of_longest(figures: dict[int, Figures], lengths: list[int]) -> tuple[float, ...]:
+    return tuple(figures[tokens].p50_ms if tokens in figures else float("inf") for tokens in reversed(lengths))
+
+
+def _longer(found: Figures | None, base: dict[str, Figures]) -> list[str]:
+    if found is None:
+        return [NOT_MEASURED] * 3
+    times = f"{base['in_process'].p50_ms / found.p50_ms:.2f}" if "in_process" in base else NOT_MEASURED
+    return [f"{found.p50_ms:.2f}", _rate(found), times]
+
+
+def further(results: Results) -> list[tuple[list[str], list[list[str]]]]:
+    """Heads and lines of all tables but the two of texts as they are."""
+    lines = witnessed(results)
+    return longer(results) + ([(WITNESS, lines)] if lines else [])
+
+
+WITNESS = ["Second witness", "p50 / p99 ms, here", "there", "answers/s of 16 clients, here", "there"]
+
+
+def witnessed(results: Results) -> list[list[str]]:
+    """What the bench saw of a server beside what another tester did."""
+    served = {row.name: row.served for row in results.rows}
+    lines = []
+    for each in results.witness:
+        mine = served[each.name]
+        if mine is not None and each.p50_ms is not None:
+            there = f"{each.p50_ms:.2f} / {each.p99_ms:.2f}"
+            rate = f"{each.answers_per_s:.0f}"
+            lines.append([f"{each.tester}, {each.name}", _p50(mine), there, _rate(mine), rate])
+    return lines
+
+
 def show(results: Results, console: Console) -> None:
-    """Both tables, what failed, and the verdict."""
+    """All tables, what failed, and the verdict."""
     for title, columns in COLUMNS.items():
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("contender", no_wrap=True)
@@ -108,6 +161,13 @@ def show(results: Results, console: Console) -> None:
         for row in rows_of(results, title):
             style = "bold green" if row.name in best else "" if row.within_budget else "dim"
             table.add_row(Text(row.name), *(Text(column.cell(row)) for column in columns), style=style)
+        console.print(table)
+    for heads, lines in further(results):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, head in enumerate(heads):
+            table.add_column(head, no_wrap=not number, justify="right" if number else "left", overflow="fold")
+        for line in lines:
+            table.add_row(*(Text(cell) for cell in line))
         console.print(table)
     for line in [*remarks(results), *verdicts(results)]:
         console.print(line, markup=False, highlight=False)
@@ -123,6 +183,7 @@ def markdown(results: Results) -> str:
             for row in rows_of(results, title)
         )
         parts.append(_markdown([title, *(column.head for column in columns)], lines))
+    parts += [_markdown(heads, found) for heads, found in further(results)]
     parts.append("\n".join(f"- {line}" for line in remarks(results)))
     parts.append("\n".join(verdicts(results)))
     set_up = ([row.name, row.steps, _versions(row), f"{row.prepare_s:.0f}" if row.prepare_s else ""]
@@ -170,7 +231,8 @@ def remarks(results: Results) -> list[str]:
     failures = [
         f"{row.name}: FAILED at {failure.stage}: {failure.reason}" for row in results.rows for failure in row.failures
     ]
-    return failures + [f"{row.name}: {note}" for row in results.rows for note in row.notes]
+    silent = [f"{each.name}: not seen by {each.tester}: {each.reason}" for each in results.witness if each.reason]
+    return failures + silent + [f"{row.name}: {note}" for row in results.rows for note in row.notes]
 
 
 def verdicts(results: Results) -> list[str]:

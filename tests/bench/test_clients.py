@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,17 @@ def pipeline(texts: list[str]) -> Scored:
     return [[{"label": k, "score": v} for k, v in sorted(each.items(), key=lambda kv: -kv[1])] for each in both]
 
 
+def logits(answer: Any) -> Any:
+    """The same with raw scores, where they are scores."""
+    if not isinstance(answer, list):
+        return answer
+    return [[{**each, "score": _logit(each["score"])} for each in one] for one in answer]
+
+
+def _logit(score: float | None) -> float | None:
+    return score if score is None or not 0 < score < 1 else math.log(score / (1 - score))
+
+
 class Answers:
     """What a fake does: ``scored`` answers the texts, and ``connections`` counts who came."""
 
@@ -41,9 +53,18 @@ class Answers:
         self.connections: set[Any] = set()
 
     def json(self, path: str, question: Any) -> bytes:
-        """The body of an answer: of FastAPI at ``/``, else as MLServer 1.7.1 answers."""
+        """The body of an answer: of FastAPI at ``/``, of Infinity 0.0.78, of text-embeddings-inference as its
+        documentation has it, else of MLServer 1.7.1.
+        """
         if path == "/":
             return json.dumps(self.scored(question["inputs"])).encode()
+        if path == "/classify":
+            assert question["model"] == MODEL
+            usage = {"prompt_tokens": 3, "total_tokens": 3}
+            return json.dumps({"object": "classify", "data": self.scored(question["input"]), "usage": usage}).encode()
+        if path == "/predict":
+            assert question["raw_scores"]
+            return json.dumps(logits(self.scored([text for (text,) in question["inputs"]]))).encode()
         assert path == f"/v2/models/{MODEL}/infer"
         inputs = {each["name"]: each for each in question["inputs"]}
         assert inputs["top_k"]["data"] == ["null"]
@@ -105,7 +126,13 @@ def grpc_server(answers: Answers) -> Iterator[int]:
         server.stop(grace=None).wait()
 
 
-PIPELINES = {"json": http_server, "kserve-http": http_server, "kserve-grpc": grpc_server}
+PIPELINES = {
+    "json": http_server,
+    "infinity": http_server,
+    "text-embeddings-router": http_server,
+    "kserve-http": http_server,
+    "kserve-grpc": grpc_server,
+}
 """Protocols that answer with labels and scores."""
 
 
@@ -142,7 +169,14 @@ WRONG: dict[str, tuple[Callable[[list[str]], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+ASKS_FOR_LOGITS = "text-embeddings-router"
+
+
+@pytest.mark.parametrize(
+    ("served", "case"),
+    [(name, case) for name in PIPELINES for case in WRONG if (name, case) != (ASKS_FOR_LOGITS, "logits")],
+    indirect=["served"],
+)
 def test_any_other_answer_is_an_error(served: tuple[Client, Answers], case: str) -> None:
     client, answers = served
     answers.scored, message = WRONG[case]

@@ -99,3 +99,20 @@ def test_it_can_be_tried_by_hand(tiny_artifact: Artifact) -> None:
         capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": ""},
     )  # fmt: skip
     assert np.shape(json.loads(done.stdout)["answer"]["scores"]) == (3, 3)
+
+
+def test_a_peer_whose_program_nobody_has_installed_says_so(
+    tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    peer = Path(__file__).parents[2] / "benchmarks/bench/peers/text_embeddings_inference.py"
+    arguments = command(
+        Path(sys.executable), "prepare", peer, tmp_path / "out", tmp_path / "no-job",
+        "--checkpoint", str(tiny_artifact.folder),
+    )  # fmt: skip
+    (tmp_path / "no-job").write_text("{}", encoding="ascii")
+    with (
+        PeerProcess(arguments, tmp_path / "log") as process,
+        pytest.raises(PeerFailed, match="text-embeddings-router is not on the PATH"),
+    ):
+        process.answer("prepare")

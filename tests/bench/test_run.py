@@ -22,8 +22,22 @@ import pytest
 from bantam.artifact import Artifact
 from bantam.errors import StageError, UserError
 from bantam.run.score import Scored
-from benchmarks.bench import environments, limits, ours, plot, prepared, quality, results, run, servers, table
+from benchmarks.bench import (
+    environments,
+    limits,
+    ours,
+    plot,
+    prepared,
+    quality,
+    results,
+    run,
+    servers,
+    table,
+    workloads,
+)
+from benchmarks.bench.clients import CLIENTS
 from benchmarks.bench.contenders import BASELINE, OURS, Contender
+from benchmarks.bench.contenders import CONTENDERS as ALL
 from benchmarks.bench.driver import Job
 from benchmarks.bench.ours import Ours
 from benchmarks.bench.process import PeerFailed, environment
@@ -36,6 +50,8 @@ from tests.conftest import WORDS
 
 PEER = str(Path(__file__).with_name("tiny_peer"))
 LABELS = ("joy", "anger", "fear")
+LONG = 9
+"""Tokens of the longer texts; what is longer than the model takes is left out."""
 
 
 def contender(name: str, fault: str | None = None, **more: Any) -> Contender:
@@ -78,6 +94,9 @@ def start(tiny: Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     monkeypatch.setattr(ours, "make", lambda *_: tiny)
     monkeypatch.setattr(run, "CONTENDERS", CONTENDERS)
     monkeypatch.setattr(quality, "KNOWN_TEXTS", 20)
+    monkeypatch.setattr(workloads, "LENGTHS", (LONG, 100_000))
+    monkeypatch.setattr(workloads, "LONG_TEXTS", 3)
+    monkeypatch.setattr(workloads, "known_scores", lambda folder, texts, _: Engine(folder).probabilities(texts))
     monkeypatch.setattr(limits, "TRY_S", 0.01)
     monkeypatch.setattr(limits, "SQUARE", 256)
     monkeypatch.setattr(limits, "COPY_BYTES", 2**24)
@@ -94,6 +113,10 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     found, said = start()
     rows = {row.name: row for row in found.rows}
     failures = {name: (row.failures[0].stage, row.failures[0].reason) for name, row in rows.items() if row.failures}
+    for name in ("other weights", "other server"):
+        stage, reason = failures.pop(name)
+        assert (stage, reason.split(":")[0]) == ("scores", f"texts of {LONG} tokens")
+        assert rows[name].longer == {}
     assert failures == {
         "no environment": ("install", "environments/absent.txt is not there"),
         "prepare": ("prepare", "RuntimeError: No converter for TinyModel"),
@@ -108,6 +131,9 @@ def test_who_fails_is_a_row_and_the_others_go_on(start: Any, tmp_path: Path) -> 
     assert good.in_process is not None
     assert good.in_process.samples == 2 * 10
     assert 0 < good.in_process.p50_ms <= good.in_process.p99_ms
+    assert list(good.longer) == [LONG]
+    assert good.longer[LONG]["in_process"].samples == 2 * 3
+    assert good.longer[LONG]["in_process"].texts_per_s > 1
     assert good.limit is not None
     assert good.limit["macs"] == 48
     _served_as_the_scores_allow(rows, good.quality, tmp_path)
@@ -131,6 +157,7 @@ def _served_as_the_scores_allow(rows: dict[str, Row], base: ContenderQuality, fo
     assert same.in_process is None
     assert same.served is not None
     assert same.served.samples == 20
+    assert same.longer[LONG]["served"].samples == 2 * 3
     assert same.served.texts_per_s > 1
     assert same.served.peak_rss_mb is not None
     assert same.served.peak_rss_mb > 10
@@ -155,6 +182,7 @@ def _same_figures_in_json_and_table(found: Results, folder: Path) -> None:
     raw = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     text = table.markdown(found)
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    longer = [line for line in cells if len(line) == 4]
     for row in raw["rows"]:
         for where, place in (("in_process", 3), ("served", 3)):
             if row[where]:
@@ -163,6 +191,11 @@ def _same_figures_in_json_and_table(found: Results, folder: Path) -> None:
                 assert len(lines) == 1, row["name"]
                 assert lines[0][1] == f"{row['quality']['macro_f1']:.3f}"
                 assert f"{row[where]['texts_per_s']:.0f}" in lines[0]
+        for tokens, figures in row["longer"].items():
+            assert [line[1] for line in longer if line[0] == row["name"]] == [
+                f"{figures[where]['p50_ms']:.2f}" for where in figures
+            ]
+            assert tokens == str(LONG)
         for failure in row["failures"]:
             assert f"{row['name']}: FAILED at {failure['stage']}: {failure['reason']}" in text
     assert [path.name for path in plot.draw(found, folder)] == ["bench.svg", "bench.png"]
@@ -319,3 +352,18 @@ def test_recipes_that_start_from_different_checkpoints_are_refused(make_artifact
     runs: Any = [OneRun(make_artifact()), OneRun(make_artifact(labels=("joy", "anger")))]
     with pytest.raises(StageError, match=re.escape("expected one for all contenders")):
         ours.gather(runs)
+
+
+@pytest.mark.parametrize("name", sorted({each.environment for each in ALL} - {OURS} | {witness.PINS}))
+def test_every_environment_is_pinned_exactly(name: str) -> None:
+    lines = (environments.PINS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", pin)] == []
+
+
+def test_every_contender_has_its_file_and_a_client() -> None:
+    assert len({each.slug for each in ALL}) == len({each.name for each in ALL}) == len(ALL)
+    for each in ALL:
+        assert each.file.exists(), each.name
+        assert each.kind == "in-process" or each.protocol in CLIENTS, each.name

@@ -7,8 +7,9 @@ and puts transformers' pipeline with ``top_k=None`` around it. What a user has t
 - It takes typer below 0.13, so click below 8.2, and Optimum's transformers below 4.58.
 - A folder is found only as ``.``, from inside it: Optimum ONNX 0.1.0 takes the names of files below a folder, and it
   hands over whole paths ("Could not find any ONNX files with target file name").
-- By default it lets Optimum's optimizer work on the file that it found. That fails for a quantized one ("Optimization
-  failed with ..."), and it goes on with the file as it was: so this is switched off.
+- By default it lets Optimum's optimizer work on the file that it found, and keeps what comes out in the hub's cache
+  under the model's name, which is ``.`` for each folder: the next model would get the last one's file. So this is
+  switched off. ONNX Runtime does its own fusions when it loads the file, here as in the other peers with this file.
 - Its pipeline is not told to cut texts off: one of more tokens than the model has positions is an error.
 - Usage statistics are sent unless ``DO_NOT_TRACK`` is set, where posthog is installed.
 
