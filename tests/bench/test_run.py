@@ -33,6 +33,7 @@ from benchmarks.bench import (
     run,
     servers,
     table,
+    witness,
     workloads,
 )
 from benchmarks.bench.clients import CLIENTS
