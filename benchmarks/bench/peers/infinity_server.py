@@ -10,9 +10,9 @@ and puts transformers' pipeline with ``top_k=None`` around it. What a user has t
 - By default it lets Optimum's optimizer work on the file that it found, and keeps what comes out in the hub's cache
   under the model's name, which is ``.`` for each folder: the next model would get the last one's file. So this is
   switched off. ONNX Runtime does its own fusions when it loads the file, here as in the other peers with this file.
-- Its pipeline is not told to cut texts off: one of more tokens than the model has positions is an error. Its own warm-up
-  sends such ones, of 514 tokens to a BERT of 512 ("Attempting to broadcast ... 512 by 514"), and it does not start
-  unless it is told not to warm up. The bench warms up all its contenders itself.
+- Its pipeline is not told to cut texts off: one of more tokens than the model has positions is an error. Its own
+  warm-up sends such ones, of 514 tokens to a BERT of 512 ("Attempting to broadcast ... 512 by 514"), and it does not
+  start unless it is told not to warm up. The bench warms up all its contenders itself.
 - Usage statistics are sent unless ``DO_NOT_TRACK`` is set, where posthog is installed.
 
 Threads: as many as there are cores, ONNX Runtime's own choice, for its options cannot be passed on. At most 32 texts
