@@ -100,7 +100,8 @@ class RouterClient(_HttpRequests):
         """Probabilities, float32 ``[texts, labels]``."""
         answer = self._post({"inputs": [[text] for text in texts], "raw_scores": True, "truncate": True})
         logits = _labelled(answer, self._labels, self._target)
-        return _checked(1 / (1 + np.exp(-logits)), len(texts), self._labels, self._target)
+        scores = np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+        return _checked(scores, len(texts), self._labels, self._target)
 
 
 class KServeHttpClient(_HttpRequests):

@@ -162,12 +162,12 @@ def show(results: Results, console: Console) -> None:
             style = "bold green" if row.name in best else "" if row.within_budget else "dim"
             table.add_row(Text(row.name), *(Text(column.cell(row)) for column in columns), style=style)
         console.print(table)
-    for heads, lines in further(results):
+    for heads, found in further(results):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, head in enumerate(heads):
             table.add_column(head, no_wrap=not number, justify="right" if number else "left", overflow="fold")
-        for line in lines:
-            table.add_row(*(Text(cell) for cell in line))
+        for cells in found:
+            table.add_row(*(Text(cell) for cell in cells))
         console.print(table)
     for line in [*remarks(results), *verdicts(results)]:
         console.print(line, markup=False, highlight=False)

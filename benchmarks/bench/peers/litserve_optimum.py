@@ -39,7 +39,7 @@ def prepare(checkpoint: Path, folder: Path, job: Job) -> None:
     (folder / "model.onnx").unlink()
 
 
-class Classifier(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
+class Classifier(litserve.LitAPI):  # type: ignore[misc]
     """Each request is a list of texts; what ``predict`` gets is the requests of a batch."""
 
     def __init__(self, folder: Path, threads: int, max_length: int, labels: list[str]) -> None:
@@ -57,9 +57,9 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         self._model = ORTModelForSequenceClassification.from_pretrained(
             self._folder, file_name=QUANTIZED, session_options=options
         )
+        tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
         self._tokenize = functools.partial(
-            AutoTokenizer.from_pretrained(self._folder),
-            return_tensors="np", padding=True, truncation=True, max_length=self._max_length,
+            tokenizer, return_tensors="np", padding=True, truncation=True, max_length=self._max_length,
         )  # fmt: skip
 
     def decode_request(self, request: dict[str, Any]) -> list[str]:
