@@ -93,7 +93,7 @@ image: $(READY) ## Build the container image that serves, with MODEL in it if th
 up: $(READY) ## Serve what is in model_repo/ from a container, on loopback, until make down; IMAGE names another image
 	@$(BANTAM) up $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(if $(IMAGE),--image '$(IMAGE)') $(ARGS)
 
-down: $(READY) ## End what make up has started
+down: $(READY) ## End what make up, or bantam serve --container, has started
 	@$(BANTAM) down
 
 load-test: $(READY) ## Measure latency and throughput of a model that make serve serves
@@ -128,7 +128,7 @@ check: $(VENV)/.ready-$(TARGET) ## Format, lint, types and the rules of the arch
 	@$(VENV)/bin/python -m pytest -q --durations=0 tests/test_architecture.py
 
 clean: ## Remove caches; ALL=1 removes build/ too, with hours of training. model_repo/ and the environments stay
-	@rm -rf $(if $(ALL),build,build/test-output) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(if $(ALL),build,build/test-output) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # --- Set-up -----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import NoReturn
+
+if os.getpid() == 1:
+    # The first process of a container ignores what it does not handle: told to stop while it still imports, it stops.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def main() -> NoReturn:
@@ -17,6 +23,8 @@ def main() -> NoReturn:
             file=sys.stderr,
         )
         raise SystemExit(2) from exc
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     run()
 
 

@@ -215,15 +215,14 @@ class Artifact:
                 )
             signature: dict[str, Any] = raw["signature"]
             signature |= {"labels": tuple(signature["labels"]), "inputs": tuple(signature["inputs"])}
-            raw["signature"] = Signature(**signature)
-            raw["compute"] = _compute(raw["compute"])
+            raw["signature"], raw["compute"] = Signature(**signature), _compute(raw["compute"])
             raw["deployable"], raw["lineage"] = tuple(raw["deployable"]), tuple(raw["lineage"])
-            raw["licences"] = licences_in(raw)
+            raw["licences"], raw["details"] = licences_in(raw), dict(raw.get("details", {}))
             artifact = cls(folder, Manifest(**raw))
             if artifact.manifest.layout not in LAYOUTS:
                 raise ValueError(f"layout {artifact.manifest.layout!r}, expected one of {', '.join(LAYOUTS)}")
-            for name in artifact.manifest.files:
-                _check_inside(name)
+            for name, entry in artifact.manifest.files.items():
+                _check_file(name, entry)
             if unknown := {*artifact.manifest.deployable} - {*artifact.manifest.files}:
                 raise ValueError(f"deployable {', '.join(sorted(unknown))}, expected names of its files")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -255,8 +254,10 @@ def licences_in(raw: Mapping[str, Any]) -> tuple[Licence, ...]:
     )
 
 
-def _check_inside(name: str) -> None:
-    """Raise ``ValueError`` for a path that could lead out of the artifact's folder, on any system."""
+def _check_file(name: str, entry: Any) -> None:
+    """Raise ``ValueError`` for a path that could lead out of the folder on any system, or without digest and size."""
+    if not (isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)):
+        raise ValueError(f"file {name!r} has {entry!r}, expected its sha256 and bytes")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
         raise ValueError(f"file {name!r} is not a path below the folder")

@@ -65,13 +65,15 @@ def describe_machine() -> Machine:
     )
 
 
-def cpu_kind() -> str:
-    """What the engines choose their kernels by: instruction sets, or the processor's name where they are not known.
+def cpu_kind(layout: str) -> str:
+    """What the engine of a layout chooses its kernels by: instruction sets, or the processor's name if not known.
 
-    Where two machines differ in it, an int8 model's scores may. oneDNN's own limit, ONEDNN_MAX_CPU_ISA, counts.
+    Where two machines differ in it, an int8 model's scores may. OpenVINO computes through oneDNN, whose own limit,
+    ONEDNN_MAX_CPU_ISA, counts; ONNX Runtime's kernels know no such limit.
     """
     cpu, isa = _processor()
-    allowed = _UP_TO.get(os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() if layout == "openvino" else ""
+    allowed = _UP_TO.get(limit)
     if isa is None:
         return f"{platform.machine()} {cpu or 'unknown'}"
     return " ".join([platform.machine(), *(name for name in isa if allowed is None or name in allowed)])

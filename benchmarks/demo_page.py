@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,29 @@ WATCH_SHIFTS = """window.shifted = 0; new PerformanceObserver(list => { for (con
 
 
 @contextmanager
-def running_demo(folder: Path, model: str, address: str, *options: str) -> Iterator[str]:
-    """``bantam demo`` in ``folder``, on a free port; yields its URL, and ends it as a service manager would."""
+def running_demo(
+    folder: Path,
+    model: str,
+    address: str,
+    *options: str,
+    watched: Callable[[int], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[str]:
+    """``bantam demo`` in ``folder``, on a free port; yields its URL, and ends it as a service manager would.
+
+    ``watched``: entered with the process's id while it runs.
+    """
     command = [sys.executable, "-m", "bantam", "demo", model, "--address", address, "--port", "0", "--json", *options]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        watched(process.pid),
+    ):
         assert process.stdout is not None
         assert process.stderr is not None
         line = process.stdout.readline()

@@ -1,9 +1,9 @@
-"""How long a rollback takes: from ``bantam rollback``'s call until the other version answers.
+"""How long a rollback takes: from the call that ``bantam rollback`` makes until the other version answers.
 
 ``python -m benchmarks.rollback build/RUN/onnx-int8`` serves two versions of an exported variant, as ``bantam serve``
 does, from a repository that it makes itself, and rolls back again and again. It prints medians and the longest: until
-``config.pbtxt`` is replaced, until Triton is shown the other version (``FOLLOW_S``), until Triton has seen it (it looks
-once a second), and until that is loaded and answers.
+``config.pbtxt`` is replaced, until Triton is shown the other version (``FOLLOW_S``), until Triton has seen it, and
+until that is loaded and answers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 ``python -m benchmarks.watch_kill --repository model_repo minilm`` starts ``bantam serve``, has clients ask it without
 a pause, and kills its Triton 20 times, or what ``--victim`` names: its supervisor, or an isolated model. It prints for
 each time how long it took until /ready said no, until it said yes, and until a client was answered; and over all which
-errors clients met, and how long the longest request took.
+errors clients met, and how long the longest request took. Exit code 1: a bar was missed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bantam.client.classifier import Classifier
-from bantam.errors import ClientError
+from bantam.errors import ClientError, UnavailableError
 from benchmarks.serving_process import Serving, bantam_serve
 from serving.watch import Patience
 
@@ -30,6 +31,8 @@ TEXTS = ("I love it", "Leave me alone, all of you! " * 4, "no", "Who would have 
 TIMEOUT_S = 10.0
 BARS_S = (1.0, 5.0)
 """Until /ready says no, and until clients are answered again."""
+RETRYABLE = UnavailableError.__name__
+"""What a client that may retry does not raise."""
 
 
 @dataclass
@@ -115,15 +118,21 @@ def main() -> None:
         for client in clients:
             client.join()
     most = [max(column) for column in zip(*found, strict=True)]
-    kept = [most[0] <= BARS_S[0], most[2] <= BARS_S[1], load.longest_s <= TIMEOUT_S + 1]
+    kept = [
+        most[0] <= BARS_S[0],
+        most[2] <= BARS_S[1],
+        load.errors.keys() <= {RETRYABLE},
+        load.longest_s <= TIMEOUT_S + 1,
+    ]
     table.add_row("most", *(f"{seconds:.2f}" for seconds in most))
     Console().print(table)
     said = ", ".join("kept" if each else "MISSED" for each in kept)
     print(f"{load.answers} answers; errors: {dict(load.errors)}; longest request {load.longest_s:.1f} s.")
-    print(f"Bars ({BARS_S[0]:g} s, {BARS_S[1]:g} s, none hangs): {said}.")
+    print(f"Bars ({BARS_S[0]:g} s, {BARS_S[1]:g} s, errors can be retried, none hangs): {said}.")
     if options.out:
         figures = {"seconds": found, "errors": load.errors, "answers": load.answers, "longest_s": load.longest_s}
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    sys.exit(0 if all(kept) else 1)
 
 
 if __name__ == "__main__":

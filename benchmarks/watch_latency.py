@@ -3,7 +3,8 @@
 ``git worktree add ../before COMMIT`` (with links to both environments), then
 ``python -m benchmarks.watch_latency build/RUN/onnx-int8 --before ../before`` publishes the variant with the code of
 each checkout, starts ``bantam serve`` of each, and has one client ask one and then the other, round after round; who is
-not asked is stopped meanwhile. It prints p50, p95 and p99, and the interval of the ratio of the p50s.
+not asked is stopped meanwhile. It prints p50, p95 and p99, and the interval of the ratio of the p50s. Exit code 1:
+the bar was missed.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def main() -> None:
     ratio = float(np.median(found["now"]) / np.median(found["before"]))
     low, high = interval(found["now"], found["before"])
     print(f"now / before: {ratio:.3f} ({low:.3f} to {high:.3f}); bar {BAR:g}: {'kept' if ratio <= BAR else 'MISSED'}.")
+    sys.exit(0 if ratio <= BAR else 1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.watch_soak --repository model_repo minilm`` starts ``bantam serve``, has clients ask it, and
 looks at the memory of its processes after the first minute and then each minute (``--minutes``), at files in /dev/shm
-and in the folder for temporary files meanwhile, and at what is left of them when it has ended.
+and in the folder for temporary files meanwhile, and at what is left there when it has ended: whatever the name, so no
+other program may use these folders. Exit code 1: it grew, was started again, or something is left.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import itertools
 import json
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -97,9 +99,9 @@ def memory_mb(running: Serving) -> dict[str, float]:
     return {**sizes, "all": sum(sizes.values())}
 
 
-def left() -> set[str]:
-    """What lies in the folders that a server uses."""
-    return {str(path) for folder in FOLDERS for path in folder.glob("bantam-*")}
+def left() -> set[Path]:
+    """What lies in the folders that a server uses, or that Triton might."""
+    return {path for folder in FOLDERS for path in folder.iterdir()}
 
 
 def main() -> None:
@@ -127,7 +129,7 @@ def main() -> None:
         for minute in itertools.count(1):
             time.sleep(max(0.0, began + 60 * minute - time.monotonic()))
             seen.append(memory_mb(running))
-            files = sum(1 for name in left() - before for _ in Path(name).rglob("*"))
+            files = sum(1 for path in left() - before for _ in (path, *path.rglob("*")))
             table.add_row(str(minute), *(f"{seen[-1][key]:.1f}" for key in ("triton", "watch", "all")), str(files))
             if minute >= options.minutes:
                 break
@@ -135,15 +137,18 @@ def main() -> None:
         for each in clients:
             each.join()
         restarts = json.loads(running.page("/ready")[1])["restarts"]
-    remains = sorted(left() - before)
+    remains = sorted(map(str, left() - before))
     growth = seen[-1]["all"] / seen[0]["all"] - 1
     Console().print(table)
-    verdict = "kept" if growth < BAR else "MISSED"
-    print(f"{dict(mix.met)}; {restarts} restarts. Left: {', '.join(remains) or 'nothing'}.")
-    print(f"Growth after the first minute {100 * growth:+.1f}% (bar: {100 * BAR:g}%): {verdict}.")
+    kept = [growth < BAR, restarts == 0, not remains]
+    print(f"{dict(mix.met)}. Growth after the first minute: {100 * growth:+.1f}%. Restarts: {restarts}.")
+    print(f"Left: {', '.join(remains) or 'nothing'}.")
+    said = ", ".join("kept" if each else "MISSED" for each in kept)
+    print(f"Bars ({100 * BAR:g}%, no restart, nothing left): {said}.")
     if options.out:
         figures = {"memory_mb": seen, "met": mix.met, "restarts": restarts, "left": remains, "growth": growth}
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    sys.exit(0 if all(kept) else 1)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ RUN --mount=type=secret,id=apt --mount=type=secret,id=ca,mode=0444 \
     if [ -f /run/secrets/ca ]; then options="$options -o Acquire::https::CAInfo=/run/secrets/ca"; fi; \
     export DEBIAN_FRONTEND=noninteractive; \
     apt-get $options -qq update; \
+    apt-get $options -qq upgrade -y > /tmp/apt.log || { cat /tmp/apt.log; exit 1; }; \
     apt-get $options -qq install --no-install-recommends -y \
-      python3 python3-venv libpython3.11 libstdc++6 zlib1g gcc libc6-dev > /tmp/apt.log || { cat /tmp/apt.log; exit 1; }
+      python3 python3-venv libpython3.11 libstdc++6 zlib1g gcc libc6-dev ca-certificates > /tmp/apt.log || { cat /tmp/apt.log; exit 1; }
 
 FROM system AS environment
 ARG ENGINES="onnxruntime openvino"
@@ -28,7 +29,7 @@ RUN --mount=type=secret,id=pip,mode=0444 --mount=type=secret,id=ca,mode=0444 --m
     set -eu; \
     if [ -f /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi; \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
-    files="-r /build/requirements.txt -r /build/requirements-triton.txt"; \
+    files="-r /build/requirements.txt -r /build/requirements-s3.txt -r /build/requirements-triton.txt"; \
     for engine in $ENGINES; do files="$files -r /build/requirements-$engine.txt"; done; \
     /build/pip/bin/pip --python /opt/bantam/bin/python install -q --disable-pip-version-check --no-input --no-compile \
       --no-deps --only-binary=:all: --require-hashes $files
@@ -44,7 +45,7 @@ RUN python3 -m serving.image.slim /opt/bantam && \
 FROM system AS root-file-system
 COPY serving/image/rootfs.py /build/
 RUN python3 /build/rootfs.py /root-file-system python3.11 libpython3.11 libpython3.11-stdlib libstdc++6 zlib1g \
-      base-files tzdata
+      base-files ca-certificates tzdata
 
 # Our own code, and what the whole consists of. Last, because it changes most.
 FROM environment AS code
@@ -65,6 +66,8 @@ COPY --from=code /code /opt/bantam/lib/python3.11/site-packages
 COPY --from=code /documents /usr/share/doc/bantam
 ENV PATH=/opt/bantam/bin:/usr/bin \
     LANG=C.UTF-8 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    BANTAM_CACHE=/tmp/bantam \
     BANTAM_SERVING_PYTHON=/opt/bantam/bin/python
 LABEL org.opencontainers.image.title="Bantam, CPU" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -1,7 +1,9 @@
 # The server for NVIDIA GPUs: NVIDIA's Triton image with what `bantam serve` needs, and ONNX Runtime with CUDA.
 #
+# MODELS STILL RUN ON THE CPU IN IT: what asks for CUDA's provider of ONNX Runtime is not written yet. Use the image for CPUs.
+#
 # Not run by us: the image it starts from cannot be pulled where Bantam is made. It is linted, and the stage `environment`
-# is built. Built like docker/cpu.Dockerfile, with the same secrets.
+# is built by a test. Built like docker/cpu.Dockerfile, with the same secrets. TRITON names NVIDIA's image on another registry.
 
 # Both have Python 3.12 (Ubuntu 24.04). 26.07 has Triton 2.71.
 ARG TRITON=nvcr.io/nvidia/tritonserver:26.07-py3
@@ -24,17 +26,18 @@ RUN --mount=type=secret,id=pip,mode=0444 --mount=type=secret,id=ca,mode=0444 --m
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     /build/pip/bin/pip --python /opt/bantam/bin/python install -q --disable-pip-version-check --no-input \
       --no-deps --only-binary=:all: --require-hashes \
-      -r /build/requirements.txt -r /build/requirements-onnxruntime-gpu.txt
+      -r /build/requirements.txt -r /build/requirements-s3.txt -r /build/requirements-onnxruntime-gpu.txt
 COPY bantam /build/source/bantam
 COPY serving /build/source/serving
-RUN cp -r /build/source/bantam /build/source/serving /opt/bantam/lib/python3*/site-packages/
+RUN chmod -R a+rX /build/source && cp -r /build/source/bantam /build/source/serving /opt/bantam/lib/python3*/site-packages/
 
 FROM ${TRITON}
 COPY --from=environment /opt/bantam /opt/bantam
 # The first python3 on the path is the one whose packages Triton's Python backend takes; tritonserver is on it already.
 ENV PATH=/opt/bantam/bin:/opt/tritonserver/bin:/usr/local/nvidia/bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    BANTAM_CACHE=/tmp/bantam
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8001 8003

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,14 @@ class Counted(NamedTuple):
     model: str
     version: str
     values: dict[str, int]
+
+
+def answered(folder: Path) -> dict[str, int]:
+    """Texts that were answered so far, by model."""
+    found: Counter[str] = Counter()
+    for model, _, values in read(folder):
+        found[model] += values.get("texts", 0) + values.get("cache_hits", 0)
+    return found
 
 
 def read(folder: Path) -> list[Counted]:

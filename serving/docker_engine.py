@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bantam.errors import ContainerError
@@ -34,6 +36,19 @@ def engine() -> DockerClient:
             "to use it (group docker), or name its address in DOCKER_HOST."
         ) from exc
     return client
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """What Docker refuses inside, or an engine that goes away, is a :class:`ContainerError` beginning with ``what``."""
+    from docker.errors import APIError, DockerException
+
+    try:
+        yield
+    except APIError as exc:
+        raise ContainerError(f"{what}: {exc.explanation or exc}.") from exc
+    except (OSError, DockerException) as exc:  # those of requests, which docker asks through, are OSErrors
+        raise ContainerError(f"{what}: {exc}. `make doctor` says whether the engine still answers.") from exc
 
 
 def reach(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,3 +100,23 @@ def other_interface(was: Signature, now: Signature) -> str:
     if gone := [label for label in was.labels if label not in now.labels]:
         changes.append(f"labels that are gone: {', '.join(map(repr, gone))}")
     return "; ".join(changes)
+
+
+def interface_of(root: Path, name: str) -> tuple[int, Signature] | None:
+    """Number and signature of the version that is served; None if none is, or it is damaged: a promote mends that."""
+    with contextlib.suppress(ArtifactError, RepositoryError):
+        if version := published(root, name):
+            return version.number, Artifact.described(version.folder).manifest.signature
+    return None
+
+
+def check_interface(name: str, there: tuple[int, Signature] | None, now: Signature, allowed: bool) -> None:
+    """Raise :class:`RepositoryError` if clients of what is served ``there`` would not understand what is to follow."""
+    if allowed or there is None:
+        return
+    number, was = there
+    if other := other_interface(was, now):
+        raise RepositoryError(
+            f"{name} would be something else to its clients than version {number}, which is served: {other}. "
+            "Publish it under another name (--name), or with --allow-new-labels if they know."
+        )

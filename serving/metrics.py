@@ -25,7 +25,9 @@ READY = Family("bantam_ready", "gauge", "Whether all models answer.")
 MODEL_READY = Family("bantam_model_ready", "gauge", "Whether the model answers.")
 VERSION = Family("bantam_model_version", "gauge", "1 for the version that answered last.")
 PROBES = Family(
-    "bantam_probes_total", "counter", "Texts of the watch's own that were answered; Triton's counts have them too."
+    "bantam_probes_total",
+    "counter",
+    "The watch's own texts that were answered; Triton's counts have them, ours do not.",
 )
 PROBE_SECONDS = Family("bantam_probe_seconds", "gauge", "How long the last of the watch's own texts took.")
 RESTARTS = Family("bantam_restarts_total", "counter", "How often Triton was started again.")

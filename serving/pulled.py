@@ -7,12 +7,19 @@ which can have Triton unpack and run other files, has to be one that Bantam writ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from bantam.artifact import LAYOUTS, TOKENIZER_FILES, Artifact, sha256
+from bantam.artifact import LAYOUTS, MANIFEST, TOKENIZER_FILES, Artifact, sha256
 from bantam.errors import ArtifactError, RepositoryError
 from serving.triton_config import CONFIG, LABELS_FILE, written_by_us
-from serving.version_folder import BACKEND_FILES, NOTICE
+from serving.version_folder import BACKEND_FILES, NOTICE, evidence_of
+
+
+def check_digest(folder: Path, digests: Sequence[str], what: str) -> None:
+    """Raise :class:`ArtifactError` if there are ``digests`` and the SHA-256 of a folder's manifest is none of them."""
+    if digests and (digest := sha256(folder / MANIFEST)) not in digests:
+        raise ArtifactError(f"{what} has the digest {digest}, expected {' or '.join(digests)}. It is refused.")
 
 
 def check_manifest(version: Artifact, what: str) -> None:
@@ -42,6 +49,7 @@ def check_files(version: Artifact, name: str, number: int, what: str) -> None:
     Raises :class:`ArtifactError` that names the file.
     """
     Artifact.load(version.folder, verify=True)
+    evidence_of(version)
     try:
         config = written_by_us((Path(version.folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RepositoryError) as exc:

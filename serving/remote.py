@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bantam.artifact import MANIFEST, Artifact, sha256
+from bantam.artifact import MANIFEST, Artifact
 from bantam.errors import ArtifactError, BantamError, RepositoryError, reason
 from serving import version_folder
 from serving.listing import Listed, entry, state_of
-from serving.pulled import check_files, check_manifest
+from serving.pulled import check_digest, check_files, check_manifest
 from serving.repository import NAME, Version
 from serving.triton_config import CONFIG, ServedVersion, following, served_version
 from serving.version_folder import EVIDENCE
 
 EXTRAS = {"s3": "s3", "gs": "gs"}
 """Scheme of an address -> what of Bantam has to be installed for it."""
-
-
-def is_remote(repository: str) -> bool:
-    """Whether it is an address such as ``s3://bucket/models``, in place of a folder."""
-    return "://" in repository
 
 
 def file_system(url: str, **options: Any) -> tuple[Any, str]:
@@ -77,8 +72,8 @@ class Remote:
 
     def served(self, name: str) -> ServedVersion | None:
         """Which version is served, and was before; None if none is."""
-        text = self._read(name, CONFIG)
-        return None if text is None else served_version(text.decode())
+        text = self._text(name, CONFIG)
+        return None if text is None else served_version(text)
 
     def numbers(self, name: str, *, whole: bool = True) -> list[int]:
         """The versions that are there, sorted; ``whole``: without those that somebody is still writing, or left."""
@@ -120,12 +115,11 @@ class Remote:
         """
         what = f"{self.url}/{name}/{number}"
         version = self.describe(name, number, folder)
-        if digests and (digest := sha256(folder / MANIFEST)) not in digests:
-            raise ArtifactError(f"{what} has the digest {digest}, expected {' or '.join(digests)}. It is refused.")
+        check_digest(folder, digests, what)
         check_manifest(version, what)
         for file in version.manifest.files:
             (folder / file).parent.mkdir(exist_ok=True)
-            with self._asking(f"{what}/{file} is missing"):
+            with self._asking(f"{what}/{file}"):
                 self._fs.get_file(self._path(name, str(number), file), str(folder / file))
         if (evidence := self._read(name, str(number), EVIDENCE)) is not None:
             (folder / EVIDENCE).write_bytes(evidence)
@@ -134,29 +128,43 @@ class Remote:
 
     def upload(self, version: Version) -> None:
         """Write a staged version under its number, which has to be free: see :meth:`free`."""
-        files = {*Artifact.load(version.folder).manifest.files} - {CONFIG}
-        if (version.folder / EVIDENCE).is_file():
-            files.add(EVIDENCE)
+        known = Artifact.load(version.folder).manifest.files
         place = (version.name, str(version.number))
-        with self._asking(f"{self.url}/{'/'.join(place)} is being written by somebody else; run it again"):
-            # Who writes the manifest has the number; the others are told so.
-            manifest = (version.folder / MANIFEST).read_bytes()
-            self._fs.pipe_file(self._path(*place, MANIFEST), manifest, mode="create")
-            for file in (*sorted(files), CONFIG):
-                self._fs.put_file(str(version.folder / file), self._path(*place, file))
+        manifest = (version.folder / MANIFEST).read_bytes()
+        with self._asking(f"{self.url}/{'/'.join(place)}"):
+            try:  # who writes the manifest has the number
+                self._fs.pipe_file(self._path(*place, MANIFEST), manifest, mode="create")
+            except Exception as exc:
+                if self._read(*place, MANIFEST) is None:
+                    raise
+                raise RepositoryError(
+                    f"{self.url}/{'/'.join(place)} is being written by somebody else; run it again."
+                ) from exc
+            evidence = [EVIDENCE] * (version.folder / EVIDENCE).is_file()
+            for file in sorted([*known, *evidence]):
+                if file != CONFIG:
+                    self._fs.put_file(str(version.folder / file), self._path(*place, file))
+        # Somebody may have pruned it as what a killed upload left.
+        own = {"bytes": len(manifest)}
+        self._check_there(*place, {MANIFEST: own, **{file: known[file] for file in {*known} - {CONFIG}}})
+        with self._asking(f"{self.url}/{'/'.join(place)}"):
+            self._fs.put_file(str(version.folder / CONFIG), self._path(*place, CONFIG))
 
     def free(self, name: str) -> int:
         """The number that the next version gets."""
         return max(self.numbers(name, whole=False), default=0) + 1
 
     def promote(self, name: str, number: int) -> bool:
-        """Make a version the served one; returns whether it was not."""
-        served, text = self.served(name), self._read(name, str(number), CONFIG)
+        """Make a version the served one; returns whether it was not. One that is not whole is refused."""
+        served, text = self.served(name), self._text(name, str(number), CONFIG)
         if text is None:
             raise RepositoryError(f"{self.url}/{name} has no version {number}. Publish it first.")
         if served and served.number == number:
             return False
-        config = following(text.decode(), served.number) if served else text.decode()
+        with tempfile.TemporaryDirectory() as folder:
+            known = self.describe(name, number, Path(folder)).manifest.files
+        self._check_there(name, str(number), known)
+        config = following(text, served.number) if served else text
         with self._asking():
             self._fs.pipe_file(self._path(name, CONFIG), config.encode())
         return True
@@ -167,17 +175,10 @@ class Remote:
         if served is None or served.previous is None:
             held = f"version {served.number} is the only one" if served else "no version"
             raise RepositoryError(f"{self.url}/{name}: {held} that was served, expected one before it to return to.")
-        with tempfile.TemporaryDirectory() as folder:
-            version = self.describe(name, served.previous, Path(folder))
-        place = (name, str(served.previous))
-        for file, known in version.manifest.files.items():
-            with self._asking(f"{name} stays at version {served.number}: {self.url}/{'/'.join(place)}/{file}"):
-                if (size := self._fs.size(self._path(*place, file))) != known["bytes"]:
-                    raise RepositoryError(
-                        f"{name} stays at version {served.number}: {self.url}/{'/'.join(place)}/{file} has {size} "
-                        f"bytes, expected {known['bytes']}."
-                    )
-        self.promote(name, served.previous)
+        try:
+            self.promote(name, served.previous)
+        except (ArtifactError, RepositoryError) as exc:
+            raise RepositoryError(f"{name} stays at version {served.number}: {exc}") from exc
         return ServedVersion(served.previous, served.number)
 
     def listed(self, name: str) -> Iterator[Listed]:
@@ -195,13 +196,32 @@ class Remote:
 
     def prune(self, name: str, keep: int) -> list[int]:
         """Remove old versions, and what was left of killed uploads: see :func:`serving.repository.prune`."""
-        outdated = version_folder.outdated(self.numbers(name, whole=False), self.served(name), keep)
-        for number in outdated:
+        whole, served = self.numbers(name), self.served(name)
+        left = [number for number in self.numbers(name, whole=False) if number not in whole]
+        outdated = version_folder.outdated(whole, served, keep) + version_folder.outdated(left, served, 0)
+        removed = []
+        for number in sorted(outdated):
+            if number in (self.served(name) or ()):  # promoted, or rolled back to, since
+                continue
             with self._asking():
                 if CONFIG in self._names(name, str(number)):
                     self._fs.rm_file(self._path(name, str(number), CONFIG))  # from here on it is no version any more
                 self._fs.rm(self._path(name, str(number)), recursive=True)
-        return outdated
+            removed.append(number)
+        return removed
+
+    def _check_there(self, name: str, number: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise :class:`RepositoryError` for a file of a version that is not there, or of another size."""
+        place = self._path(name, number)
+        with self._asking():
+            there = self._fs.find(place, detail=True)
+        for file, known in files.items():
+            size = there.get(f"{place}/{file}", {}).get("size")
+            if size != known["bytes"]:
+                found = "is not there" if size is None else f"has {size} bytes"
+                raise RepositoryError(
+                    f"{self.url}/{name}/{number}/{file} {found}, expected {known['bytes']} bytes. Publish it again."
+                )
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))
@@ -216,6 +236,13 @@ class Remote:
             content: bytes = self._fs.cat_file(self._path(*parts))
             return content
         return None
+
+    def _text(self, *parts: str) -> str | None:
+        content = self._read(*parts)
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError as exc:
+            raise RepositoryError(f"{self.url}/{'/'.join(parts)} is no text ({exc}). Publish the model again.") from exc
 
     def _asking(self, what: str = "") -> contextlib.AbstractContextManager[None]:
         return asking(what or self.url)

@@ -87,7 +87,7 @@ def take(folder: Path, root: Path, name: str, *, number: int | None = None) -> V
     ``number``: the lowest that it may get. Raises :class:`RepositoryError` if the folder is no version's or one of its
     files is missing or changed, and what :func:`stage` raises.
     """
-    version = verified(folder)
+    version = verified(folder, evidence=True)
     content = version.manifest.details.get("content")
     if content is None or not (folder / CONFIG).is_file():
         raise RepositoryError(f"{folder}: expected a version's folder, such as model_repo/minilm/3.")
@@ -102,12 +102,15 @@ def take(folder: Path, root: Path, name: str, *, number: int | None = None) -> V
     return _stage(root, name, str(content), write, number or 1)
 
 
-def verified(folder: Path, otherwise: type[BantamError] = RepositoryError) -> Artifact:
-    """A version whose files are as they were published; ``otherwise`` is raised if not, and names the file."""
+def verified(folder: Path, otherwise: type[BantamError] = RepositoryError, *, evidence: bool = False) -> Artifact:
+    """A version whose files, and if asked ``evidence``, are as published; else raises ``otherwise``, naming one."""
     try:
-        return Artifact.load(folder, verify=True)
+        version = Artifact.load(folder, verify=True)
+        if evidence:
+            version_folder.evidence_of(version)
     except ArtifactError as exc:
         raise otherwise(f"{folder.parent.name}, version {folder.name}, is not as it was published: {exc}") from exc
+    return version
 
 
 def promote(version: Version) -> Version:
@@ -265,11 +268,11 @@ def _promote(version: Version) -> Version:
         text = following(text, served.number)
     elif served and served.previous is not None:
         text = following(text, served.previous)
-    if target.is_file() and target.read_text(encoding="utf-8") == text:
+    if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text
         return replace(version, changed=False)
     # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
     with replacing_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode())
         version_folder.sync(temporary)
     version_folder.sync(model)
     return replace(version, changed=True)

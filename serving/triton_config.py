@@ -5,13 +5,16 @@ A key or value that Triton does not know fails here, not in the server.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format, text_format
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from tritonclient.grpc import model_config_pb2
 
 from bantam.artifact import Signature
 from bantam.errors import RepositoryError
@@ -22,6 +25,23 @@ LABELS_FILE = "labels.txt"
 CONFIG = "config.pbtxt"
 PREVIOUS = "previous_version"
 """The parameter that names the version that was served before; clients have no use for it."""
+
+
+def _triton_messages() -> ModuleType:
+    """``tritonclient.grpc.model_config_pb2`` without the package around it, most of what a rollback would wait for.
+
+    Another module of the same messages may be imported beside it: protobuf has them once.
+    """
+    package = importlib.util.find_spec("tritonclient")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'tritonclient'", name="tritonclient")
+    path = Path(package.origin).with_name("grpc") / "model_config_pb2.py"
+    module = ModuleType("model_config_pb2")
+    SourceFileLoader(module.__name__, str(path)).exec_module(module)
+    return module
+
+
+model_config_pb2 = _triton_messages()
 
 
 class TritonConfig(BaseModel):

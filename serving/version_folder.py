@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ def write(
         lines = ["The model in this folder descends from these, whose licences count for it:\n"]
         lines += [f"- {licence.line}\n" for licence in licences]
         (folder / NOTICE).write_text("".join(lines), encoding="utf-8", newline="\n")
-    _finish(artifact, folder, config.to_pbtxt(), details, evidence)
+    _finish(artifact, folder, config.to_pbtxt(), details, evidence.encode())
 
 
 def copy(artifact: Artifact, folder: Path, config: str, details: Mapping[str, Any]) -> None:
@@ -87,16 +88,34 @@ def copy(artifact: Artifact, folder: Path, config: str, details: Mapping[str, An
     for file in {*artifact.manifest.files} - {CONFIG}:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(artifact.folder / file, folder / file)
-    path = artifact.folder / EVIDENCE
-    _finish(artifact, folder, config, details, path.read_text(encoding="utf-8") if path.is_file() else "")
+    _finish(artifact, folder, config, details, evidence_of(artifact))
 
 
-def _finish(artifact: Artifact, folder: Path, config: str, details: Mapping[str, Any], evidence: str) -> None:
+def evidence_of(version: Artifact) -> bytes:
+    """The evidence in a version's folder; empty if there is none.
+
+    Raises :class:`ArtifactError` if it is not what the version was published with, as far as its manifest says.
+    """
+    path = version.folder / EVIDENCE
+    if not path.is_file():
+        return b""
+    content, known = path.read_bytes(), version.manifest.details.get("evidence")
+    if known is not None and hashlib.sha256(content).hexdigest() != known:
+        raise ArtifactError(
+            f"{path}: its content has changed since it was written. Bring back what it was, or delete it: then the "
+            "version is served all the same, and nobody can say whether it answers as it was measured to."
+        )
+    return content
+
+
+def _finish(artifact: Artifact, folder: Path, config: str, details: Mapping[str, Any], evidence: bytes) -> None:
     (folder / CONFIG).write_text(config, encoding="utf-8")
+    # Of the evidence the digest alone: it is no part of what is served, and may be removed.
+    known = {"evidence": hashlib.sha256(evidence).hexdigest()} if evidence else {}
     # Without the metrics: seconds and the like would make equal models differ.
-    seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details}))
-    if evidence:  # no part of what is served: it may be removed
-        (folder / EVIDENCE).write_text(evidence, encoding="utf-8")
+    seal(folder, replace(artifact.manifest, metrics={}, details={**artifact.manifest.details, **details, **known}))
+    if evidence:
+        (folder / EVIDENCE).write_bytes(evidence)
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)

@@ -17,18 +17,20 @@ import http.client
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from copy import copy
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from bantam.errors import ServerError
+from bantam.errors import BantamError, ServerError
 from serving import counted, metrics
-from serving.health import Probed, Verdict, judge
+from serving.health import LATE_S, Probed, Verdict, judge
 from serving.metrics import Findings
 from serving.probe import Prober
 from serving.processes import TRITON, Effort, reap
 from serving.server import Server
-from serving.triton_log import LogReader
+from serving.triton_log import Journal
 from serving.watch_page import Reply, WatchPage, as_json
 
 TICK_S = 0.1
@@ -54,8 +56,8 @@ class Patience(NamedTuple):
 class Watch:
     """Watches ``server``, which it starts, and listens on ``host:port`` from the moment that it is made.
 
-    ``log`` is told what happens. ``entries`` is given the lines of Triton's log, each with its level. Raises
-    :class:`ServerError` if the port cannot be used.
+    ``log`` is told what happens. ``entries`` is given the lines of Triton's log, each with its level. Both are called
+    from a thread of their own. Raises :class:`ServerError` if the port cannot be used.
     """
 
     def __init__(
@@ -68,9 +70,9 @@ class Watch:
         patience: Patience = Patience(),  # noqa: B008  # immutable
     ) -> None:
         self.server = server
-        self._log = log
+        self._journal = Journal(log, entries, lambda: server.log)
+        self._log = self._journal.say
         self._patience = patience
-        self._reader = LogReader(entries)
         self._probers: dict[str, Prober] = {}
         self._effort: Effort | None = None
         """While Triton runs."""
@@ -86,7 +88,8 @@ class Watch:
         """How often Triton was started again."""
         self._stopped = threading.Event()
         self._looker = threading.Thread(target=self._look_on, name="watch", daemon=True)
-        self._page = WatchPage(host, port, {"/live": self.live, "/ready": self.ready, "/metrics": self.metrics})
+        pages = {"/live": self.live, "/ready": self.ready, "/metrics": self.metrics}
+        self._page = WatchPage(host, port, pages, self._log)
 
     @property
     def address(self) -> str:
@@ -104,15 +107,18 @@ class Watch:
         try:
             self.server.stop()
         finally:
+            self._journal.close()
             self._page.close()
 
     def start(self) -> None:
         """Start the server and begin to watch it. Raises :class:`ServerError` if it does not start."""
-        self.server.start()
+        self._journal.start()
+        try:
+            self.server.start()
+        except OSError as exc:
+            raise ServerError(f"Triton could not be started: {exc}.") from exc
         for name in self.server.models:
-            self._probers[name] = Prober(
-                name, self.server.http_address, self.server.grpc_address, self.server.settings.cert is not None
-            )
+            self._probers[name] = Prober(name, self.server.http_address, self.server.grpc_address, self.server.settings)
         self._begin()
         for prober in self._probers.values():
             prober.start()
@@ -147,18 +153,19 @@ class Watch:
 
     def metrics(self) -> Reply:
         """Triton's and ours."""
+        status = self.status()  # first, so that Triton's counts have all of these probes
         counts: list[counted.Counted] = []
         triton = ""
         with contextlib.suppress(ServerError):  # it does not run now
             counts = counted.read(self.server.counts)
             triton = self._tritons()
-        return Reply(http.HTTPStatus.OK, metrics.page(triton, self.status(), counts))
+        return Reply(http.HTTPStatus.OK, metrics.page(triton, status, counts))
 
     def status(self) -> Findings:
         """What is known now; not ready if nobody has looked for a while."""
         late = time.monotonic() - self._looked_at > PAUSED_S
         ready = not self._state and not late and bool(self._verdicts) and all(v.ready for v in self._verdicts.values())
-        probed: dict[str, Probed] = {name: prober.seen for name, prober in self._probers.items()}
+        probed: dict[str, Probed] = {name: copy(prober.seen) for name, prober in self._probers.items()}
         return Findings(ready, self._verdicts, probed, self.restarts)
 
     def _begin(self) -> None:
@@ -175,16 +182,22 @@ class Watch:
         self._state = ""
 
     def _look_on(self) -> None:
-        ticks = 0
+        ticks, said = 0, ""
         while not self._stopped.wait(TICK_S):
             effort = self._effort
             if effort is None:
                 continue
-            with contextlib.suppress(ServerError):  # it has ended meanwhile, which run() sees
-                self._look(effort)
             ticks += 1
-            if os.getpid() == 1 and ticks % REAP_TICKS == 0:
-                reap(self.server.children())
+            try:
+                with contextlib.suppress(ServerError):  # it has ended meanwhile, which run() sees
+                    self._look(effort)
+                if os.getpid() == 1 and ticks % REAP_TICKS == 0:
+                    reap(self.server.children())
+            except Exception:  # noqa: BLE001  # a defect; who cannot look says so with /ready and /live
+                what = traceback.format_exc()
+                if what != said:
+                    said = what
+                    self._log(f"WARNING: The watch could not look at the server:\n{what}")
 
     def _look(self, effort: Effort) -> None:
         gone = effort.look()
@@ -192,6 +205,7 @@ class Watch:
         if now - self._looked_at > PAUSED_S:
             for prober in self._probers.values():
                 prober.seen.resume(now)
+        self._count(now)
         verdicts = {
             name: judge(prober.seen, now, idle_s=effort.idle_s(name), gone=bool(gone & {name, TRITON}))
             for name, prober in self._probers.items()
@@ -199,21 +213,25 @@ class Watch:
         if self._effort is not effort:
             return  # it has ended meanwhile
         self._verdicts, self._looked_at = verdicts, now
-        self._reader.read(self.server.log)
         self._has_been_ready = self._has_been_ready or all(found.ready for found in verdicts.values())
         dead = [f"{name}: {found.reason}" for name, found in verdicts.items() if found.restart]
         if dead and self._killed_at is None and TRITON not in gone:
             self._killed_at, self._why_killed = now, f"Triton did not serve {'; '.join(dead)}."
             self.server.kill()  # run() sees that it has ended
 
-    def _start_again(self, error: ServerError) -> None:
+    def _count(self, now: float) -> None:
+        """Look at what was answered to others while a probe waits: it may be behind them."""
+        late = {name: prober.seen for name, prober in self._probers.items() if prober.seen.late_s(now) > LATE_S}
+        answered = counted.answered(self.server.counts) if late else {}
+        for name in late.keys() & answered.keys():
+            late[name].counted(answered[name], now)
+
+    def _start_again(self, error: BantamError | OSError) -> None:
         stayed = self._has_been_ready and time.monotonic() - self._started_at > self._patience.steady_s
         self._failures = 0 if stayed else self._failures
         self._state, self._effort = "restarting", None
         if self._killed_at is not None:
-            error = ServerError(self._why_killed)
-        with contextlib.suppress(ServerError):  # stopped meanwhile
-            self._reader.read(self.server.log)
+            error, self._killed_at = ServerError(self._why_killed), None
         while True:
             if self._failures >= self._patience.most:
                 raise ServerError(
@@ -227,7 +245,7 @@ class Watch:
             self.restarts += 1
             try:
                 self.server.start()
-            except ServerError as exc:
+            except (BantamError, OSError) as exc:  # such as a full disk, which may have room again
                 error = exc
                 continue
             self._begin()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,10 +37,13 @@ def as_json(good: bool, document: Mapping[str, object]) -> Reply:
 class WatchPage:
     """Listens from the moment that it is made until :meth:`close`.
 
-    ``pages``: what answers a path. Raises :class:`ServerError` if the port cannot be used; 0 takes a free one.
+    ``pages``: what answers a path. ``log`` is told what is wrong with one. Raises :class:`ServerError` if the port
+    cannot be used; 0 takes a free one.
     """
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Reply]]) -> None:
+    def __init__(
+        self, host: str, port: int, pages: Mapping[str, Callable[[], Reply]], log: Callable[[str], None]
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = TIMEOUT_S
             server_version = "bantam"
@@ -70,7 +75,8 @@ class WatchPage:
                 self.server_name, self.server_port = host, self.server_address[1]
 
             def handle_error(self, *_: object) -> None:
-                """Somebody hung up."""
+                if not isinstance(sys.exception(), ConnectionError | TimeoutError):  # somebody hung up
+                    log(f"WARNING: The watch could not answer a request:\n{traceback.format_exc()}")
 
         try:
             self._listener = Listener((host, port), Handler)

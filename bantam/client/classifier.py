@@ -42,7 +42,8 @@ class Classifier:
     ----------
     address
         ``host:port`` of the server: Triton's gRPC port (its default is 8001), or for ``protocol="http"`` its HTTP port
-        (8000).
+        (8000). Over gRPC requests go round all servers that answer if there are several, ``host:port,host:port``, or if
+        the host is a name with several addresses, as that of a headless Service in Kubernetes.
     model
         The model's name on the server.
     timeout
@@ -242,6 +243,8 @@ def _checked(
             f"Got timeout={timeout}, retries={retries}, in_flight={in_flight}; "
             "expected more than 0 s, 0 or more, 1 or more."
         )
+    if protocol == "http" and "," in address:
+        raise UserError(f"Got addresses {address!r} for HTTP, expected one; several can be given for gRPC.")
     return Target.checked(address, model, timeout, tls, token)
 
 

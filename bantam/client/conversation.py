@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -115,7 +116,7 @@ class Conversation:
             raise self._target.replaced(version) from exc
         if found.version not in ("", version):
             raise self._target.replaced(version)
-        return self._remember(found, version)
+        return self._remember(replace(found, version=version), version)
 
     async def _read_anew(self) -> Description:
         attempts = self._attempts()

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from bantam.client import messages
+from bantam.client.addresses import grpc_target
 from bantam.client.security import bearer
 from bantam.client.texts import Row, width
 from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
@@ -25,7 +26,8 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # A server that comes back is found within a second; gRPC's default waits up to two minutes between tries.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # So long one try may take: over TLS and an ocean, or to a busy machine, more than the pause between two.
+    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A model server is reached directly, also where http_proxy is set; httpcore2 ignores the variable as well.
     ("grpc.enable_http_proxy", 0),
@@ -45,11 +47,13 @@ class _Grpc(ABC):
     def __init__(self, target: Target, module: Any) -> None:
         """``module``: ``grpc`` or ``grpc.aio``."""
         self._target = target
+        address, sharing = grpc_target(target.address)
+        options = CHANNEL_OPTIONS + sharing
         if target.tls is None:
-            self._channel = module.insecure_channel(target.address, options=CHANNEL_OPTIONS)
+            self._channel = module.insecure_channel(address, options=options)
         else:
             trusted = grpc.ssl_channel_credentials(*target.tls.contents())
-            self._channel = module.secure_channel(target.address, trusted, options=CHANNEL_OPTIONS)
+            self._channel = module.secure_channel(address, trusted, options=options)
         self._config = self._method("ModelConfig", messages.ModelConfigRequest, messages.ModelConfigResponse)
         self._infer = self._method("ModelInfer", messages.ModelInferRequest, messages.ModelInferResponse)
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
+from bantam.client.addresses import parse
 from bantam.client.security import TLS, Token, check_token
 from bantam.client.texts import Row
 from bantam.errors import (
@@ -91,21 +91,21 @@ class Target:
     def checked(
         cls, address: str, model: str, timeout: float, tls: TLS | bool = False, token: Token | None = None
     ) -> Target:
-        """The target, if the address is ``host:port``, the model has a name, and a token travels encrypted.
+        """The target, if the address is ``host:port`` or several, the model has a name, and a token travels encrypted.
 
         Raises :class:`UserError`. ``tls``: True for TLS with its defaults.
         """
-        try:
-            parts = urlsplit(f"//{address}")
-            whole = bool(parts.hostname and parts.port) and parts.netloc == address and "@" not in address
-        except ValueError:  # a port that is no number, a broken IPv6 address
-            whole = False
-        if not whole:
-            raise UserError(f"Got address {address!r}, expected host:port without a scheme, such as 'localhost:8001'.")
+        servers = parse(address)
         if not model:
             raise UserError("Got an empty model name, expected the name of a model on the server.")
         encrypted = (TLS() if tls else None) if isinstance(tls, bool) else tls
-        check_token(token, parts.hostname or "", encrypted)
+        for server in servers:
+            check_token(token, server.host, encrypted)
+        if encrypted and len(servers) > 1:
+            raise UserError(
+                f"Got the addresses {address} with TLS: a certificate is checked for the one name that is asked for. "
+                "Give one name that stands for all of them in DNS, as a headless Service's does."
+            )
         return cls(address, model, timeout, encrypted, token)
 
     def __str__(self) -> str:

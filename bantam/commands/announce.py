@@ -15,20 +15,26 @@ def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], Non
     """Where the models and their ``watch`` are and how to call them: for people, and with ``as_json`` for scripts on
     standard output.
     """
+    example = EXAMPLES[_reads_pairs(server)]
     grpc, http, names = server.grpc_address, server.http_address, ", ".join(server.models)
     if as_json:
         print(json.dumps({"grpc": grpc, "http": http, "watch": watch, "models": server.models}), flush=True)
     if server.backend.reason:
         log(f"Each model runs in a process of its own, which costs a request some time: {server.backend.reason}.")
-    if not is_loopback(server.http_host):
-        log(
-            f"WARNING: other machines can reach HTTP on {http} and the metrics. Triton's HTTP has known holes in 2.51: "
-            "leave --http-host out and have clients use gRPC, or put a proxy in front."
-        )
+    warn_of_http(server.http_host, http, log)
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it.")
     log(f"Its watch is on http://{watch}: /live, /ready, /metrics. From Python:")
     log("  from bantam import Classifier")
-    log(f'  Classifier("{grpc}", model="{server.models[0]}")([{EXAMPLES[_reads_pairs(server)]}])')
+    log(f'  Classifier("{grpc}", model="{server.models[0]}")([{example}])')
+
+
+def warn_of_http(host: str, address: str, log: Callable[[str], None]) -> None:
+    """Say what is wrong with HTTP on ``address`` if ``host`` can be reached from elsewhere."""
+    if not is_loopback(host):
+        log(
+            f"WARNING: other machines can reach HTTP on {address} and the metrics. Triton's HTTP has known holes in "
+            "2.51: leave --http-host out and have clients use gRPC, or put a proxy in front."
+        )
 
 
 def _reads_pairs(server: Server) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from serving.container import Container
 
 NAME = "bantam"
-OURS = ("container", "log_format", "watch_host", "watch_port")
+IN_FOREGROUND = "{}-serve-{}"
+"""Names of containers of ``bantam serve``, so that ``bantam down`` finds what a killed one has left."""
+DRAIN_S = 5.0
+"""Of ``bantam up``: clients that are connected go elsewhere, or wait, in place of being told NOT_FOUND."""
+OURS = ("container", "drain_seconds", "log_format", "watch_host", "watch_port")
 """What does not go on as it is, such as where the ports are published."""
 
 
@@ -43,7 +48,7 @@ def up(
 
     if container.is_up(NAME):
         raise ContainerError("It is up already, expected no such container. `bantam down` ends it.")
-    _warn_of_arm()
+    _warn_of_arm(log)
     started = container.Container(
         None if baked else repository,
         image=image,
@@ -52,19 +57,21 @@ def up(
         http_port=http_port,
         watch_port=watch_port,
         name=NAME,
+        drain_s=DRAIN_S,
         keeps=True,
     ).start()
-    _announce(started, as_json)
+    _announce(started, as_json, log)
     started.leave()
     log("It goes on until `bantam down` (make down); `docker logs -f bantam` shows what it writes.")
 
 
 @command(examples="Example:  bantam down")
 def down() -> None:
-    """End what `bantam up` has started: it answers what it has begun, and is removed."""
+    """End what `bantam up` and `bantam serve --container` have started: it answers what it has begun and is removed."""
     from serving import container
 
-    log("It is down." if container.take_down(NAME) else "Nothing was up.")
+    ended = container.take_down(NAME, IN_FOREGROUND.format(NAME, "*"))
+    log(f"It is down: {', '.join(ended)}." if ended else "Nothing was up.")
 
 
 def is_needed() -> bool:
@@ -73,21 +80,35 @@ def is_needed() -> bool:
 
 
 def serve_in_container(
-    repository: Path, models: Sequence[str], options: ServeOptions, isolated: bool, as_json: bool, **where: Any
+    repository: Path,
+    models: Sequence[str],
+    options: ServeOptions,
+    isolated: bool,
+    as_json: bool,
+    say: Callable[[str], None],
+    **where: Any,
 ) -> NoReturn:
     """``bantam serve`` in a container, until it ends or is interrupted.
 
-    ``where``: host and ports, as :class:`serving.container.Container` takes them. Raises :class:`ContainerError` if it
-    ended by itself.
+    ``say``: takes a line about it. ``where``: hosts and ports of gRPC and HTTP, as
+    :class:`serving.container.Container` takes them. Raises :class:`ContainerError` if it ended by itself.
     """
     from serving.container import Container
 
-    _warn_of_arm()
-    asked = [*as_arguments(options), *(["--isolated"] if isolated else [])]
-    with Container(repository, models=models, options=asked, **where) as container:
-        _announce(container, as_json)
+    _warn_of_arm(say)
+    with Container(
+        repository,
+        models=models,
+        watch_host=options.watch_host,
+        watch_port=options.watch_port,
+        name=IN_FOREGROUND.format(NAME, secrets.token_hex(4)),
+        options=[*as_arguments(options), *(["--isolated"] if isolated else [])],
+        drain_s=options.drain_seconds,
+        **where,
+    ) as container:
+        _announce(container, as_json, say)
         for line in container.lines():
-            log(line)
+            log(line)  # as it is: documents, if these were asked for
         raise ContainerError(f"The server in the container ended by itself, exit code {container.exit_code()}.")
 
 
@@ -106,17 +127,20 @@ def as_arguments(options: ServeOptions) -> list[str]:
     return found
 
 
-def _announce(container: Container, as_json: bool) -> None:
+def _announce(container: Container, as_json: bool, say: Callable[[str], None]) -> None:
+    from bantam.commands.announce import warn_of_http
+
     grpc, http, watch = container.grpc_address, container.http_address, container.watch_address
     if as_json:
         print(json.dumps({"grpc": grpc, "http": http, "watch": watch, "models": container.models}), flush=True)
     what = ", ".join(container.models) or "what is in it"
-    log(f"Serving {what} from the image {container.image} on {grpc} (gRPC) and {http} (HTTP).")
-    log(f"Its watch is on http://{watch}: /live, /ready, /metrics.")
+    warn_of_http(container.hosts["http"], http, say)
+    say(f"Serving {what} from the image {container.image} on {grpc} (gRPC) and {http} (HTTP).")
+    say(f"Its watch is on http://{watch}: /live, /ready, /metrics.")
 
 
-def _warn_of_arm() -> None:
+def _warn_of_arm(say: Callable[[str], None]) -> None:
     from serving.container import what_arm_lacks
 
     if lacks := what_arm_lacks():
-        log(f"WARNING: {lacks}")
+        say(f"WARNING: {lacks}")

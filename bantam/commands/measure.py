@@ -11,7 +11,7 @@ from typer import Argument
 from bantam.commands.app import Json, command
 from bantam.commands.terminal import log
 from bantam.errors import UnfaithfulError
-from bantam.run.request import REPOSITORY, RepositoryAddress
+from bantam.run.request import REPOSITORY, Digests, RepositoryAddress
 
 if TYPE_CHECKING:
     from bantam.run.remeasure import Remeasured
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def measure(
     name: Annotated[str, Argument(help="A published name.")],
     repository: RepositoryAddress = str(REPOSITORY),
+    digest: Digests = None,
     as_json: Json = False,
 ) -> None:
     """Score and time a published model again, on this machine, beside what it was measured to do when it was made.
@@ -31,7 +32,7 @@ def measure(
     from serving.mirror import local
 
     log(f"serving {name} and asking it the texts that it was published with")
-    with local(repository, [name], (), log) as folder:
+    with local(repository, [name], digest or (), log, follow=False) as folder:
         found = remeasure(folder, name)
     if as_json:
         print(json.dumps({**asdict(found), "drop_points": found.drop_points, "kept": found.kept}, indent=1))

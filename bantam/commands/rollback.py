@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument
@@ -20,14 +19,9 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Serve the version of a model that was served before; a running bantam serve takes it at once."""
-    from serving import repository as model_repository
-    from serving.remote import Remote, is_remote
+    from serving.address import repository_at
 
-    if is_remote(repository):
-        now, before = Remote(repository).rollback(model)
-    else:
-        left = model_repository.published(Path(repository), model)
-        now, before = model_repository.rollback(Path(repository), model).number, left.number if left else None
+    now, before = repository_at(repository).rollback(model)
     if as_json:
         print(json.dumps({"model": model, "version": now, "before": before}))
     log(f"{model} is version {now} again. The same command returns to {before if before else 'none'}.")

@@ -54,14 +54,13 @@ def serve(
     as_documents = options.log_format == "json"
     say = json_log.log if as_documents else log
     with _errors(as_documents), local(repository, models or (), digest or (), say) as folder:
-        where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
+        where: dict[str, Any] = {"host": host, "http_host": http_host, "grpc_port": grpc_port, "http_port": http_port}
         if is_needed() if options.container is None else options.container:
-            serve_in_container(folder, models or (), options, isolated, as_json, watch_port=options.watch_port, **where)
+            serve_in_container(folder, models or (), options, isolated, as_json, say, **where)
         server = Server(
             folder,
             models=models or None,
             follow=True,
-            http_host=http_host,
             isolated=isolated,
             settings=options.settings(),
             **where,

@@ -27,15 +27,18 @@ def typed() -> str:
 
 
 def stop_on_sigterm() -> None:
-    """End as on Ctrl-C when a service manager sends SIGTERM.
+    """End as on Ctrl-C when a service manager sends SIGTERM, or when the terminal is closed (SIGHUP).
 
-    Not by SIGINT, which is ignored in what a script starts in the background.
+    Not by SIGINT, which is ignored in what a script starts in the background. What `nohup` starts outlives it.
     """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        signal.signal(hang_up, interrupt)
 
 
 def show_report(report: Report, folder: Path, as_json: bool, *, whole: bool = False) -> None:

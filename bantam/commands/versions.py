@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -29,15 +28,12 @@ def versions(
     as_json: Json = False,
 ) -> None:
     """List the versions of a model, newest first: which one is served, and what bantam rollback returns to."""
-    from serving import listing
-    from serving import repository as model_repository
-    from serving.remote import Remote, is_remote
+    from serving.address import repository_at
 
-    remote = Remote(repository) if is_remote(repository) else None
+    there = repository_at(repository)
     if keep is not None:
-        removed = remote.prune(model, keep) if remote else model_repository.prune(Path(repository), model, keep)
-        log(f"removed {', '.join(map(str, removed)) or 'none'}")
-    found = list(remote.listed(model) if remote else listing.listed(Path(repository), model))
+        log(f"removed {', '.join(map(str, there.prune(model, keep))) or 'none'}")
+    found = list(there.listed(model))
     if not found:
         raise RepositoryError(f"{repository} has no version of {model!r}. `bantam publish` brings one there.")
     if as_json:

@@ -24,7 +24,7 @@ from bantam.doctor.environments import optimizer_environment, serving_environmen
 from bantam.programs import output
 
 ROOT = Path(__file__).resolve().parents[2]
-PORTS = {8000: "HTTP", 8001: "gRPC", 8002: "metrics"}
+PORTS = {8000: "HTTP", 8001: "gRPC", 8002: "metrics", 8003: "watch"}
 MIN_GLIBC = (2, 35)
 """What the embedded Triton of nvidia-pytriton 0.7 is linked against."""
 MIN_DISK_GIB, MIN_MEMORY_GIB = 5.0, 4.0

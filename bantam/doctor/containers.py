@@ -21,7 +21,7 @@ X86 = ("x86_64", "amd64", "AMD64")
 
 
 def docker_engine(root: Path) -> list[Check]:
-    """What engine there is, and the image of ``make image``. ``root`` is not looked at."""
+    """What engine there is, what builds images, and that of ``make image``. ``root`` is not looked at."""
     try:
         from serving.container import image_name
         from serving.docker_engine import engine
@@ -41,12 +41,24 @@ def docker_engine(root: Path) -> list[Check]:
     found = f"engine {version['Version']} for {version['Os']}/{version['Arch']}"
     image = image_name()
     tag = image if ":" in image.rpartition("/")[2] else f"{image}:latest"
-    checks = [Check("Docker", "warning", f"{found}: {platform.machine()}", _emulated())]
+    checks = [Check("Docker", "warning", f"{found}: {platform.machine()}", _emulated()), _builder()]
     if platform.machine() in X86:
-        checks = [Check("Docker", "ok", found)]
+        checks[0] = Check("Docker", "ok", found)
     if tag in names:
         return [*checks, Check("image", "ok", tag)]
     return [*checks, Check("image", "missing", f"no image {tag}", "To serve from a container: `make image`.")]
+
+
+def _builder() -> Check:
+    """The command line that builds images, with BuildKit."""
+    from bantam.errors import ContainerError
+    from serving.image.build import client
+
+    try:
+        return Check("image build", "ok", client())
+    except ContainerError as exc:
+        said, _, advice = str(exc).partition(". ")
+        return Check("image build", "missing", said, advice)
 
 
 def _by_command_line() -> Check:

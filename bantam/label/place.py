@@ -10,7 +10,8 @@ from typing import IO, Any, Literal, Protocol
 
 from bantam.errors import DataError
 from bantam.files import replacing_file, writing
-from serving.remote import asking, file_system, is_remote
+from serving.address import is_remote
+from serving.remote import asking, file_system
 from serving.version_folder import sync
 
 ADVICE = "Expected a path that can be written to."

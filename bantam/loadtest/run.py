@@ -45,6 +45,8 @@ def run(request: LoadTestRequest, log: Log, console: Console) -> LoadTestReport:
     count = _processes(request.processes)
     texts = _texts(request)
     target = Target.checked(request.address, request.model, request.timeout)
+    if "," in request.address:
+        raise UserError(f"Got addresses {request.address!r}, expected one: what is measured is one server.")
     with ExitStack() as stack:
         endpoint = ENDPOINTS[request.protocol](target)
         stack.callback(endpoint.close)

@@ -51,10 +51,8 @@ def ask(version: Version, repository: str) -> Canary:
         return _without_evidence(version, answers)
     # numpy's maximum, of which NaN is part.
     difference = float(np.max(apart(np.array(known.scores, np.float32), answers)))
-    here = cpu_kind()
-    allowed = SCORE_TOLERANCE
-    if known.cpu != here:
-        allowed = elsewhere(manifest.compute) if known.elsewhere is None else known.elsewhere
+    here = cpu_kind(manifest.layout)
+    allowed = SCORE_TOLERANCE if known.cpu == here else elsewhere(manifest.compute)
     if not difference <= allowed:
         raise UnfaithfulError(
             f"{version.folder}: on the {len(texts)} texts that were published with it, its scores are up to "

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bantam.artifact import Compute, Text
-from bantam.errors import RepositoryError
+from bantam.artifact import Artifact, Compute, Text
+from bantam.errors import ArtifactError, RepositoryError
 from bantam.machine import cpu_kind, describe_machine
 from bantam.run import judge
 from bantam.run.state import SCORE_TOLERANCE, Run
-from serving.version_folder import EVIDENCE
+from serving.version_folder import EVIDENCE, evidence_of
 
 ROWS = 500
 """Of the test split: what a version carries with it of the user's texts."""
@@ -37,8 +37,6 @@ class Evidence:
     machine: str
     cpu: str = ""
     """What :func:`bantam.machine.cpu_kind` was there; empty from before it was recorded."""
-    elsewhere: float | None = None
-    """How far scores may be apart on another kind of CPU."""
 
 
 def elsewhere(compute: Compute) -> float:
@@ -68,24 +66,39 @@ def evidence(run: Run, name: str) -> str:
         in_process_ms=in_process.p50_ms.value if in_process else float("nan"),
         served_ms=served.p50_ms.value if served else None,
         machine=describe_machine().title,
-        cpu=cpu_kind(),
-        elsewhere=elsewhere(run.scored[name].artifact.manifest.compute),
+        cpu=cpu_kind(run.scored[name].artifact.manifest.layout),
     )
     return json.dumps(asdict(found), ensure_ascii=False)
 
 
 def read(folder: Path) -> Evidence:
-    """The evidence in a version folder. Raises :class:`RepositoryError` if it has none that can be read."""
+    """The evidence in a version folder.
+
+    Raises :class:`RepositoryError` if it has none that can be read, or not what the version was published with.
+    """
     path = folder / EVIDENCE
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        version = Artifact.described(folder)
+        raw = json.loads(evidence_of(version) or path.read_bytes())
+        raw.pop("elsewhere", None)  # of before: a bound that nothing seals is none
         texts = tuple(text if isinstance(text, str) else (text[0], text[1]) for text in raw.pop("texts"))
-        return Evidence(texts=texts, scores=_tuples(raw.pop("scores")), actual=_tuples(raw.pop("actual")), **raw)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
+        found = Evidence(texts=texts, scores=_tuples(raw.pop("scores")), actual=_tuples(raw.pop("actual")), **raw)
+        _check(found, len(version.manifest.signature.labels))
+    except (ArtifactError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
         raise RepositoryError(
             f"{path} cannot be read ({type(exc).__name__}: {exc}). Expected what `bantam optimize` publishes with a "
             "version; publish the model again."
         ) from exc
+    return found
+
+
+def _check(found: Evidence, labels: int) -> None:
+    rows = len(found.texts)
+    if not rows:
+        raise ValueError("got no texts, expected at least one")
+    for what, each in (("scores", found.scores), ("actual", found.actual)):
+        if len(each) != rows or any(len(row) != labels for row in each):
+            raise ValueError(f"got {len(each)} rows of {what}, expected {rows} of {labels} numbers, one a text")
 
 
 def _rows(array: np.ndarray) -> tuple[tuple[float, ...], ...]:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bantam.artifact import cache_key
+from bantam.artifact import Signature, cache_key
 from bantam.errors import RecipeError, RepositoryError
 from bantam.report.schema import BASELINE
 from bantam.run.adoption import as_they_are, texts_alone
@@ -23,7 +23,7 @@ from optimizer.load import resolve
 from optimizer.load.kind import kind
 from optimizer.metric import parse
 from optimizer.recipe import DEFAULTS, Recipe, known_recipes, load_recipe
-from serving.listing import identity
+from serving.listing import check_interface, identity, interface_of
 from serving.repository import NAME, baseline_of
 from serving.version_folder import Identity
 
@@ -32,7 +32,8 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     """Find recipe, data and model before any work is done; raises the UserError that fits if one cannot be had.
 
     Refused are also: a recipe that cannot end in a published model, a metric of a label that is not there, and a name
-    that cannot be published or means another model. The run's time counts from here on, downloads included.
+    that cannot be published, means another model, or is served with other labels. The run's time counts from here on,
+    downloads included.
     """
     started = time.monotonic()
     given, request = request, replace(request, data=request.data or DEFAULT_DATA)
@@ -61,6 +62,8 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     }
     checkpoints[None] = checkpoint
     recipe, data = as_they_are(recipe.suited_to(checkpoint.training), data, checkpoints, request.finetune, log)
+    interface = Signature(data.task, data.labels, (), 0, pair=data.pair)  # what counts of it to clients
+    check_interface(name, interface_of(request.repository, name), interface, request.allow_new_labels)
     check_metric(recipe.metric, data)
     thresholds = given_thresholds(request.thresholds, data)
     if not checkpoint.random_weights:

@@ -14,6 +14,7 @@ from bantam.run.evidence import evidence
 from bantam.run.score import Scored
 from bantam.run.state import SCORE_TOLERANCE, Log, Run
 from optimizer.evaluate import apart
+from serving.listing import check_interface, interface_of
 from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
 from serving.server import Server
 
@@ -25,10 +26,13 @@ def publish_chosen(run: Run, chosen: str, log: Log) -> None:
 
     Both are checked before either is promoted. Without such an export, the baseline of an earlier run is withdrawn: the
     chosen variant was not made from it. Raises :class:`UnfaithfulError` if a staged model answers otherwise than what
-    was measured; then what was staged is removed, and what is served stays.
+    was measured, :class:`RepositoryError` if clients would not know its labels; then what this run has staged is
+    removed, and what is served stays.
 
     Killed between the two promotions, the chosen variant's version before stays; the same command promotes it.
     """
+    there, signature = interface_of(run.request.repository, run.name), run.scored[chosen].artifact.manifest.signature
+    check_interface(run.name, there, signature, run.request.allow_new_labels)  # another one may have come since
     baseline_name, export = baseline_of(run.name), run.recipe.export_of(BASELINE)
     staged: list[tuple[str, Version]] = []  # the export may be what was chosen: then it is published under both names
     try:
@@ -38,7 +42,8 @@ def publish_chosen(run: Run, chosen: str, log: Log) -> None:
         staged.append((chosen, _stage_and_check(run, run.scored[chosen], run.name, chosen)))
     except BaseException:
         for _, version in staged:
-            discard(version)
+            if version.changed:
+                discard(version)
         raise
     if export is None and withdraw(run.request.repository, baseline_name):
         log(f"{baseline_name} withdrawn: it is of an earlier run, and {run.recipe.name!r} does not export the baseline")
@@ -76,7 +81,8 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
                 "before, if any, stays. Please report this."
             )
     except BaseException:
-        discard(staged)
+        if staged.changed:
+            discard(staged)
         raise
     return staged
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bantam.artifact import MANIFEST, Artifact, Signature
-from bantam.errors import RepositoryError
+from bantam.errors import ArtifactError, RepositoryError
 from bantam.report.file import REPORT_JSON, read_report
 from bantam.run.canary import Canary, ask
 from bantam.run.request import REPOSITORY
 from serving import repository as folder_repository
-from serving.listing import other_interface
-from serving.remote import Remote, is_remote
-from serving.repository import Version, discard, published, take
+from serving.address import is_remote
+from serving.listing import check_interface, interface_of
+from serving.pulled import check_digest, check_files, check_manifest
+from serving.remote import Remote
+from serving.repository import Version, discard, take
 from serving.version_folder import content_of
 
 
@@ -47,9 +49,9 @@ def publish(
 ) -> Released:
     """Stage a copy of a version in the repository ``target``, and unless told otherwise check and promote it.
 
-    ``source``: a version's folder or address, or a run's folder. ``digests``: of manifests; a source in a bucket has to
-    have one of them. Raises :class:`RepositoryError`, :class:`UnfaithfulError`, :class:`ServerError`; what was staged
-    is then removed, and what is served stays.
+    ``source``: a version's folder or address, or a run's folder. ``digests``: of manifests; the source has to have one
+    of them. Raises :class:`RepositoryError`, :class:`ArtifactError` for what nobody would take from a bucket,
+    :class:`UnfaithfulError`, :class:`ServerError`; what was staged is then removed, and what is served stays.
     """
     with _source(source, digests) as folder:
         name = name or folder.parent.name
@@ -72,25 +74,17 @@ def promote(
         folder = Path(target) / name / str(number)
         if not (folder / MANIFEST).is_file():
             raise RepositoryError(f"{folder} is no version. `bantam versions {name}` lists those that are there.")
+        check_digest(folder, digests, str(folder))
         return _in_folder(Version(name, number, folder), True, allow_new_labels)
-    remote = Remote(target)
-    with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
-        staged = _fetched(remote, name, number, Path(scratch), digests)
-        before = _refuse_another_interface(_served_there(remote, name), staged, allow_new_labels)
-        answered = ask(staged, target)
-    return Released(name, number, False, remote.promote(name, number), before, answered)
+    return _from_bucket(Remote(target), name, number, allow_new_labels, digests)
 
 
 def _in_folder(staged: Version, promote: bool, allow_new_labels: bool) -> Released:
     folder_repository.verified(staged.folder)
-    served: Version | None = None
-    with contextlib.suppress(RepositoryError):  # nobody can serve from a damaged config.pbtxt: a promote mends it
-        served = published(staged.root, staged.name)
-    answered, promoted, before = None, False, served.number if served else None
+    there = interface_of(staged.root, staged.name)
+    answered, promoted, before = None, False, there[0] if there else None
     if promote:
-        if served:
-            there = served.number, Artifact.described(served.folder).manifest.signature
-            _refuse_another_interface(there, staged, allow_new_labels)
+        check_interface(staged.name, there, _signature(staged), allow_new_labels)
         answered = ask(staged, str(staged.root))
         promoted = folder_repository.promote(staged).changed
     return Released(staged.name, staged.number, staged.changed, promoted, before, answered)
@@ -99,39 +93,53 @@ def _in_folder(staged: Version, promote: bool, allow_new_labels: bool) -> Releas
 def _to_bucket(folder: Path, remote: Remote, name: str, promote: bool, allow_new_labels: bool) -> Released:
     with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
         staged = take(folder, Path(scratch), name, number=remote.free(name))
+        _check_takeable(staged, folder)
         there = _served_there(remote, name)
         before = there[0] if there else None
-        if promote:
-            _refuse_another_interface(there, staged, allow_new_labels)
-        answered = ask(staged, remote.url) if promote else None
         found = remote.find(name, str(content_of(staged.folder)))
-        if found is None:
-            remote.upload(staged)
-        number = found or staged.number
-        promoted = promote and remote.promote(name, number)
-    return Released(name, number, found is None, promoted, before, answered)
+        if found is not None:
+            if not promote:
+                return Released(name, found, False, False, before, None)
+            with contextlib.suppress(ArtifactError):  # what nobody can take from there is written once more
+                return _from_bucket(remote, name, found, allow_new_labels)
+        if promote:
+            check_interface(name, there, _signature(staged), allow_new_labels)
+        answered = ask(staged, remote.url) if promote else None
+        remote.upload(staged)
+        promoted = promote and remote.promote(name, staged.number)
+    return Released(name, staged.number, True, promoted, before, answered)
+
+
+def _from_bucket(
+    remote: Remote, name: str, number: int, allow_new_labels: bool, digests: Sequence[str] = ()
+) -> Released:
+    """Fetch what is there already, ask it, promote it."""
+    with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
+        staged = _fetched(remote, name, number, Path(scratch), digests)
+        there = _served_there(remote, name)
+        check_interface(name, there, _signature(staged), allow_new_labels)
+        answered = ask(staged, remote.url)
+    return Released(name, number, False, remote.promote(name, number), there[0] if there else None, answered)
+
+
+def _check_takeable(staged: Version, source: Path) -> None:
+    """Refuse what no server would take from a bucket, before it is there."""
+    check_manifest(Artifact.described(staged.folder), str(source))
+    check_files(Artifact.described(staged.folder), staged.name, staged.number, str(source))
 
 
 def _served_there(remote: Remote, name: str) -> tuple[int, Signature] | None:
+    """Number and signature of what is served; None if nothing is, or it is damaged: a promote mends that."""
     served = remote.served(name)
     if served is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
+    with contextlib.suppress(ArtifactError), tempfile.TemporaryDirectory(prefix="bantam-version-") as scratch:
         return served.number, remote.describe(name, served.number, Path(scratch)).manifest.signature
+    return None
 
 
-def _refuse_another_interface(there: tuple[int, Signature] | None, staged: Version, allowed: bool) -> int | None:
-    """Refuse what clients of the served version would not understand; returns the number of that version."""
-    if there is None:
-        return None
-    number, signature = there
-    other = other_interface(signature, Artifact.described(staged.folder).manifest.signature)
-    if other and not allowed:
-        raise RepositoryError(
-            f"{staged.name} would be something else to its clients than version {number}, which is served: {other}. "
-            "Publish it under another name (--name), or with --allow-new-labels if they know."
-        )
-    return number
+def _signature(version: Version) -> Signature:
+    return Artifact.described(version.folder).manifest.signature
 
 
 def _fetched(remote: Remote, name: str, number: int, scratch: Path, digests: Sequence[str]) -> Version:
@@ -151,8 +159,6 @@ def _source(source: str, digests: Sequence[str]) -> Iterator[Path]:
             yield _fetched(Remote(url), name, int(number), Path(scratch), digests).folder
         return
     folder = Path(source)
-    if digests:
-        raise RepositoryError(f"Got a digest for {source}; expected one for an address such as s3://bucket/models.")
     if (folder / REPORT_JSON).is_file():
         made = read_report(folder).published
         if made is None:
@@ -162,4 +168,5 @@ def _source(source: str, digests: Sequence[str]) -> Iterator[Path]:
         raise RepositoryError(
             f"{folder}: expected a version's folder, such as model_repo/minilm/3, or a run's, such as build/RUN."
         )
+    check_digest(folder, digests, str(folder))
     yield folder.absolute()

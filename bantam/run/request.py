@@ -20,8 +20,8 @@ Digests = Annotated[
     list[str] | None,
     Option(
         "--digest",
-        help="From a bucket, take only a version whose manifest has this SHA-256 (bantam versions --json shows it); "
-        "may be given several times.",
+        help="Take only a version whose manifest has this SHA-256 (bantam versions --json shows it); may be given "
+        "several times. What is served or measured has to come from a bucket for it.",
     ),
 ]
 AllowNewLabels = Annotated[
@@ -72,6 +72,7 @@ class OptimizeRequest:
         Option("--require-gain", help="Publish nothing, and fail, if no compressed variant keeps the budget and pays."),
     ] = False
     name: Annotated[str | None, Option(help="Name to publish under; the model's own if left out.")] = None
+    allow_new_labels: AllowNewLabels = False
     random_init: Annotated[
         bool, Option("--random-init", help="Random weights: plan size, latency and memory before a download.")
     ] = False

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .counts import Counts
+from .counts import Counts, is_probe
 from .reader import Text
 
 LARGEST = 16
@@ -22,7 +22,7 @@ class ScoreCache:
 
     Triton's own cache knows a request by 64 bits of a hash that whoever sends texts can make collide. ``score``: texts
     to scores, ``[texts, labels]``. ``most_bytes``: what is kept; what was not asked for the longest goes first. For one
-    version of one model, and for one thread at a time.
+    version of one model, and for one thread at a time. The watch's own texts are scored, and neither kept nor counted.
     """
 
     def __init__(self, score: Callable[[Sequence[Text]], np.ndarray], most_bytes: int, counts: Counts) -> None:
@@ -36,13 +36,14 @@ class ScoreCache:
         """The scores of texts, ``[texts, labels]``. Raises what ``score`` raises, and keeps nothing then."""
         new = [text for text in dict.fromkeys(texts) if text not in self._kept]
         scored = self._score(new) if new or not texts else np.empty((0, 0))
-        self._counts.looked_up(len(texts) - len(new), len(new))
+        kept = [(number, text) for number, text in enumerate(new) if not is_probe(text)]
+        self._counts.looked_up(len(texts) - len(new), len(kept))
         if len(new) == len(texts):
             scores = scored
         else:
             found = dict(zip(new, scored, strict=True))
             scores = np.stack([self._row(text, found) for text in texts])
-        for number, text in enumerate(new):
+        for number, text in kept:
             self._keep(text, scored[number].copy())  # a row of a matrix would keep all of it
         return scores
 

@@ -12,12 +12,20 @@ HEADER_BYTES = 1024
 """Where the numbers begin in a file; before it is a line of JSON that says what they are."""
 RUN_SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Runs of the model are counted by their texts: up to so many, and more."""
+PROBE = "\ue000bantam watch "
+"""How a text begins that the watch of ``bantam serve`` asks: the model answers it, and it is neither counted nor kept
+by a cache. With a character of private use, which nobody's texts begin with by accident."""
 TEXTS, TOKENS, CUT, HITS, MISSES, RUNS = range(6)
 NAMES = (
     *("texts", "tokens", "cut_texts", "cache_hits", "cache_misses"),
     *(f"runs_of_{size}" for size in RUN_SIZES),
     "runs_of_more",
 )
+
+
+def is_probe(text: str | tuple[str, str]) -> bool:
+    """Whether a text, or a pair of them, is the watch's own."""
+    return (text if isinstance(text, str) else text[0]).startswith(PROBE)
 
 
 class Work(NamedTuple):
@@ -43,7 +51,9 @@ class Counts:
         header = json.dumps({"model": model, "version": version, "names": NAMES}).encode() + b"\n"
         size = HEADER_BYTES + 8 * len(NAMES)
         with path.open("a+b") as file:
-            file.truncate(size)
+            # Zeros, and not a hole: on a full disk this raises OSError, and a hole would end the process with SIGBUS.
+            file.write(bytes(max(size - file.tell(), 0)))
+            file.flush()
             memory = mmap.mmap(file.fileno(), size)
         memory[: len(header)] = header
         return cls(memoryview(memory)[HEADER_BYTES:].cast("q"))

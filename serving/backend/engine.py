@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from .cores import usable_cores
-from .counts import Counts, Work
+from .counts import Counts, Work, is_probe
 from .manifest import ModelManifest, read_manifest
 from .onnx_program import OnnxProgram
 from .openvino_program import OpenVinoProgram
@@ -78,8 +78,12 @@ class Engine:
         for batch, result in zip(batches, results, strict=True):
             logits[batch] = result
         if self.counts is not None:
-            cut = sum(n >= self._max_length and bool(e.overflowing) for n, e in zip(lengths, encodings, strict=True))
-            self.counts.add(len(texts), Work(sum(lengths), cut, [len(batch) for batch in batches]))
+            # The watch's own texts are nobody's work.
+            theirs = [number for number, text in enumerate(texts) if not is_probe(text)]
+            cut = sum(lengths[i] >= self._max_length and bool(encodings[i].overflowing) for i in theirs)
+            runs = batches if len(theirs) == len(texts) else [set(theirs).intersection(batch) for batch in batches]
+            work = Work(sum(lengths[i] for i in theirs), cut, [len(batch) for batch in runs if batch])
+            self.counts.add(len(theirs), work)
         return self._scores(logits)
 
     def _feeds(self, encodings: Sequence[Encoding]) -> Feeds:

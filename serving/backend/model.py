@@ -101,7 +101,7 @@ def respond(result: Any) -> Any:
 
 
 class InvalidTextError(ValueError):
-    """A text is not UTF-8, or texts are too large."""
+    """A text is not UTF-8, texts are too large, or their bytes are not what their shape says."""
 
 
 def decode(request: Any) -> list[Text]:
@@ -109,7 +109,12 @@ def decode(request: Any) -> list[Text]:
 
     Raises :class:`InvalidTextError` at the first bad one.
     """
-    values = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy()
+    try:
+        values = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy()
+    except ValueError as exc:  # lengths that Triton's own check has added up to beyond 32 bits
+        raise InvalidTextError(f"{exc} Send each text behind its length, four bytes, little-endian.") from exc
+    if values.ndim != 2:  # no text at all, though bytes of some: Triton itself refuses that without bytes
+        raise InvalidTextError(f"TEXT has the shape {[*values.shape]}, expected [texts, 1], or [pairs, 2].")
     if REQUEST_BYTES and (size := sum(map(len, values.reshape(-1)))) > REQUEST_BYTES:
         raise InvalidTextError(
             f"The texts of this request have {size:,} bytes, expected at most {REQUEST_BYTES:,}. Send fewer at a time."

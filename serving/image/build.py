@@ -20,6 +20,7 @@ from bantam.checkout import root
 from bantam.errors import ContainerError, RepositoryError
 from serving.repository import published
 from serving.triton_config import CONFIG
+from serving.version_folder import EVIDENCE
 
 SERVER = "bantam-cpu"
 """The image of the server without a model; with one, the model's name is its tag."""
@@ -42,10 +43,12 @@ class Secrets:
     """A sources.list."""
     ca: Path | None = None
     """Certificates (PEM) that both are to trust."""
+    torch: Path | None = None
+    """The address of the package index to take PyTorch from, which may have a password in it."""
 
     def options(self) -> list[str]:
         """For the command line. Raises :class:`ContainerError` if one is not there."""
-        found = {"pip": self.pip, "apt": self.apt, "ca": self.ca}
+        found = {"pip": self.pip, "apt": self.apt, "ca": self.ca, "torch": self.torch}
         for name, path in found.items():
             if path is not None and not path.is_file():
                 raise ContainerError(f"{path}: no such file, expected one for the build's secret {name!r}.")
@@ -53,15 +56,20 @@ class Secrets:
 
 
 @contextmanager
-def pips_own() -> Iterator[Secrets]:
-    """What this environment's pip is configured with, as far as it holds elsewhere, inside the block."""
+def pips_own(torch_index: str = "") -> Iterator[Secrets]:
+    """What this environment's pip is configured with, as far as it holds elsewhere, inside the block.
+
+    ``torch_index``: a package index for PyTorch beside that.
+    """
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
     settings = read_pip_settings(done.stdout if done.returncode == 0 else "")
     ca = settings.pop("cert", None)
     with tempfile.TemporaryDirectory(prefix="bantam-image-") as private:
         conf = Path(private, "pip.conf")
         conf.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()), "utf-8")
-        yield Secrets(pip=conf if settings else None, ca=Path(ca) if ca else None)
+        torch = Path(private, "torch-index")
+        torch.write_text(torch_index, "utf-8")
+        yield Secrets(pip=conf if settings else None, ca=Path(ca) if ca else None, torch=torch if torch_index else None)
 
 
 def read_pip_settings(listed: str) -> dict[str, str]:
@@ -101,37 +109,45 @@ def build(
     arguments: Mapping[str, str] | None = None,
     target: str = "",
     network: str = "default",
+    fresh: bool = False,
 ) -> None:
     """Build ``docker/<dockerfile>.Dockerfile`` as the image ``tag``; what Docker says goes to standard error.
 
     ``context``: what is copied from, the checkout if left out. ``target``: the last stage to be built. ``network``: the
-    build's, ``host`` where containers have no way out of their own. Raises :class:`ContainerError`.
+    build's, ``host`` where containers have no way out of their own. ``fresh``: nothing of an earlier build, and
+    the base as its registry has it now. Raises :class:`ContainerError`.
     """
     folder = root()
     if folder is None:
         raise ContainerError("Bantam was installed without its checkout, which images are built from. Build there.")
-    command = [client(), "build", f"--file={folder / 'docker' / dockerfile}.Dockerfile", f"--tag={tag}"]
+    docker = client()
+    command = [docker, "build", f"--file={folder / 'docker' / dockerfile}.Dockerfile", f"--tag={tag}"]
     command += [f"--network={network}", *secrets.options(), *([f"--target={target}"] if target else [])]
     command += [f"--build-arg={name}={value}" for name, value in (arguments or {}).items()]
+    if fresh:
+        command += ["--no-cache", *(["--pull"] if _has_a_registry(docker, (arguments or {}).get("BASE", "")) else [])]
     command += ["--platform=linux/amd64", str(context or folder)]
     try:
-        subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "DOCKER_BUILDKIT": "1"})
-    except (OSError, subprocess.CalledProcessError) as exc:
-        raise ContainerError(f"The image {tag} could not be built ({exc}); Docker's own words are above.") from exc
+        done = subprocess.run(command, stdout=sys.stderr, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+    except OSError as exc:
+        raise ContainerError(f"The image {tag} could not be built: {docker}: {exc.strerror}.") from exc
+    if done.returncode != 0:
+        raise ContainerError(f"The image {tag} could not be built; Docker's own words are above.")
 
 
-def arguments_of(
-    kind: str, *, engines: str = ",".join(ENGINES), base: str = "", torch_index: str = ""
-) -> dict[str, str]:
+def arguments_of(kind: str, *, engines: str = ",".join(ENGINES), base: str = "", triton: str = "") -> dict[str, str]:
     """Build arguments of an image: ``cpu``, ``gpu`` or ``optimizer``. ``base``: what to start from, if not as usual.
 
-    ``engines``: separated by commas. Raises :class:`ContainerError` for an unknown one.
+    ``engines``: separated by commas. ``triton``: NVIDIA's image, for ``gpu``, if it is to come from somewhere else.
+    Raises :class:`ContainerError` for an unknown engine, and for a ``triton`` of another image.
     """
+    if triton and kind != "gpu":
+        raise ContainerError(f"Got {triton} for the image for {kind}, which has none of NVIDIA's; expected kind gpu.")
     chosen = [engine.strip() for engine in engines.split(",") if engine.strip()]
     if not chosen or set(chosen) - set(ENGINES):
         raise ContainerError(f"Got the engines {', '.join(chosen) or 'none'}, expected of {', '.join(ENGINES)}.")
-    own = {"cpu": {"ENGINES": " ".join(chosen)}, "optimizer": {"TORCH_INDEX": torch_index}}.get(kind, {})
-    return {**own, **({"BASE": base} if base else {})}
+    found = {"ENGINES": " ".join(chosen) if kind == "cpu" else "", "TRITON": triton, "BASE": base}
+    return {name: value for name, value in found.items() if value}
 
 
 def bake(models: Sequence[str], repository: Path, tag: str, *, server: str = SERVER) -> None:
@@ -146,14 +162,24 @@ def bake(models: Sequence[str], repository: Path, tag: str, *, server: str = SER
 
 
 def copy_published(repository: Path, name: str, target: Path) -> None:
-    """Copy a model with the version that is served alone. Raises :class:`RepositoryError` if it is not published."""
+    """Copy a model with the version that is served, without its evidence: that has texts of the data in it.
+
+    Raises :class:`RepositoryError` if it is not published.
+    """
     version = published(repository, name)
     if version is None:
         raise RepositoryError(f"{repository} has no model {name!r}, expected a published one. Publish it first.")
-    shutil.copytree(version.folder, target / str(version.number), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        version.folder, target / str(version.number), ignore=shutil.ignore_patterns("__pycache__", EVIDENCE)
+    )
     shutil.copyfile(version.folder.parent / CONFIG, target / CONFIG)
     for path in (target, *target.rglob("*")):  # who runs the server is somebody else than who publishes
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _has_a_registry(docker: str, image: str) -> bool:
+    """Whether an image can be pulled anew: one that is here without a digest was made here."""
+    return not image or _says(docker, "image", "inspect", "--format={{len .RepoDigests}}", image).strip() != "0"
 
 
 def _says(*command: str) -> str:

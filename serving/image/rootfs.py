@@ -14,8 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 DPKG = Path("/var/lib/dpkg")
-LEFT_OUT = frozenset({"debconf", "dpkg", "install-info", "libc-bin", "mailcap", "mawk", "media-types", "perl-base"})
+LEFT_OUT = frozenset(
+    {"debconf", "dpkg", "install-info", "libc-bin", "mailcap", "mawk", "media-types", "openssl", "perl-base"}
+)
 """Dependencies that only an installation needs."""
+GENERATED = (Path("/etc/ssl/certs/ca-certificates.crt"),)
+"""What an installation has written: no package lists it."""
 DOCUMENTATION = re.compile(
     r"/usr/share/(doc/(?!.*/copyright$)|man/|info/|locale/|lintian/|bug/|doc-base/|linda/|menu/)"
 )
@@ -107,6 +111,8 @@ def write(root: Path, wanted: Iterable[str]) -> list[str]:
     for name in names:
         for path in files_of(name, packages[name]):
             copy(path, root)
+    for path in GENERATED:
+        copy(path, root)
     for folder, mode in FOLDERS.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / folder).chmod(mode)

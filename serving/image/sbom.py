@@ -64,7 +64,7 @@ def python_packages(environment: Path) -> list[Component]:
     for package in distributions(path=[str(site)]):
         name = re.sub(r"[-_.]+", "-", package.name).lower()
         files = [site / str(file) for file in package.files or ()]
-        texts = [str(f) for f in files if re.match("licen[cs]e|copying|notice", f.name.lower()) and f.is_file()]
+        texts = [str(f) for f in files if _is_licence(f)]
         bundled = {f.name: _sha256(f) for f in files if f.parent.parent == site and _is_bundled(f)}
         purl = f"pkg:pypi/{name}@{quote(package.version)}"
         found.append(Component(name, package.version, purl, _licences(package), tuple(sorted(texts)), bundled))
@@ -133,6 +133,11 @@ def _licences(package: Distribution) -> tuple[str, ...]:
     classifiers = [line.rpartition(" :: ")[2] for line in said("Classifier") if line.startswith("License ::")]
     plain = [value for value in said("License") if value and len(value) <= LONGEST_NAME]
     return tuple(said("License-Expression") or classifiers or plain)
+
+
+def _is_licence(path: Path) -> bool:
+    named = re.search(r"licen[cs]e|copying|notice|third.?party", path.name.lower())
+    return named is not None and not path.suffix.startswith(".py") and path.is_file()
 
 
 def _is_bundled(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 UNREAD = (
     # Tests, types and sources of programs that are not built here.
     *("*/tests", "*/**/tests", "**/*.pyi", "**/*.pyx", "**/*.pxd", "**/*.a", "*/include", "*/core/include", "*/cmake"),
+    *("**/*.c", "**/*.h"),
     *("numpy/f2py", "numpy/distutils", "numpy/typing"),
     # Triton is used without the Python library around it, and by one version of Python.
     *("pytriton/*.py", "pytriton/[!t]*", "nvidia_pytriton.libs/libpython3-*", "pytriton/tritonserver/external_libs"),
@@ -29,6 +30,8 @@ UNREAD = (
     *("openvino/tools", "openvino/torch", "openvino/frontend/[!_f]*"),
 )
 """Patterns below site-packages."""
+SERVICES = ("s3", "signin", "sso", "sso-oidc", "sts")
+"""Of Amazon's services, the one that is asked, and those that say who asks."""
 STUBS = "pytriton/tritonserver/python_backend_stubs"
 
 
@@ -38,6 +41,7 @@ def slim(environment: Path) -> None:
     version = site.parent.name.removeprefix("python")
     unread = [path for pattern in UNREAD for path in site.glob(pattern)]
     unread += [path for path in site.glob(f"{STUBS}/*") if path.name != version]
+    unread += [path for path in site.glob("botocore/data/*") if path.is_dir() and path.name not in SERVICES]
     unread += [environment / "share", environment / "include"]
     for path in unread:
         if path.is_dir() and not path.is_symlink():

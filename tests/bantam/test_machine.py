@@ -44,9 +44,10 @@ def test_the_kind_of_cpu_is_what_kernels_are_chosen_by(monkeypatch: pytest.Monke
     isa = ("avx2", "fma", "avx512f", "avx512_vnni", "amx_int8")
     monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", isa))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert machine.cpu_kind().split(" ", 1)[1:] == ([kind] if kind else [])
+    assert machine.cpu_kind("openvino").split(" ", 1)[1:] == ([kind] if kind else [])
+    assert machine.cpu_kind("onnx") == f"{platform.machine()} {' '.join(isa)}", "its kernels are not oneDNN's"
     monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", None))
-    assert machine.cpu_kind() == f"{platform.machine()} Some CPU"
+    assert machine.cpu_kind("openvino") == f"{platform.machine()} Some CPU"
 
 
 def test_a_containers_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bantam.artifact import Artifact
 from bantam.commands import application
-from bantam.errors import RepositoryError
+from bantam.errors import ArtifactError, RepositoryError
 from bantam.run import release
 from bantam.run.canary import Canary
 from serving.remote import Remote
@@ -76,6 +76,8 @@ def test_all_of_it_in_a_bucket(repository: Path, bucket: str) -> None:
     lines = typed("versions", "tiny", "--repository", bucket).stdout.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["2", "served"], ["1", "previous"]]
     assert Remote(bucket).served("tiny") == (2, 1)
+    with pytest.raises(ArtifactError, match="It is refused"):
+        typed("measure", "tiny", "--repository", bucket, "--digest", "0" * 64)
     local = published(repository, "tiny")
     assert local is not None
     assert local.number == 2

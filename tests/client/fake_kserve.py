@@ -49,7 +49,7 @@ class Script:
         """The parameters of others that still run."""
         self.answering: list[str] = []
         self.claimed = ""
-        """The version that each config says it is of, if not the one that was asked for."""
+        """The version that each config says it is of, if not the one that was asked for; ``untold``: it says none."""
         self.max_batch_size = 4
         self.authorizations: list[str | None] = []
         self.width = 2
@@ -68,6 +68,10 @@ class Script:
         """The parameters of a version, if it runs."""
         self.configs += 1
         return self.parameters if version in ("", self.version) else self.versions.get(version)
+
+    def claims(self, asked: str) -> str:
+        """The version that the config of the one that was asked for says it is of."""
+        return "" if self.claimed == "untold" else self.claimed or asked or self.version
 
     def fault(self) -> str | None:
         with self._lock:
@@ -120,7 +124,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             raise AssertionError("abort raises")
         answer = service_pb2.ModelConfigResponse()
         answer.config.max_batch_size = self._script.max_batch_size
-        version = self._script.claimed or request.version or self._script.version
+        version = self._script.claims(request.version)
         answer.config.version_policy.specific.versions.extend([int(version)] if version else [])
         for key, value in parameters.items():
             answer.config.parameters[key].string_value = value
@@ -179,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
             "max_batch_size": self.script.max_batch_size,
             "parameters": {key: {"string_value": value} for key, value in found.items()},
         }
-        version = self.script.claimed or version or self.script.version
+        version = self.script.claims(version)
         if version:
             config["version_policy"] = {"specific": {"versions": [int(version)]}}
         self._send(200, json.dumps(config).encode())

@@ -84,7 +84,7 @@ def test_retries_are_held_back_while_most_requests_fail(fake: Fake) -> None:
 def test_retries_stay_within_the_time_out(fake: Fake, twin: str) -> None:
     fake.script.faults = ["unavailable"] * 10_000
     begun = time.monotonic()
-    with pytest.raises(UnavailableError):
+    with pytest.raises((UnavailableError, TimeoutExceeded)):  # the latter, if it comes while a try is under way
         ask(fake, twin, ["a"], retries=10_000, timeout=0.5)
     assert time.monotonic() - begun < 2.5  # 0.5 s, and as much again for the config; the rest is a slow machine
     assert fake.script.requests > 1

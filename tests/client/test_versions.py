@@ -115,6 +115,14 @@ def test_a_config_of_another_version_is_not_believed(fake: Fake) -> None:
             classify(TEXT)
 
 
+def test_the_answer_says_its_version_also_where_the_config_does_not(fake: Fake) -> None:
+    fake.script.claimed = "untold"
+    with fake.client() as classify:
+        assert classify(TEXT).version == "1"
+        fake.script.publish("2", TURNED)
+        assert [(each.version, each.labels) for each in classify([TEXT] * 2)] == [("2", ["short"])] * 2
+
+
 def test_a_new_version_that_takes_fewer_texts_at_a_time(fake: Fake) -> None:
     with fake.client() as classify:
         classify(TEXT)

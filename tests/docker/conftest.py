@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,9 +38,10 @@ def container(server_image: str, repository: Path) -> Iterator[Container]:
 def inside(container: Container) -> Inside:
     """Runs Python code in the container; what it prints is JSON."""
 
-    def run(code: str) -> Any:
-        done = container.container.exec_run(["/opt/bantam/bin/python", "-I", "-c", code])
-        assert done.exit_code == 0, done.output.decode()
-        return json.loads(done.output)
+    return functools.partial(inside_of, container)
 
-    return run
+
+def inside_of(container: Container, code: str) -> Any:
+    done = container.container.exec_run(["/opt/bantam/bin/python", "-I", "-c", code])
+    assert done.exit_code == 0, done.output.decode()
+    return json.loads(done.output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from bantam.client.classifier import Classifier
 from bantam.commands import application, container
-from serving.container import IMAGE_VARIABLE, LABEL, is_up
+from serving.container import IMAGE_VARIABLE, LABEL, Container, is_up
 from serving.docker_engine import engine
 from tests.plugins.images import readable
 
@@ -47,13 +48,18 @@ def test_up_and_down(server_image: str, repository: Path, monkeypatch: pytest.Mo
         again = CliRunner().invoke(application(), up)
         assert "It is up already" in str(again.exception)
         assert is_up("bantam-test")
+        # As if a `bantam serve --container` had been killed.
+        Container(repository, image=server_image, models=["tiny"], name="bantam-test-serve-1").start().leave()
     finally:
-        asked_for(["down"])
+        ended = CliRunner().invoke(application(), ["down"])
+    assert {*re.findall(r"bantam-test[\w-]*", ended.output)} == {"bantam-test", "bantam-test-serve-1"}
     assert not is_up("bantam-test")
-    asked_for(["down"])
+    assert not is_up("bantam-test-serve-1")
+    assert "Nothing was up" in CliRunner().invoke(application(), ["down"]).output
 
 
-def test_serve_in_a_container_ends_with_it(server_image: str, repository: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_in_a_container_ends_with_it(server_image: str, repository: Path, told: signal.Signals) -> None:
     readable(repository)
     before = ours()
     command = [
@@ -77,7 +83,7 @@ def test_serve_in_a_container_ends_with_it(server_image: str, repository: Path) 
         with Classifier(said["grpc"], "tiny") as classify:
             assert classify("i love it").scores
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(told)
         process.communicate(timeout=120)
     assert ours() == before
 

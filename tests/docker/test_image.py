@@ -9,8 +9,9 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from docker.errors import APIError
 
+from bantam.artifact import Artifact
 from bantam.client.classifier import Classifier
 from serving.backend.engine import Engine
-from serving.container import GRACE_S, Container
+from serving.container import GRACE_S, RESTRICTED, Container
 from serving.docker_engine import engine
 from serving.image import build
-from tests.docker.balancer import Balancer
-from tests.docker.conftest import Inside
-from tests.plugins.images import TAG, contained
+from serving.ports import free_ports
+from serving.remote import Remote
+from serving.repository import stage
+from tests.docker.balancer import Balancer, is_ready
+from tests.docker.conftest import Inside, inside_of
+from tests.plugins.images import PLANTED, TAG, base_image, contained, planted
 
 pytestmark = [pytest.mark.docker, pytest.mark.index, pytest.mark.slow]
 MOST_MB = 700
-KILLED = 137
+INTERRUPTED = 130
 DOCUMENTS = "/usr/share/doc/bantam"
 
 
@@ -127,19 +133,26 @@ print(json.dumps([[tool for tool in tools if shutil.which(tool, path=path)], pac
     assert inside(code) == [[], [], []]
 
 
-def test_nobody_is_called_from_inside(container: Container, inside: Inside) -> None:
+def test_nobody_is_called_from_inside(server_image: str, repository: Path) -> None:
     code = """
 import json, psutil
 print(json.dumps([[c.status, c.laddr.ip, c.raddr.ip if c.raddr else ""] for c in psutil.net_connections("inet")]))
 """
-    with Classifier(container.grpc_address, "tiny") as classify:
-        found: list[list[str]] = []
-        for _ in range(20):
-            classify("i love it")
-            found += inside(code)
-    networks = container.container.attrs["NetworkSettings"]["Networks"].values()
+    found: list[list[str]] = []
+    with contained(repository, server_image, begin=False) as running, ThreadPoolExecutor(1) as pool:
+        starts = pool.submit(running.start)
+        while not starts.done():  # also while it starts
+            with contextlib.suppress(APIError, AttributeError, ValueError):  # not there yet, or no word from it
+                found += inside_of(running, code)
+        starts.result()
+        assert found
+        with Classifier(running.grpc_address, "tiny") as classify:
+            for _ in range(20):
+                classify("i love it")
+                found += inside_of(running, code)
+        networks = running.container.attrs["NetworkSettings"]["Networks"].values()
     local = {"", "127.0.0.1", "::1", *(network["Gateway"] for network in networks)}
-    assert found
+    assert "LISTEN" in {status for status, *_ in found}
     assert {remote.removeprefix("::ffff:") for _, _, remote in found} <= local
 
 
@@ -177,40 +190,95 @@ print(json.dumps([[line for line in lines if not line.startswith(" ")], [t for t
     assert any(line.startswith("nvidia-pytriton 0.7.0: ") for line in packages)
 
 
+def files_of(image: str, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file in every layer, and what is written of the image and its history."""
+    subprocess.run([build.client(), "save", f"--output={folder}/image.tar", image], check=True)
+    with tarfile.open(folder / "image.tar") as saved:
+        for part in saved.getmembers():
+            if (stream := saved.extractfile(part)) is None:
+                continue
+            try:
+                layer = tarfile.open(fileobj=stream)  # noqa: SIM115  # closed below
+            except tarfile.ReadError:
+                stream.seek(0)
+                yield part.name, stream.read()
+                continue
+            with layer:
+                for member in layer:
+                    file = layer.extractfile(member) if member.isfile() else None
+                    if file is not None:
+                        yield member.name, file.read()
+
+
 def test_where_packages_came_from_is_not_in_the_image(server_image: str, inside: Inside, tmp_path: Path) -> None:
     settings = build.read_pip_settings(
         subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     )
-    secrets = [word for name, value in settings.items() if name != "default-timeout" for word in value.split()]
+    secrets = [
+        word for name, value in settings.items() if name not in ("cert", "default-timeout") for word in value.split()
+    ]
     with contextlib.closing(engine()) as client:
         image = client.images.get(server_image)
         said = json.dumps([image.attrs, image.history()])
     assert [secret for secret in [*secrets, "/run/secrets"] if secret in said] == []
+    found = {name: PLANTED.encode() in content for name, content in files_of(server_image, tmp_path)}
+    assert "opt/bantam/lib/python3.11/site-packages/bantam/__main__.py" in found
+    assert any(name.endswith(".json") for name in found), "what is written of the image"
+    assert [name for name, has in found.items() if has] == []
     assert inside("import glob, json; print(json.dumps(glob.glob('/run/secrets/*') + glob.glob('/etc/pip*')))") == []
 
 
 def test_a_model_can_be_baked_in(server_image: str, repository: Path) -> None:
     tag = f"{TAG}-baked"
     build.bake(["tiny"], repository, tag, server=server_image)
-    with Container(None, image=tag, models=["tiny"]) as running, Classifier(running.grpc_address, "tiny") as classify:
-        assert classify("i love it").scores
+    try:
+        with Container(None, image=tag, models=["tiny"]) as served, Classifier(served.grpc_address, "tiny") as classify:
+            assert classify("i love it").scores
+    finally:
+        with contextlib.closing(engine()) as client:
+            client.images.remove(tag)
+
+
+def test_it_serves_a_bucket(server_image: str, bucket: str, tiny_artifact: Artifact, tmp_path: Path) -> None:
+    remote = Remote(bucket)
+    remote.upload(stage(tiny_artifact, tmp_path, "tiny", thresholds=[0.5] * 3))
+    remote.promote("tiny", 1)
+    ports = free_ports("127.0.0.1", {"grpc": 0, "http": 0, "watch": 0})
+    asked = ["tiny", "--repository", bucket, "--host", "127.0.0.1", "--watch-host", "127.0.0.1"]
+    asked += [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    known = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     with contextlib.closing(engine()) as client:
-        client.images.remove(tag)
+        # The network of this machine, whose loopback has the bucket.
+        running = client.containers.create(server_image, asked, environment=known, network_mode="host", **RESTRICTED)
+        try:
+            running.start()
+            deadline = time.monotonic() + 120
+            while not is_ready(f"127.0.0.1:{ports['watch']}"):
+                running.reload()
+                assert running.status in ("created", "running"), running.logs().decode()
+                assert time.monotonic() < deadline, running.logs().decode()
+                time.sleep(0.2)
+            with Classifier(f"127.0.0.1:{ports['grpc']}", "tiny") as classify:
+                assert classify("i love it").scores
+            health = running.exec_run(["/opt/bantam/bin/python", "-I", "-m", "serving.image.healthcheck"])
+            assert health.exit_code == 0, "it finds the port by itself"
+            running.stop(timeout=GRACE_S)
+        finally:
+            running.remove(force=True)
 
 
 def test_it_ends_in_order_when_it_is_told_to(server_image: str, repository: Path) -> None:
     with contained(repository, server_image) as running:
         begun = time.monotonic()
         running.container.stop(timeout=GRACE_S)
-        assert running.exit_code() != KILLED
+        assert running.exit_code() == INTERRUPTED
         assert time.monotonic() - begun < GRACE_S
 
 
 def test_no_request_fails_while_one_of_two_ends(server_image: str, repository: Path) -> None:
-    drained = ["--drain-seconds", "3"]
     with (
-        contained(repository, server_image, options=drained) as one,
-        contained(repository, server_image, options=drained) as other,
+        contained(repository, server_image, drain_s=3) as one,
+        contained(repository, server_image, drain_s=3) as other,
         Balancer([(server.grpc_address, server.watch_address) for server in (one, other)]) as balancer,
         Classifier(balancer.address, "tiny", timeout=30) as classify,
         ThreadPoolExecutor(9) as pool,
@@ -223,7 +291,37 @@ def test_no_request_fails_while_one_of_two_ends(server_image: str, repository: P
             asked[-1].result()
         for answer in asked:
             np.testing.assert_allclose(answer.result(), expected, atol=1e-6)
-        assert one.exit_code() != KILLED
+        assert one.exit_code() == INTERRUPTED
+
+
+def test_it_ends_when_it_is_told_to_before_it_serves(server_image: str) -> None:
+    """What has no handler, the first process of a container ignores: Bantam has one before all else."""
+    code = "import bantam.__main__, time; print('imported', flush=True); time.sleep(300)"
+    with contextlib.closing(engine()) as client:
+        first = client.containers.create(server_image, entrypoint=["/opt/bantam/bin/python", "-I", "-c", code])
+        try:
+            first.start()
+            while b"imported" not in first.logs():
+                first.reload()
+                assert first.status in ("created", "running"), first.logs().decode()
+                time.sleep(0.1)
+            first.stop(timeout=GRACE_S)
+            assert first.wait()["StatusCode"] == INTERRUPTED
+        finally:
+            first.remove(force=True)
+
+
+def test_of_the_image_for_gpus_what_needs_none_builds() -> None:
+    code = "import onnxruntime, serving.server; print(onnxruntime.get_available_providers())"
+    docker, tag = build.client(), f"{TAG}-gpu"
+    with planted() as secrets:
+        build.build("gpu", tag, secrets, arguments=build.arguments_of("gpu", base=base_image()), target="environment")
+    try:
+        command = [docker, "run", "--rm", "--user=10001:10001", tag, "/opt/bantam/bin/python", "-I", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True)
+    finally:
+        subprocess.run([docker, "image", "rm", tag], check=True, capture_output=True)
+    assert "CUDAExecutionProvider" in done.stdout, done.stderr
 
 
 def test_a_model_that_does_not_load_is_said(

@@ -15,15 +15,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from bantam.artifact import Artifact
+from bantam.commands.announce import warn_of_http
 from bantam.commands.container import as_arguments
 from bantam.commands.serve_options import ServeOptions
 from bantam.errors import ContainerError, RepositoryError
 from serving import container, docker_engine
 from serving.image import build, lock, rootfs, sbom, slim
-from serving.image.healthcheck import is_ready
+from serving.image.healthcheck import is_ready, watch_of
 from serving.repository import publish
+from serving.version_folder import EVIDENCE
 from tests.plugins.needs import ROOT
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -78,19 +81,25 @@ def test_the_compose_file_is_valid_and_publishes_on_loopback_only() -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*checker, ROOT / "docker/compose.yaml"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    ports = re.findall(r'^ *- "([\d.]+):\d+:\d+"$', (ROOT / "docker/compose.yaml").read_text(encoding="utf-8"), re.M)
-    assert len(ports) >= 5
-    assert set(ports) == {"127.0.0.1"}
+    services = YAML(typ="safe").load(ROOT / "docker/compose.yaml")["services"]
+    published = {name: service.get("ports", []) for name, service in services.items()}
+    assert set(published) == {"server", "server-gpu", "demo", "prometheus", "grafana"}
+    for name, ports in published.items():
+        assert ports, name
+        assert [port for port in ports if not re.fullmatch(r"127\.0\.0\.1:\d+:\d+", str(port))] == [], name
+        assert "network_mode" not in services[name]
 
 
 def test_the_images_packages_are_those_that_are_tested() -> None:
-    pins: dict[str, str] = {}
-    for file in ("constraints-serving.txt", "constraints-gpu.txt"):
-        pins |= dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / file).read_text(encoding="utf-8"), re.M))
+    pins: dict[str, dict[str, str]] = {}
+    for constraints, files in lock.CONSTRAINTS.items():
+        text = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in constraints)
+        found = dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.M))
+        pins |= dict.fromkeys(files, found)
     for file, (packages, _) in lock.FILES.items():
         lines = (ROOT / "docker" / f"{file}.txt").read_text(encoding="utf-8").splitlines()[1:]
         found = {line.split("==")[0]: line.split("==")[1].split()[0] for line in lines}
-        assert found == {name: pins[name] for name in packages}, f"{file}.txt: run python -m serving.image.lock"
+        assert found == {name: pins[file][name] for name in packages}, f"{file}.txt: run python -m serving.image.lock"
         assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines)
 
 
@@ -115,12 +124,13 @@ def test_what_is_never_read_is_removed_and_licences_stay(tmp_path: Path) -> None
     gone = [
         *("numpy/core/tests/test_x.py", "numpy/f2py/x.py", "onnxruntime/capi/libonnxruntime.so.1", "openvino/x.pyi"),
         *("openvino/libs/libopenvino_intel_gpu_plugin.so", "pytriton/triton.py", "pytriton/client/x.py"),
-        "pytriton/tritonserver/python_backend_stubs/3.12/stub",
+        *("pytriton/tritonserver/python_backend_stubs/3.12/stub", "botocore/data/ec2/x.json.gz", "aiohttp/x.c"),
     ]
     kept = [
         *("numpy/core/x.py", "onnxruntime/capi/state.so", "openvino/libs/libopenvino_intel_cpu_plugin.so"),
         *("openvino/libs/libopenvino_ir_frontend.so", "pytriton/tritonserver/bin/tritonserver"),
         *("pytriton/tritonserver/python_backend_stubs/3.11/stub", "numpy-1.dist-info/LICENSE.txt"),
+        *("botocore/data/s3/2006-03-01/x.json.gz", "botocore/data/endpoints.json"),
     ]
     for name in gone + kept:
         (site / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,10 +161,25 @@ def answers() -> Iterator[dict[str, int]]:
 
 
 def test_the_health_check_asks_the_watch(answers: dict[str, int]) -> None:
-    assert is_ready(answers["port"])
+    assert is_ready("127.0.0.1", answers["port"])
     answers["status"] = 503
-    assert not is_ready(answers["port"])
-    assert not is_ready(9)
+    assert not is_ready("127.0.0.1", answers["port"])
+    assert not is_ready("127.0.0.1", 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "watch"),
+    [
+        ([], ("127.0.0.1", 8003)),
+        (["tiny", "--watch-port", "9003", "--cache", "1MB"], ("127.0.0.1", 9003)),
+        (["--watch-port", "9003", "--watch-port=9004"], ("127.0.0.1", 9004)),
+        (["--watch-host", "192.0.2.1", "--http-port", "1"], ("192.0.2.1", 8003)),
+        (["--watch-host=::"], ("::1", 8003)),
+    ],
+)
+def test_the_health_check_asks_where_the_watch_was_told_to_listen(options: list[str], watch: tuple[str, int]) -> None:
+    image = ["/opt/bantam/bin/python", "-m", "bantam", "serve", "--watch-host", container.EVERYWHERE]
+    assert watch_of(b"".join(word.encode() + b"\0" for word in [*image, *options])) == watch
 
 
 def test_a_bill_of_materials_is_valid_and_the_same_each_time() -> None:
@@ -165,6 +190,10 @@ def test_a_bill_of_materials_is_valid_and_the_same_each_time() -> None:
     components = sbom.python_packages(environment)
     assert {"numpy", "onnxruntime"} <= {component.name for component in components}
     assert all(Path(text).is_file() for component in components for text in component.texts)
+    texts = {component.name: " ".join(component.texts) for component in components}
+    assert "ThirdPartyNotices.txt" in texts["onnxruntime"]
+    assert "third-party-programs" in texts["openvino"]
+    assert not [text for found in texts.values() for text in found.split() if text.endswith(".py")]
     bills = [json.dumps(sbom.bill(components, "1")) for _ in range(2)]
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bills[0]) is None
     assert bills[0] == bills[1]
@@ -194,6 +223,15 @@ def test_a_secret_that_is_not_there_is_named(tmp_path: Path) -> None:
         build.Secrets(pip=tmp_path / "nowhere").options()
 
 
+def fake_docker(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Path:
+    """A docker that can build, and does what the script says."""
+    path = folder / "docker"
+    path.write_text(f'#!/bin/sh\n[ "$1" = buildx ] && echo 1 && exit 0\n{script}\n', encoding="utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("DOCKER", str(path))
+    return path
+
+
 def test_a_docker_that_cannot_build_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     old = tmp_path / "docker"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Docker version 28.2.2, build e6534b4"\nexit $?\n')
@@ -210,12 +248,46 @@ def test_an_unknown_engine_is_refused() -> None:
         build.arguments_of("cpu", engines="tensorrt")
 
 
+def test_another_triton_is_for_gpus_alone() -> None:
+    assert build.arguments_of("gpu", triton="mirror/triton:1") == {"TRITON": "mirror/triton:1"}
+    with pytest.raises(ContainerError, match=r"Got mirror/triton:1 for the image for cpu.*expected kind gpu"):
+        build.arguments_of("cpu", triton="mirror/triton:1")
+
+
+@pytest.mark.parametrize(("digests", "pulls"), [("0", False), ("1", True)])
+def test_a_fresh_build_takes_nothing_from_a_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, digests: str, pulls: bool
+) -> None:
+    docker = fake_docker(monkeypatch, tmp_path, f'[ "$1" = image ] && echo {digests} || echo "$@" >> {tmp_path}/asked')
+    build.build("cpu", "x", build.Secrets(), arguments={"BASE": "base"}, fresh=True)
+    asked = docker.with_name("asked").read_text(encoding="utf-8").split()
+    assert "--no-cache" in asked
+    assert ("--pull" in asked) == pulls
+
+
+def test_the_address_of_pytorchs_index_is_neither_typed_nor_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    docker = fake_docker(monkeypatch, tmp_path, f'echo "$@" > {tmp_path}/asked; exit 1')
+    with build.pips_own("https://user:PLANTED@example.com") as secrets:
+        assert secrets.torch is not None
+        assert secrets.torch.read_text(encoding="utf-8") == "https://user:PLANTED@example.com"
+        with pytest.raises(ContainerError) as caught:
+            build.build("optimizer", "x", secrets, arguments=build.arguments_of("optimizer"))
+    assert str(caught.value) == "The image x could not be built; Docker's own words are above."
+    asked = docker.with_name("asked").read_text(encoding="utf-8")
+    assert "--secret=id=torch,src=" in asked
+    assert "PLANTED" not in asked
+
+
 def test_a_baked_model_has_the_served_version_alone(tiny_artifact: Artifact, tmp_path: Path) -> None:
-    version = publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=None)
+    version = publish(tiny_artifact, tmp_path / "repository", "tiny", thresholds=None, evidence='{"texts": []}')
+    assert (version.folder / EVIDENCE).is_file()
     (version.folder.parent / "7").mkdir()
     build.copy_published(tmp_path / "repository", "tiny", tmp_path / "context/tiny")
     assert sorted(path.name for path in (tmp_path / "context/tiny").iterdir()) == ["1", "config.pbtxt"]
     assert stat.S_IMODE((tmp_path / "context/tiny/1/model.onnx").stat().st_mode) == 0o644
+    assert not (tmp_path / "context/tiny/1" / EVIDENCE).exists()  # texts of the data are not handed on
     with pytest.raises(RepositoryError, match="no model 'huge', expected a published one"):
         build.copy_published(tmp_path / "repository", "huge", tmp_path / "context/huge")
 
@@ -225,6 +297,47 @@ def test_where_no_engine_answers_it_says_what_to_do(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ContainerError, match=r"No Docker engine answers \(.+\)\. Start it") as caught:
         docker_engine.engine()
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_docker_refuses_is_no_defect_of_ours() -> None:
+    from docker.errors import APIError, DockerException
+    from requests import ConnectionError
+
+    for exc in (APIError("409", explanation="name in use"), DockerException("odd"), ConnectionError("it went away")):
+        with (
+            pytest.raises(ContainerError, match=r"^It was not started: (name in use|odd|it went away)\."),
+            docker_engine.translated("It was not started"),
+        ):
+            raise exc
+
+
+def test_each_port_is_published_where_it_was_asked_for() -> None:
+    asked = container.Container(None, models=["tiny"], host=container.EVERYWHERE, grpc_port=8001, drain_s=60)
+    assert asked._publish() == {
+        "8001/tcp": (container.EVERYWHERE, 8001),
+        "8000/tcp": ("127.0.0.1", None),
+        "8003/tcp": ("127.0.0.1", None),
+    }
+    asked = container.Container(
+        None, models=["tiny"], http_host="192.0.2.1", watch_host=container.EVERYWHERE, network="host"
+    )
+    assert asked._arguments()[:7] == [
+        *("tiny", "--host", "127.0.0.1"),
+        *("--http-host", "192.0.2.1", "--watch-host", container.EVERYWHERE),
+    ]
+
+
+def test_what_drains_for_long_may_take_longer_to_end() -> None:
+    asked = container.Container(None, models=["tiny"], drain_s=60.5)
+    assert asked._arguments()[-2:] == ["--drain-seconds", "60.5"]
+    assert asked._run_options()["labels"][container.STOP_LABEL] == "101"
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", 0), (container.EVERYWHERE, 1)])
+def test_http_that_others_can_reach_is_said(host: str, warned: int) -> None:
+    said: list[str] = []
+    warn_of_http(host, f"{host}:8000", said.append)
+    assert len([line for line in said if line.startswith("WARNING: other machines can reach HTTP")]) == warned
 
 
 @pytest.mark.parametrize("machine", ["arm64", "aarch64", "x86_64", "AMD64"])
@@ -237,6 +350,6 @@ def test_what_arm_lacks_is_said_there_alone(monkeypatch: pytest.MonkeyPatch, mac
 def test_what_was_asked_for_reaches_the_server_inside() -> None:
     assert as_arguments(ServeOptions()) == ["--log-format", "text"]
     options = ServeOptions(watch_port=9003, cache="100MB", drain_seconds=5, log_format="json")
-    assert as_arguments(options) == ["--log-format", "json", "--drain-seconds", "5", "--cache", "100MB"]
+    assert as_arguments(options) == ["--log-format", "json", "--cache", "100MB"]  # the rest is the container's
     with pytest.raises(ContainerError, match=r"Got the file key\.pem, which is not in the container"):
         as_arguments(ServeOptions(tls_key=Path("key.pem")))

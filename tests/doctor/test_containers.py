@@ -11,6 +11,7 @@ from bantam.doctor import containers
 from bantam.doctor.check import Check
 from bantam.errors import ContainerError
 from serving import container, docker_engine
+from serving.image import build
 
 
 class Engine:
@@ -39,6 +40,7 @@ def looked(monkeypatch: pytest.MonkeyPatch, engine: Engine | ContainerError, mac
         return engine
 
     monkeypatch.setattr(docker_engine, "engine", given)
+    monkeypatch.setattr(build, "client", lambda: "/usr/bin/docker")
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.delenv(container.IMAGE_VARIABLE, raising=False)
     return containers.docker_engine(Path())
@@ -48,21 +50,31 @@ def test_an_engine_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     found = looked(monkeypatch, Engine("bantam-cpu:latest", "other:1"))
     assert found == [
         Check("Docker", "ok", "engine 28.2.2 for linux/amd64"),
+        Check("image build", "ok", "/usr/bin/docker"),
         Check("image", "ok", "bantam-cpu:latest"),
     ]
 
 
 def test_an_engine_without_the_image_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    docker, image = looked(monkeypatch, Engine())
+    docker, _, image = looked(monkeypatch, Engine())
     assert docker.status == "ok"
     assert (image.status, image.found) == ("missing", "no image bantam-cpu:latest")
     assert "make image" in image.advice
 
 
 def test_on_arm_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    docker, _ = looked(monkeypatch, Engine(), "arm64")
+    docker, *_ = looked(monkeypatch, Engine(), "arm64")
     assert docker.status == "warning"
     assert "nvidia-pytriton" in docker.advice
+
+
+def test_a_docker_that_cannot_build_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER", "docker")
+    found = containers._builder()
+    assert (found.name, found.status) == ("image build", "missing")
+    assert found.found == "Got no docker on the PATH, expected Docker with its plugin buildx"
+    assert "docker-buildx" in found.advice
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from bantam.run.prepare import run_name
 from bantam.run.request import OptimizeRequest
 from tests.plugins import tiny
+from tests.plugins.connections import Connections
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,16 +51,31 @@ class Toy:
         tiny.write_recipe(self.folder / name, recipe)
         return replace(self, recipe=name)
 
-    def bantam(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the command line in the toy's folder."""
-        return subprocess.run(
-            [sys.executable, "-m", "bantam", *arguments],
-            cwd=self.folder,
-            env={**self.environment, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+    def bantam(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        watched: Callable[[int], AbstractContextManager[object]] = nullcontext,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line in the toy's folder; ``watched`` is entered with the process's id while it runs."""
+        command = [sys.executable, "-m", "bantam", *arguments]
+        with (
+            subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**self.environment, **(env or {})},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process,
+            watched(process.pid),
+        ):
+            try:
+                output, errors = process.communicate(timeout=600)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def make_toy(folder: Path) -> Toy:
@@ -72,7 +90,10 @@ def make_toy(folder: Path) -> Toy:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """A toy that has run once, to a published model."""
     toy = make_toy(tmp_path_factory.mktemp("toy"))
-    done = toy.bantam(*toy.arguments, "--json")
+    seen = Connections()
+    done = toy.bantam(*toy.arguments, "--json", watched=seen.of)
     assert done.returncode == 0, done.stderr
+    found = {"looks": seen.looks, "here": sorted(seen.here), "elsewhere": sorted(seen.elsewhere)}
+    (toy.folder / "connections.json").write_text(json.dumps(found))
     (toy.folder / "first.json").write_text(done.stdout)
     return toy

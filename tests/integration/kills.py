@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from bantam.artifact import MANIFEST
 from benchmarks.architectures.toy import OPENVINO_INT8
 from serving.version_folder import EVIDENCE
 from tests.integration.conftest import Toy, make_toy
@@ -109,16 +111,22 @@ def kill_at(moment: Callable[[Path, psutil.Process], bool], toy: Toy, folder: Pa
 
 
 def published(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file that is served; what was measured, and so its times, is not."""
+    """SHA-256 of each file that is served; what was measured, and so its times, is not, nor is the digest of that."""
     repository = folder / "model_repo"
     return {
-        path.relative_to(repository).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(repository).as_posix(): hashlib.sha256(unmeasured(path)).hexdigest()
         for path in sorted(repository.rglob("*"))
         if path.is_file()
         and path.name != EVIDENCE
         and not path.name.startswith(".")
         and "__pycache__" not in path.parts
     }
+
+
+def unmeasured(path: Path) -> bytes:
+    """The content of a file; of a version's manifest, without the digest of its evidence."""
+    content = path.read_bytes()
+    return re.sub(rb'"evidence": "[0-9a-f]{64}"', b"", content) if path.name == MANIFEST else content
 
 
 def left_over(folder: Path, shm_before: set[str]) -> tuple[str, ...]:

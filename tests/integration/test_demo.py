@@ -19,6 +19,7 @@ from benchmarks.demo_page import WIDER, Visit, running_demo, visit
 from serving.ports import free_ports
 from serving.server import Server
 from tests.integration.conftest import Toy
+from tests.plugins.connections import Connections
 
 pytestmark = [pytest.mark.triton, pytest.mark.browser]
 
@@ -29,11 +30,12 @@ GRADIOS_OWN = {"svg-img-alt"}
 
 @dataclass
 class Demo:
-    """The page's address, and the server behind it; ``ports`` are the server's."""
+    """The page's address, the server behind it, whose the ``ports`` are, and whom the page's process spoke with."""
 
     url: str
     server: Server
     ports: dict[str, int]
+    seen: Connections
 
 
 def make_server(toy: Toy, ports: dict[str, int], models: list[str] | None = None) -> Server:
@@ -46,9 +48,9 @@ def make_server(toy: Toy, ports: dict[str, int], models: list[str] | None = None
 def demo(toy: Toy) -> Iterator[Demo]:
     """One server and one page for all tests of this file; who stops the server starts it again."""
     ports = free_ports("127.0.0.1", {"gRPC": 0, "HTTP": 0, "metrics": 0})
-    server = make_server(toy, ports)
-    with server, running_demo(toy.folder, "tiny", server.grpc_address) as url:
-        yield Demo(url, server, ports)
+    server, seen = make_server(toy, ports), Connections()
+    with server, running_demo(toy.folder, "tiny", server.grpc_address, watched=seen.of) as url:
+        yield Demo(url, server, ports, seen)
 
 
 @pytest.fixture
@@ -81,6 +83,14 @@ def test_the_page_asks_nobody_but_its_own_server_and_does_not_jump(demo: Demo, v
     foreign = [url for url in visited.requests if not url.startswith((demo.url, "data:", "blob:"))]
     assert foreign == []
     assert visited.complaints == []
+
+
+def test_neither_does_its_process(demo: Demo, visited: Visit) -> None:
+    """From its start on; what the browser itself asks is the test before this one."""
+    visited.ask(TEXT)
+    assert demo.seen.looks > 10
+    assert demo.seen.here != set()
+    assert demo.seen.elsewhere == set()
 
 
 def test_an_example_is_one_press_away(visited: Visit) -> None:

@@ -87,6 +87,7 @@ def test_a_server_that_is_no_triton(folder: Toy, tmp_path: Path, protocol: Proto
         (["--data", "empty.txt"], USERS_MISTAKE, "has no text in it"),
         (["--data", "nowhere.csv"], USERS_MISTAKE, "nowhere.csv"),
         (["--address", "http://localhost:8001"], USERS_MISTAKE, "expected host:port without a scheme"),
+        (["--address", "localhost:8001,localhost:8002"], USERS_MISTAKE, "expected one: what is measured is one server"),
         (["--input", "other"], USERS_MISTAKE, "TEXT BYTES"),
     ],
 )

@@ -64,6 +64,13 @@ def test_json_output_is_the_report(toy: Toy) -> None:
     )
 
 
+def test_nothing_phones_home(toy: Toy) -> None:
+    seen = json.loads((toy.folder / "connections.json").read_text())
+    assert seen["looks"] > 10
+    assert any(name.startswith("tritonserver") for name in seen["here"])
+    assert seen["elsewhere"] == []
+
+
 def test_the_figures_of_quality_are_those_of_the_published_files(toy: Toy) -> None:
     report = read_report(toy.run_folder)
     state = published(toy.folder / "model_repo", "tiny")

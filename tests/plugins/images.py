@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from configparser import ConfigParser
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from serving.image import build
 from tests.plugins.needs import ROOT
 
 TAG, BASE = "bantam-cpu:test", "bantam-test-base"
+PLANTED = "planted-4711"
+"""In pip's configuration for the build, as the address of an index with a password would be."""
 
 
 def base_image() -> str:
@@ -33,9 +38,24 @@ def base_image() -> str:
 @pytest.fixture(scope="session")
 def server_image() -> str:
     """Name of the image, with both engines and without a model."""
-    with build.pips_own() as secrets:
+    with planted() as secrets:
         build.build("cpu", TAG, secrets, arguments=build.arguments_of("cpu", base=base_image()))
     return TAG
+
+
+@contextmanager
+def planted() -> Iterator[build.Secrets]:
+    """Where packages come from here, with one more index: a folder that is not there, so that nobody waits for it."""
+    with build.pips_own() as secrets, tempfile.TemporaryDirectory() as private:
+        conf = ConfigParser(interpolation=None)
+        conf.read([secrets.pip] if secrets.pip else [])
+        conf.setdefault("global", {})
+        known = conf["global"].get("extra-index-url", "")
+        conf["global"]["extra-index-url"] = f"{known} file:///{PLANTED}/simple".strip()
+        path = Path(private, "pip.conf")
+        with path.open("w", encoding="utf-8") as file:
+            conf.write(file)
+        yield replace(secrets, pip=path)
 
 
 def readable(root: Path) -> Path:
@@ -46,7 +66,10 @@ def readable(root: Path) -> Path:
 
 
 @contextmanager
-def contained(root: Path, image: str, **options: Any) -> Iterator[Container]:
-    """A container that serves a repository of the tests."""
-    with Container(readable(root), image=image, **options) as container:
-        yield container
+def contained(root: Path, image: str, *, begin: bool = True, **options: Any) -> Iterator[Container]:
+    """A container that serves a repository of the tests; ``begin``: started already."""
+    container = Container(readable(root), image=image, **options)
+    try:
+        yield container.start() if begin else container
+    finally:
+        container.stop()

@@ -1,7 +1,8 @@
 """Markers that say what a test needs: it is skipped, with the reason printed, where that is missing.
 
 Where ``CI=true`` is set, Chromium, Triton and openssl are installed and there is a package index, so there a test that
-needs one fails instead of skipping: a skip must not hide that nothing was tested.
+needs one fails instead of skipping: a skip must not hide that nothing was tested. Where .ci/run has found or started a
+Docker engine, it sets ``BANTAM_CI_DOCKER``, and the same holds for that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from benchmarks.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED_IN_CI = frozenset({"browser", "index", "openssl", "triton"})
+ENGINE_VARIABLE = "BANTAM_CI_DOCKER"
+"""Set by .ci/run where an engine answers."""
 PROBE_S = 60
 """A machine that is busy takes long to say what it has."""
 
@@ -96,7 +99,8 @@ def verdict(markers: set[str], *, ci: bool) -> tuple[str, str] | None:
     for marker in sorted(markers & PROBES.keys()):
         reason = missing(marker)
         if reason is not None:
-            return "fail" if ci and marker in REQUIRED_IN_CI else "skip", f"needs {marker}: {reason}"
+            required = marker in REQUIRED_IN_CI or (marker == "docker" and os.environ.get(ENGINE_VARIABLE))
+            return "fail" if ci and required else "skip", f"needs {marker}: {reason}"
     return None
 
 

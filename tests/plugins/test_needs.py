@@ -28,11 +28,17 @@ def test_a_test_whose_needs_are_met_runs(marker: str, monkeypatch: pytest.Monkey
     assert needs.verdict({marker}, ci=True) is None
 
 
+@pytest.mark.parametrize("engine", ["", "1"])
 @pytest.mark.parametrize("marker", sorted(needs.PROBES))
-def test_what_is_missing_skips_the_test_with_the_reason(marker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_skips_the_test_with_the_reason(
+    marker: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(needs, "missing", because("not installed"))
+    monkeypatch.setenv(needs.ENGINE_VARIABLE, engine)
     assert needs.verdict({marker}, ci=False) == ("skip", f"needs {marker}: not installed")
-    expected = "fail" if marker in {"browser", "index", "openssl", "triton"} else "skip"
+    expected = (
+        "fail" if marker in {"browser", "index", "openssl", "triton", *(["docker"] if engine else [])} else "skip"
+    )
     assert needs.verdict({marker}, ci=True) == (expected, f"needs {marker}: not installed")
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bantam import machine
 from bantam.artifact import Artifact, Compute, Numbers, seal
-from bantam.errors import ServerError, UnfaithfulError
+from bantam.errors import RepositoryError, ServerError, UnfaithfulError
 from bantam.run.canary import ask
 from bantam.run.evidence import elsewhere, read
 from serving import tritonserver
-from serving.repository import verified
+from serving.repository import Version, take, verified
+from serving.version_folder import EVIDENCE
 from tests.run.versions import TEXTS, evidence, staged
 
 INT8 = Numbers("int", 8, "asymmetric", "tensor", True)
@@ -34,15 +38,14 @@ def needs_triton(test: Callable[..., None]) -> Callable[..., None]:
 
 def off(artifact: Artifact, by: float) -> str:
     """Evidence of scores that are so far from what it answers."""
-    scores = np.array(read_scores(artifact)) + by
+    scores = np.array(json.loads(evidence(artifact))["scores"]) + by
     return evidence(artifact, scores=scores.tolist())
 
 
-def read_scores(artifact: Artifact) -> list[list[float]]:
-    import json
-
-    scores: list[list[float]] = json.loads(evidence(artifact))["scores"]
-    return scores
+def in_int8(artifact: Artifact) -> Artifact:
+    """The same as if it computed in integers."""
+    weights = Numbers("int", 8, "symmetric", "channel")
+    return replace(artifact, manifest=replace(artifact.manifest, compute=Compute(weights, INT8, batch_invariant=False)))
 
 
 @needs_triton
@@ -89,8 +92,10 @@ def test_other_weights_are_refused_also_if_the_manifest_was_written_for_them(
 def test_on_another_kind_of_cpu_the_bound_is_wider_and_a_warning_says_what_is_unproven(
     tiny_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    near = staged(tiny_artifact, tmp_path, off(tiny_artifact, 0.05))
-    far = staged(tiny_artifact, tmp_path, off(tiny_artifact, 0.2), "far")
+    int8 = in_int8(tiny_artifact)
+    near = staged(int8, tmp_path, off(int8, 0.05))
+    far = staged(int8, tmp_path, off(int8, 0.2), "far")
+    fp32 = staged(tiny_artifact, tmp_path, off(tiny_artifact, 0.05), "fp32")
     monkeypatch.setattr(machine, "_linux_processor", lambda: ("Planted CPU", ("avx2", "fma")))
     found = ask(near, str(tmp_path))
     assert found.allowed == 0.1
@@ -100,14 +105,16 @@ def test_on_another_kind_of_cpu_the_bound_is_wider_and_a_warning_says_what_is_un
     assert warning.endswith(f"prove it: bantam measure tiny --repository {tmp_path}")
     with pytest.raises(UnfaithfulError, match=r"at most 0\.1 on a CPU of another kind \(x86_64 avx2 fma\)"):
         ask(far, str(tmp_path))
+    with pytest.raises(UnfaithfulError, match=r"at most 0\.001 on a CPU of another kind"):
+        ask(fp32, str(tmp_path))
 
 
 @needs_triton
 def test_a_forced_instruction_set_is_another_kind_of_cpu(
     make_artifact: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = staged(make_artifact(layout="openvino"), tmp_path)
-    if machine.cpu_kind().endswith("avx2 fma"):
+    version = staged(in_int8(make_artifact(layout="openvino")), tmp_path)
+    if machine.cpu_kind("openvino").endswith("avx2 fma"):
         pytest.skip("this CPU has no more than AVX2")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     found = ask(version, str(tmp_path))
@@ -123,13 +130,56 @@ def test_without_evidence_it_has_to_answer_and_that_is_said(tiny_artifact: Artif
     )
 
 
-def test_evidence_from_before_the_kind_of_cpu_was_recorded_can_be_read(tiny_artifact: Artifact, tmp_path: Path) -> None:
-    import json
+def unsealed(version: Version) -> None:
+    """As a version was before its manifest had the digest of its evidence."""
+    manifest = Artifact.described(version.folder).manifest
+    details = {key: value for key, value in manifest.details.items() if key != "evidence"}
+    content = (version.folder / EVIDENCE).read_bytes()
+    (version.folder / EVIDENCE).unlink()
+    seal(version.folder, replace(manifest, details=details))
+    (version.folder / EVIDENCE).write_bytes(content)
 
-    known = json.loads(evidence(tiny_artifact))
-    del known["cpu"], known["elsewhere"]
-    found = read(staged(tiny_artifact, tmp_path, json.dumps(known)).folder)
-    assert (found.cpu, found.elsewhere) == ("", None)
+
+def test_evidence_from_before_it_was_sealed_and_the_kind_of_cpu_was_recorded_can_be_read(
+    tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    known = json.loads(evidence(tiny_artifact)) | {"elsewhere": 1e9}
+    del known["cpu"]
+    version = staged(tiny_artifact, tmp_path, json.dumps(known))
+    unsealed(version)
+    assert (read(version.folder).cpu, len(read(version.folder).texts)) == ("", len(TEXTS))
+    assert take(version.folder, tmp_path / "to", "tiny").changed is True
+
+
+def test_evidence_that_is_not_what_was_published_is_refused(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    version = staged(tiny_artifact, tmp_path / "from")
+    with (version.folder / EVIDENCE).open("a") as file:
+        file.write(" ")
+    with pytest.raises(RepositoryError, match=r"evidence\.json: its content has changed since it was written"):
+        read(version.folder)
+    with pytest.raises(RepositoryError, match=r"tiny, version 1, is not as it was published: .*evidence\.json"):
+        take(version.folder, tmp_path / "to", "tiny")
+    (version.folder / EVIDENCE).unlink()
+    taken = take(version.folder, tmp_path / "to", "tiny")
+    assert verified(taken.folder, evidence=True).manifest == verified(version.folder).manifest, "it may be removed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"texts": [], "scores": [], "actual": []}, "got no texts, expected at least one"),
+        ({"scores": [[0.5, 0.5, 0.5]]}, "got 1 rows of scores, expected 5 of 3 numbers, one a text"),
+        ({"scores": [[0.5]] * 5}, "got 5 rows of scores, expected 5 of 3 numbers"),
+        ({"actual": []}, "got 0 rows of actual, expected 5 of 3 numbers"),
+        ({"colour": "red"}, "colour"),
+        ({"texts": 5}, "TypeError"),
+    ],
+)
+def test_evidence_that_says_too_little_is_refused(
+    tiny_artifact: Artifact, tmp_path: Path, changed: Any, said: str
+) -> None:
+    with pytest.raises(RepositoryError, match=rf"evidence\.json cannot be read .*{said}.* publish the model again"):
+        read(staged(tiny_artifact, tmp_path, evidence(tiny_artifact, **changed)).folder)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,21 @@ def test_what_was_published_before_names_had_a_meaning_is_replaced(
     assert ask().name == "clf"
 
 
+def test_other_labels_than_those_that_are_served_are_refused_before_any_work(
+    ask: Prepare, tmp_path: Path, make_artifact: Callable[..., Artifact]
+) -> None:
+    publish(make_artifact(labels=("joy", "rage")), tmp_path / "repo", "mine", thresholds=None)
+    with pytest.raises(
+        RepositoryError,
+        match=r"mine would be .* than version 1, which is served: new labels: .*: 'rage'\..*--allow-new",
+    ):
+        ask(name="mine")
+    assert ask(name="mine", allow_new_labels=True).name == "mine"
+    assert ask(name="other").name == "other"
+    (tmp_path / "repo" / "mine" / "1" / "manifest.json").write_text("{}")
+    assert ask(name="mine").name == "mine", "nobody is served by what is damaged"
+
+
 def test_two_files_and_two_organisations_models_have_folders_of_their_own(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder / "clf").mkdir(parents=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bantam.artifact import Artifact
-from bantam.errors import UnfaithfulError
+from bantam.errors import RepositoryError, UnfaithfulError
 from bantam.run import publish as module
 from bantam.run.publish import publish_chosen
 from bantam.run.score import Scored
@@ -129,3 +129,23 @@ def test_without_an_export_of_the_baseline_that_of_an_earlier_run_is_withdrawn(
     publish.go(said=said, export=False)
     assert models(tmp_path / "repo") == ["it"]
     assert said[0].startswith("it-baseline withdrawn: it is of an earlier run")
+
+
+def test_what_was_staged_before_stays_where_it_answers_otherwise(publish: Any, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    run = publish.go()
+    before = run.published.folder
+    (repo / "it" / "config.pbtxt").unlink()  # staged and not served, as after publish --no-promote
+    with pytest.raises(UnfaithfulError):
+        publish.go(lambda name, split: 0.5 if (name, split) == ("it", "test") else 0.0)
+    assert (before / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("other", [{"labels": ("joy", "anger", "rage")}, {"pair": True}])
+def test_what_came_to_be_served_meanwhile_with_another_interface_is_not_replaced(
+    publish: Any, tmp_path: Path, make_artifact: Callable[..., Artifact], other: Any
+) -> None:
+    put(make_artifact(**other), tmp_path / "repo", "it", thresholds=None)
+    with pytest.raises(RepositoryError, match=r"it would be something else .*--allow-new-labels"):
+        publish.go()
+    assert (publish.checked, models(tmp_path / "repo")) == ([], ["it"])

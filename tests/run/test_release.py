@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bantam.artifact import Artifact, sha256
+from bantam.artifact import Artifact, seal, sha256
 from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.file import REPORT_JSON
 from bantam.run import release
@@ -116,6 +116,23 @@ def test_another_order_of_labels_needs_none(
     assert release.publish(str(source.folder), str(tmp_path / "to")).promoted is True
 
 
+def test_a_digest_pins_what_is_taken_from_or_promoted_in_a_folder(
+    tiny_artifact: Artifact, make_artifact: Make, tmp_path: Path, asked: list[Version]
+) -> None:
+    source, target = made(make_artifact(details={"seed": 1}), tmp_path / "from"), tmp_path / "to"
+    made(tiny_artifact, target)
+    digest = sha256(source.folder / "manifest.json")
+    with pytest.raises(ArtifactError, match=rf"from/tiny/1 has the digest {digest}, expected 0{{64}}\. It is refused"):
+        release.publish(str(source.folder), str(target), digests=["0" * 64])
+    assert numbers(target) == ["1"]
+    assert release.publish(str(source.folder), str(target), promote=False, digests=[digest]).written is True
+    with pytest.raises(ArtifactError, match=r"to/tiny/2 has the digest [0-9a-f]{64}, expected 0{64}\. It is"):
+        release.promote(str(target), "tiny", 2, digests=["0" * 64])
+    assert (served(target), asked) == (1, [])
+    there = sha256(target / "tiny" / "2" / "manifest.json")
+    assert release.promote(str(target), "tiny", 2, digests=["0" * 64, there]).promoted is True
+
+
 def test_a_runs_folder_is_what_it_published(tiny_artifact: Artifact, tmp_path: Path, asked: list[Version]) -> None:
     import json
 
@@ -166,3 +183,44 @@ class TestBucket:
             with pytest.raises((UnfaithfulError, RepositoryError), match=r"it lies|new labels: 'rage'"):
                 release.publish(str(source.folder), bucket)
         assert (Remote(bucket).numbers("tiny"), Remote(bucket).served("tiny")) == ([1], (1, None))
+
+    def test_what_no_server_would_take_is_not_uploaded(
+        self, bucket: str, tiny_artifact: Artifact, tmp_path: Path, asked: list[Version]
+    ) -> None:
+        source = made(tiny_artifact, tmp_path / "from")
+        engine = source.folder / "backend" / "engine.py"
+        engine.write_text(engine.read_text() + "# of another Bantam\n")
+        seal(source.folder, Artifact.described(source.folder).manifest)
+        for promote in (True, False):
+            with pytest.raises(ArtifactError, match=r"from/tiny/1: its backend/engine\.py is not the one that is inst"):
+                release.publish(str(source.folder), bucket, promote=promote)
+        assert (Remote(bucket).numbers("tiny"), asked) == ([], [])
+        assert release.publish(str(source.folder), str(tmp_path / "to")).promoted is True, "a folder's runs its own"
+
+    def test_what_is_there_already_is_looked_at_before_it_is_promoted(
+        self, bucket: str, tiny_artifact: Artifact, make_artifact: Make, tmp_path: Path, asked: list[Version]
+    ) -> None:
+        release.publish(str(made(tiny_artifact, tmp_path / "from").folder), bucket)
+        source = made(make_artifact(details={"seed": 1}), tmp_path / "from")
+        remote = Remote(bucket)
+        assert release.publish(str(source.folder), bucket, promote=False).version == 2
+        weights = remote._path("tiny", "2", "model.onnx")
+        whole = remote._fs.cat_file(weights)
+        remote._fs.pipe_file(weights, whole[::-1])
+        with pytest.raises(ArtifactError, match=r"model\.onnx: its content has changed"):
+            release.promote(bucket, "tiny", 2)
+        done = release.publish(str(source.folder), bucket)
+        assert (done.version, done.written, done.promoted, remote.served("tiny")) == (3, True, True, (3, 1))
+        remote.rollback("tiny")
+        done = release.publish(str(source.folder), bucket)
+        assert (done.version, done.written, done.promoted, done.before) == (3, False, True, 1)
+
+    def test_what_is_there_already_and_answers_otherwise_is_not_promoted(
+        self, bucket: str, tiny_artifact: Artifact, make_artifact: Make, tmp_path: Path, asked: list[Version]
+    ) -> None:
+        release.publish(str(made(tiny_artifact, tmp_path / "from").folder), bucket)
+        source = made(make_artifact(details={"lies": True}), tmp_path / "from")
+        release.publish(str(source.folder), bucket, promote=False)
+        with pytest.raises(UnfaithfulError):
+            release.publish(str(source.folder), bucket)
+        assert (Remote(bucket).numbers("tiny"), Remote(bucket).served("tiny")) == ([1, 2], (1, None))

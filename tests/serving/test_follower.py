@@ -200,6 +200,7 @@ def test_inline_models_are_replaced_before_triton_looks_by_itself(
             until(lambda number=number: len(said) == number - 1)  # type: ignore[misc]
         rollback(tmp_path, "tiny")
         asking.until(2)
+        until(lambda: len(said) == 3)
     assert asking.errors == []
 
 

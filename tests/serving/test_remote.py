@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -12,9 +14,10 @@ import pytest
 
 from bantam.artifact import Artifact, seal, sha256
 from bantam.errors import ArtifactError, RepositoryError
+from serving import repository
 from serving.mirror import Mirror, local
 from serving.remote import Remote
-from serving.repository import Version, models, promote, published, stage, take, verified
+from serving.repository import Version, models, published, stage, take, verified
 from serving.triton_config import CONFIG
 
 Make = Callable[..., Artifact]
@@ -108,9 +111,68 @@ def test_versions_are_listed_and_pruned(two: Remote, make_artifact: Make, tmp_pa
     found = list(two.listed("tiny"))
     assert [(each.number, each.state) for each in found] == [(4, "served"), (3, "previous"), (2, "old"), (1, "old")]
     assert all(len(each.digest) == 64 and each.written and not each.problem for each in found)
-    assert two.prune("tiny", 4) == [1]
+    assert two.prune("tiny", 4) == [], "what a killed upload has left is no version"
+    assert two.prune("tiny", 3) == [1]
     assert two.prune("tiny", 0) == [2]
     assert (two.numbers("tiny"), two.free("tiny")) == ([3, 4], 6)
+    two.upload(staged(make_artifact(details={"seed": 6}), tmp_path / "6", 6))
+    two.promote("tiny", 6)
+    assert two.prune("tiny", 3) == [5], "older than what is served: nobody writes it any more"
+    assert (two.numbers("tiny"), two.free("tiny")) == ([3, 4, 6], 7)
+
+
+def test_what_is_promoted_while_others_are_pruned_stays(
+    two: Remote, make_artifact: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (3, 4):
+        two.upload(staged(make_artifact(details={"seed": number}), tmp_path / str(number), number))
+        two.promote("tiny", number)
+    remove = two._fs.rm
+
+    def promote_meanwhile(*arguments: Any, **options: Any) -> None:
+        remove(*arguments, **options)
+        two.promote("tiny", 2)
+
+    monkeypatch.setattr(two._fs, "rm", promote_meanwhile)
+    assert two.prune("tiny", 0) == [1]
+    assert (two.numbers("tiny"), two.served("tiny")) == ([2, 3, 4], (2, 4))
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "manifest.json"])
+def test_what_is_pruned_while_it_is_written_does_not_become_a_version(
+    two: Remote, make_artifact: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    put = two._fs.put_file
+
+    def prune_meanwhile(source: str, target: str) -> None:
+        put(source, target)
+        if target.endswith("tokenizer.json"):
+            two._fs.rm_file(two._path("tiny", "3", file))
+
+    monkeypatch.setattr(two._fs, "put_file", prune_meanwhile)
+    with pytest.raises(RepositoryError, match=rf"tiny/3/{file} is not there, expected \d+ bytes"):
+        two.upload(staged(make_artifact(details={"seed": 3}), tmp_path, 3))
+    assert two.numbers("tiny") == [1, 2]
+
+
+def test_a_version_that_is_not_whole_is_not_promoted(two: Remote, make_artifact: Make, tmp_path: Path) -> None:
+    two.upload(staged(make_artifact(details={"seed": 3}), tmp_path, 3))
+    two._fs.pipe_file(two._path("tiny", "3", "model.onnx"), b"half")
+    with pytest.raises(RepositoryError, match=r"tiny/3/model\.onnx has 4 bytes, expected \d+"):
+        two.promote("tiny", 3)
+    assert two.served("tiny") == (2, 1)
+
+
+def test_what_is_wrong_with_an_upload_is_said_as_it_is(
+    two: Remote, make_artifact: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = staged(make_artifact(details={"seed": 3}), tmp_path, 3)
+    monkeypatch.setattr(two._fs, "put_file", gone)
+    with pytest.raises(RepositoryError, match=r"tiny/3: OSError: no route to host\. Expected a bucket"):
+        two.upload(version)
+    monkeypatch.setattr(two._fs, "pipe_file", gone)
+    with pytest.raises(RepositoryError, match=r"tiny/4: OSError: no route to host\. Expected a bucket"):
+        two.upload(take(version.folder, tmp_path / "staged-4", "tiny", number=4))
 
 
 def damaged(two: Remote, tmp_path: Path, file: str, content: bytes | None, reseal: bool) -> None:
@@ -137,6 +199,7 @@ EVIL = b"import os; os.system('echo mine')\n"
         ("model.py", EVIL, True, r"its model\.py is not the one that is installed here.* It is refused"),
         ("backend/engine.py", EVIL, True, r"its backend/engine\.py is not the one that is installed here"),
         ("backend/numpy.py", EVIL, True, r"holds backend/numpy\.py, expected files of a model alone"),
+        ("evidence.json", b"{ }", False, r"evidence\.json: its content has changed since it was written"),
         ("environment.tar.gz", EVIL, True, r"holds environment\.tar\.gz, expected files of a model alone"),
     ],
 )
@@ -161,10 +224,14 @@ def test_the_digest_pins_the_manifest(two: Remote, tmp_path: Path) -> None:
         two.fetch("tiny", 2, tmp_path / "fetched", ["0" * 64])
 
 
-@pytest.mark.parametrize("address", ["ftp://models", "s3://no-such-bucket/models"])
-def test_addresses_that_are_none(bucket: str, tmp_path: Path, address: str) -> None:
-    with pytest.raises(RepositoryError, match=r"expected a folder, or an address|no model 'tiny'|Expected a bucket"):
-        Mirror(Remote(address), tmp_path).start(["tiny"], print)
+def test_addresses_that_are_none(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"Got ftp://models, expected a folder, or an address as in s3://"):
+        Remote("ftp://models")
+    nowhere = Mirror(Remote("s3://no-such-bucket/models"), tmp_path)
+    with pytest.raises(RepositoryError, match=r"no-such-bucket/models has no model 'tiny'; expected one of: none"):
+        nowhere.start(["tiny"], print)
+    with pytest.raises(RepositoryError, match="no-such-bucket/models has no models, expected one that is published"):
+        nowhere.start([], print)
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +242,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         Remote("s3://models")
 
 
-def gone(*_: Any) -> bytes:
+def gone(*_: Any, **__: Any) -> bytes:
     raise OSError("no route to host")
 
 
@@ -203,8 +270,8 @@ class TestMirror:
         mirror = Mirror(two, tmp_path / "mirror")
         mirror.start(["tiny"], print)
         two.upload(staged(make_artifact(details={"seed": 3}), tmp_path, 3))
-        two._fs.pipe_file(two._path("tiny", "3", "model.onnx"), b"other weights")
         two.promote("tiny", 3)
+        two._fs.pipe_file(two._path("tiny", "3", "model.onnx"), b"other weights")
         (line,) = mirror.step([])
         assert line.startswith("tiny stays as it is: ")
         assert "model.onnx: missing or not" in line
@@ -240,6 +307,98 @@ class TestMirror:
         with pytest.raises(RepositoryError, match="no route to host"):
             Mirror(two, tmp_path / "mirror", ["0" * 64]).start(["tiny"], print)
 
+    def test_what_is_refused_is_tried_again_when_it_is_promoted_again(
+        self, two: Remote, make_artifact: Make, tmp_path: Path
+    ) -> None:
+        mirror = Mirror(two, tmp_path / "mirror")
+        mirror.start(["tiny"], print)
+        two.upload(staged(make_artifact(details={"seed": 3}), tmp_path, 3))
+        path = two._path("tiny", "3", "model.onnx")
+        whole = two._fs.cat_file(path)
+        two._fs.pipe_file(path, whole[::-1])
+        two.promote("tiny", 3)
+        assert len(list(mirror.step([]))) == 1
+        two._fs.pipe_file(path, whole)
+        assert list(mirror.step([])) == []
+        assert published(mirror.root, "tiny") == Version("tiny", 2, mirror.root / "tiny" / "2"), "not looked at again"
+        two.rollback("tiny")
+        assert list(mirror.step([])) == []
+        two.promote("tiny", 3)
+        assert list(mirror.step([])) == []
+        assert published(mirror.root, "tiny") == Version("tiny", 3, mirror.root / "tiny" / "3")
+
+    @pytest.mark.parametrize("entry", [{}, 5, {"sha256": 5, "bytes": 1}])
+    def test_a_manifest_that_is_none_is_refused(
+        self, two: Remote, make_artifact: Make, tmp_path: Path, entry: Any
+    ) -> None:
+        mirror = Mirror(two, tmp_path / "mirror")
+        mirror.start(["tiny"], print)
+        two.upload(staged(make_artifact(details={"seed": 3}), tmp_path, 3))
+        two.promote("tiny", 3)
+        manifest = two._path("tiny", "3", "manifest.json")
+        raw = json.loads(two._fs.cat_file(manifest))
+        raw["files"]["model.onnx"] = entry
+        two._fs.pipe_file(manifest, json.dumps(raw).encode())
+        (line,) = mirror.step([])
+        assert "'model.onnx' has" in line
+        assert "expected its sha256 and bytes" in line
+
+    def test_whatever_is_wrong_there_is_said_and_ends_nothing(
+        self, two: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mirror = Mirror(two, tmp_path / "mirror")
+        mirror.start(["tiny"], print)
+        two._fs.pipe_file(two._path("tiny", CONFIG), b"\xff\xfe")
+        (line,) = mirror.step([])
+        assert "tiny/config.pbtxt is no text" in line
+        monkeypatch.setattr(two, "served", dict[str, int]().__getitem__)
+        assert list(mirror.step([])) == ["tiny stays as it is: KeyError: 'tiny'"]
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"no: config", None])
+    def test_a_damaged_copy_is_mended_at_the_next_start(
+        self, two: Remote, tmp_path: Path, content: bytes | None
+    ) -> None:
+        mirror = Mirror(two, tmp_path / "mirror")
+        mirror.start(["tiny"], print)
+        if content is None:
+            shutil.rmtree(mirror.root / "tiny" / "2")
+        else:
+            (mirror.root / "tiny" / CONFIG).write_bytes(content)
+        with pytest.raises(RepositoryError):
+            published(mirror.root, "tiny")
+        Mirror(two, mirror.root).start([], print)
+        assert published(mirror.root, "tiny") == Version("tiny", 2, mirror.root / "tiny" / "2")
+
+    def test_what_the_bucket_has_no_more_is_served_no_more(
+        self, two: Remote, tiny_artifact: Artifact, tmp_path: Path
+    ) -> None:
+        other = stage(tiny_artifact, tmp_path / "made", "other", thresholds=None)
+        two.upload(other)
+        two.promote("other", 1)
+        mirror = Mirror(two, tmp_path / "mirror")
+        mirror.start([], print)
+        assert models(mirror.root) == ["other", "tiny"]
+        two._fs.rm(two._path("other"), recursive=True)
+        mirror.start(["tiny"], print)
+        assert models(mirror.root) == ["other", "tiny"], "nobody asked for all"
+        mirror.start([], print)
+        assert models(mirror.root) == ["tiny"]
+
+    def test_nobody_waits_for_a_download(self, two: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        mirror, fetch = Mirror(two, tmp_path / "mirror"), two.fetch
+        monkeypatch.setattr(repository, "LOCK_TIMEOUT_S", 0.1)
+
+        def look(*arguments: Any) -> Version:
+            with repository.locked(mirror.root, "tiny"):
+                assert models(mirror.root) == []
+            fetched = fetch(*arguments)
+            assert models(mirror.root) == [], "what is on its way is no model"
+            return fetched
+
+        monkeypatch.setattr(two, "fetch", look)
+        mirror.start(["tiny"], print)
+        assert models(mirror.root) == ["tiny"]
+
     def test_out_of_reach_it_serves_what_is_here_and_says_so(
         self, two: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -273,7 +432,28 @@ def test_a_folder_is_served_as_it_is_and_a_bucket_through_a_mirror(
         assert models(folder) == ["tiny"]
 
 
-def test_promoting_in_the_mirror_is_promoting(two: Remote, tmp_path: Path) -> None:
-    mirror = Mirror(two, tmp_path / "mirror")
-    mirror.start([], print)
-    assert promote(Version("tiny", 2, mirror.root / "tiny" / "2")).changed is False
+def test_what_is_pinned_stays_so_whatever_others_ask_of_the_same_bucket(
+    two: Remote, make_artifact: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    two.describe("tiny", 2, tmp_path / "here")
+    digest = sha256(tmp_path / "here" / "manifest.json")
+    with local(two.url, ["tiny"], [digest], print) as pinned:
+        for number in range(3, 8):
+            two.upload(staged(make_artifact(details={"seed": number}), tmp_path / str(number), number))
+            two.promote("tiny", number)
+            with local(two.url, ["tiny"], (), print, follow=False) as other:
+                assert published(other, "tiny") == Version("tiny", number, other / "tiny" / str(number))
+        assert published(pinned, "tiny") == Version("tiny", 2, pinned / "tiny" / "2")
+        assert verified(pinned / "tiny" / "2")
+        assert sorted(path.name for path in (other / "tiny").iterdir() if path.is_dir()) == ["4", "5", "6", "7"]
+    with pytest.raises(ArtifactError, match="It is refused"), local(two.url, ["tiny"], [digest], print):
+        pass
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_without_follow_nothing_moves_in_the_block(two: Remote, monkeypatch: pytest.MonkeyPatch, follow: bool) -> None:
+    followed = threading.Event()
+    monkeypatch.setattr(Mirror, "follow", lambda *_: followed.set())
+    with local(two.url, ["tiny"], (), print, follow=follow):
+        assert followed.wait(10 if follow else 0.2) is follow

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import json
 import signal
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +20,7 @@ from bantam.errors import ClientError
 from benchmarks.serving_process import SECONDS, bantam_serve, starting
 from serving import tritonserver
 from serving.repository import publish
+from tests.plugins.connections import Connections, is_here
 
 pytestmark = [
     pytest.mark.triton,
@@ -42,28 +39,31 @@ def root(tiny_artifact: Artifact, tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
-def files() -> set[Path]:
-    """What servers leave, if they do."""
-    return {*SHARED_MEMORY.glob("bantam-*"), *Path(tempfile.gettempdir()).glob("bantam-*")}
-
-
 @pytest.mark.parametrize("victim", ["Triton", "its supervisor"])
-def test_what_died_is_started_again_and_sigterm_ends_it_all(root: Path, victim: str) -> None:
-    before = files()
+def test_what_died_is_started_again_and_sigterm_ends_it_all(
+    root: Path, victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "tmp"
+    own.mkdir()
+    monkeypatch.setenv("TMPDIR", str(own))
     with bantam_serve(root) as running, Classifier(running.grpc, "tiny", timeout=SECONDS, retries=1000) as client:
         running.until(ready=True)
         expected = client.probabilities(["i love it"]).tolist()
+        names = {path.name for path in own.iterdir()}
         triton = running.triton()
         (triton if victim == "Triton" else triton.parent() or triton).kill()
         running.until(ready=True, restarts=1)
         assert client.probabilities(["i love it"]).tolist() == expected
         assert running.triton().pid != triton.pid
+        names |= {path.name for path in own.iterdir()}
         running.process.send_signal(signal.SIGTERM)
         _, errors = running.process.communicate(timeout=SECONDS)
     assert running.process.returncode == 130
     how = "exit code -9" if victim == "Triton" else "and its supervisor with it"
     assert f"WARNING: Triton stopped by itself, {how}." in errors
-    assert files() <= before
+    assert len(names) >= 2
+    assert list(own.iterdir()) == []
+    assert not [path for path in SHARED_MEMORY.iterdir() if path.name.startswith(tuple(names))]
 
 
 @pytest.mark.slow
@@ -117,52 +117,26 @@ def test_logs_are_json_of_triton_too_and_hold_no_text(root: Path, options: tuple
     lines = [json.loads(line) for line in errors.splitlines()]
     assert all(set(line) == {"time", "level", "source", "message"} for line in lines)
     assert {line["source"] for line in lines} == {"bantam", "triton"}
-    assert any("Started GRPCInferenceService" in line["message"] for line in lines if line["source"] == "triton")
+    tritons = [line["message"] for line in lines if line["source"] == "triton"]
+    assert sum("Started GRPCInferenceService" in message for message in tritons) == 2
+    assert "Waiting for in-flight requests to complete." in tritons, tritons[-9:]  # said when it was told to end
     assert any(line["level"] == "warning" and "stopped by itself" in line["message"] for line in lines)
     assert SECRET not in errors
 
 
-def remote(process: psutil.Process) -> Iterator[str]:
-    """Addresses other than this machine's that the process and all that it started speak with, or try to."""
-    for each in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            for connection in each.net_connections("inet"):
-                if connection.raddr and not is_here(connection.raddr.ip):
-                    yield f"{each.name()}: {connection.raddr}"
-
-
-def is_here(address: str) -> bool:
-    return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
-
-
 def test_nothing_phones_home(root: Path) -> None:
-    found: set[str] = set()
-    looked = 0
-    with starting(root, ["--cache", "1MB"]) as process:
-        stopped = threading.Event()
-
-        def look() -> None:
-            nonlocal looked
-            with contextlib.suppress(psutil.Error):
-                while not stopped.wait(0.02):
-                    found.update(remote(psutil.Process(process.pid)))
-                    looked += 1
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        try:
-            assert process.stdout is not None
-            announced = json.loads(process.stdout.readline())
-            with Classifier(announced["grpc"], "tiny") as client:
-                deadline = time.monotonic() + 5
-                while time.monotonic() < deadline:
-                    client.probabilities(["i love it", "hate"])
-                    time.sleep(0.01)
-        finally:
-            stopped.set()
-            thread.join()
-    assert looked > 10
-    assert found == set()
+    seen = Connections(every_s=0.02)
+    with starting(root, ["--cache", "1MB"]) as process, seen.of(process.pid):
+        assert process.stdout is not None
+        announced = json.loads(process.stdout.readline())
+        with Classifier(announced["grpc"], "tiny") as client:
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                client.probabilities(["i love it", "hate"])
+                time.sleep(0.01)
+    assert seen.looks > 10
+    assert any(name.startswith("tritonserver") for name in seen.here)
+    assert seen.elsewhere == set()
 
 
 def test_what_listens_is_on_loopback(root: Path) -> None:

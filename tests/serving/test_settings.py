@@ -17,6 +17,7 @@ from bantam.artifact import Artifact
 from bantam.commands.serve_options import ServeOptions
 from bantam.errors import InvalidInputError, UnavailableError, UserError
 from serving import counted
+from serving.probe import ProbeError, greet
 from serving.repository import publish
 from serving.server import Server
 from serving.settings import Settings, size_in_bytes
@@ -73,11 +74,56 @@ def test_a_server_is_plain_unless_asked_otherwise() -> None:
     assert Settings(drain_s=5).options() == ["--grpc-max-connection-age=2500"]
 
 
+def test_each_option_reaches_the_server(tmp_path: Path) -> None:
+    cert, key, authority = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    for path in (cert, key, authority):
+        path.write_text("-----BEGIN WHATEVER-----\n", encoding="utf-8")
+    asked = ServeOptions(
+        drain_seconds=7.0,
+        cache="3MB",
+        max_request="5kB",
+        tls_cert=cert,
+        tls_key=key,
+        tls_client_ca=authority,
+        trace_endpoint="http://localhost:4318/v1/traces",
+        trace_rate=9,
+    ).settings()
+    assert asked == Settings(
+        cert=cert,
+        key=key,
+        client_ca=authority,
+        cache_bytes=3_000_000,
+        request_bytes=5000,
+        trace_endpoint="http://localhost:4318/v1/traces",
+        trace_rate=9,
+        drain_s=7.0,
+    )
+    assert asked.options() == [
+        "--grpc-max-connection-age=3500",
+        f"--grpc-server-cert={cert}",
+        f"--grpc-server-key={key}",
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-root-cert={authority}",
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=opentelemetry,url=http://localhost:4318/v1/traces",
+        "--trace-config=rate=9",
+        "--trace-config=level=TIMESTAMPS",
+    ]
+    assert asked.environment(tmp_path) == {
+        "BANTAM_COUNTS": str(tmp_path),
+        "BANTAM_CACHE_BYTES": "3000000",
+        "BANTAM_REQUEST_BYTES": "5000",
+    }
+    assert "--grpc-use-ssl=true" in Settings(cert=cert, key=key).options()
+
+
 @pytest.mark.triton
 @pytest.mark.openssl
 def test_grpc_over_tls(root: Path, pem: Path) -> None:
     encrypted = Settings(cert=pem / "server.pem", key=pem / "server.key")
     with Server(root, models=["tiny"], settings=encrypted) as server:
+        greet(server.grpc_address, encrypted)
+        assert "andshake" not in server.log.read_text()
         with Classifier(server.grpc_address, "tiny", tls=TLS(ca=pem / "ca.pem"), token="t") as classify:
             assert classify("i love it").scores.keys() == {"joy", "anger", "fear"}
         for tls in (False, TLS(ca=pem / "stranger.pem")):
@@ -86,6 +132,8 @@ def test_grpc_over_tls(root: Path, pem: Path) -> None:
                 pytest.raises(UnavailableError, match="port speaks this protocol"),
             ):
                 refused("i love it")
+        with pytest.raises(ProbeError, match="gRPC closed the connection, or does not speak as it should"):
+            greet(server.grpc_address, Settings())
 
 
 @pytest.mark.triton
@@ -101,6 +149,7 @@ def test_grpc_over_mutual_tls_and_its_watch(root: Path, pem: Path) -> None:
             assert time.monotonic() < deadline, watch.ready().body
             time.sleep(0.05)
         assert "andshake" not in server.log.read_text()  # the watch leaves no complaint behind each time
+        assert watch.status().probed["tiny"].count >= 1
         with Classifier(server.grpc_address, "tiny", tls=certified, token="t") as classify:
             assert classify("i love it").scores.keys() == {"joy", "anger", "fear"}
         for tls in (False, TLS(ca=pem / "ca.pem"), TLS(ca=pem / "stranger.pem")):
@@ -109,6 +158,7 @@ def test_grpc_over_mutual_tls_and_its_watch(root: Path, pem: Path) -> None:
                 pytest.raises(UnavailableError, match="port speaks this protocol"),
             ):
                 refused("i love it")
+        assert "Handshake failed" in server.log.read_text()  # which clients that are refused do
 
 
 @pytest.mark.triton

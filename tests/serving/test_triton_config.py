@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from pydantic import ValidationError
 from bantam.errors import RepositoryError
 from serving.triton_config import TritonConfig, following, parse_pbtxt, renamed, served_version, written_by_us
 
+ROOT = Path(__file__).parents[2]
 BASE: dict[str, Any] = {"name": "tiny", "version": 3, "task": "multi_label", "labels": ("joy", "größe", 'a "b"')}
 
 
@@ -106,3 +110,20 @@ def test_a_config_is_moved_to_another_name_and_number_as_it_is() -> None:
     moved = renamed(following(text, 2), "other", 9)
     assert served_version(moved) == (9, None)
     assert written_by_us(moved) == TritonConfig(**{**BASE, "name": "other", "version": 9})
+
+
+@pytest.mark.parametrize("first", ["serving.triton_config", "tritonclient.grpc"])
+def test_a_config_is_read_without_the_grpc_client_and_beside_it(first: str) -> None:
+    """In either order of imports; what the client's messages hold is what ours do."""
+    code = f"""
+import sys
+import {first}
+assert ("tritonclient.grpc" in sys.modules) is ({first!r} == "tritonclient.grpc")
+from serving.triton_config import parse_pbtxt
+from tritonclient.grpc import model_config_pb2, service_pb2
+ours = parse_pbtxt('name: "tiny" parameters {{ key: "a" value {{ string_value: "b" }} }}')
+theirs = service_pb2.ModelConfigResponse(config=model_config_pb2.ModelConfig.FromString(ours.SerializeToString()))
+assert theirs.config.parameters["a"].string_value == "b"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr

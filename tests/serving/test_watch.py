@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import psutil
@@ -20,9 +22,11 @@ from bantam.artifact import Artifact
 from bantam.client.classifier import Classifier
 from bantam.errors import ServerError, UnavailableError
 from serving import tritonserver
+from serving.probe import ProbeError
 from serving.repository import promote, publish, stage
 from serving.server import Server
 from serving.watch import Patience, Watch
+from serving.watch_page import Reply, WatchPage
 
 needs_triton = pytest.mark.skipif(
     not tritonserver.serving_python().exists(), reason=f"no serving environment at {tritonserver.serving_python()}"
@@ -40,6 +44,14 @@ def root(
     publish(tiny_artifact, folder, "tiny", thresholds=None)
     publish(make_artifact(pair=True), folder, "pairs", thresholds=None)
     return folder
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Watched:
@@ -75,6 +87,10 @@ class Watched:
             assert time.monotonic() < deadline, (found, self.said)
             time.sleep(0.05)
 
+    def lives(self, expected: bool) -> None:
+        """Wait until /live says so."""
+        wait_for(lambda: (self.get("/live")[0] == 200) == expected)
+
     def triton(self) -> psutil.Process:
         assert self.watch.server.pid is not None
         return psutil.Process(self.watch.server.pid)
@@ -109,6 +125,150 @@ def test_a_killed_triton_is_told_and_started_again_on_the_same_ports(root: Path,
         assert client.probabilities(["i love it"]).tolist() == expected.tolist()
         assert running.error is None
     assert any("stopped by itself, exit code -9" in line for line in running.said)
+
+
+@needs_triton
+@pytest.mark.triton
+def test_a_server_that_answers_others_is_not_started_again_until_it_does_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.health.HANGS_S", 3.0)
+    queue = threading.Event()
+
+    def wait(*_: object) -> str:
+        queue.wait(SECONDS)
+        raise ProbeError("it never came to its turn")
+
+    with watched(root) as running:
+        running.until(ready=True)
+        monkeypatch.setattr("serving.probe.infer", wait)
+        address = running.watch.server.grpc_address
+        with Classifier(address, "tiny") as texts, Classifier(address, "pairs") as pairs:
+            running.until(ready=False)
+            ends = time.monotonic() + 6
+            while time.monotonic() < ends:
+                texts.probabilities(["i love it"])
+                pairs.probabilities([("i love", "it")])
+                time.sleep(0.02)
+        assert running.watch.restarts == 0
+        wait_for(lambda: running.watch.restarts == 1)
+        monkeypatch.undo()
+        queue.set()
+        running.until(ready=True, restarts=1)
+    assert any("Triton did not serve" in line and "it has not answered for" in line for line in running.said)
+
+
+@needs_triton
+@pytest.mark.triton
+def test_a_watch_that_cannot_kill_or_look_says_that_it_does_not_live(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.health.HANGS_S", 0.7)
+    with watched(root) as running:
+        running.until(ready=True)
+        monkeypatch.setattr("serving.watch.ENDS_S", 2.0)
+        killed, kill = threading.Event(), running.watch.server.kill
+        monkeypatch.setattr(running.watch.server, "kill", killed.set)  # the system keeps it
+        os.killpg(running.triton().pid, signal.SIGSTOP)
+        assert killed.wait(SECONDS)
+        assert running.get("/live")[0] == 200
+        running.lives(False)
+        kill()
+        running.until(ready=True, restarts=1)
+        assert running.get("/live") == (200, '{"live": true}\n')
+        sees = threading.Event()
+        monkeypatch.setattr(running.watch, "_look", lambda _: sees.wait(SECONDS))
+        running.lives(False)
+        assert running.get("/ready")[0] == 503
+        monkeypatch.undo()
+        sees.set()
+        running.until(ready=True)
+        assert running.get("/live")[0] == 200
+
+
+@needs_triton
+@pytest.mark.triton
+def test_while_it_is_started_again_a_watch_that_has_killed_it_lives(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.health.HANGS_S", 0.7)
+    with watched(root) as running:
+        running.until(ready=True)
+        begins, start = threading.Event(), running.watch.server.start
+
+        def wait_and_start() -> Server:
+            assert begins.wait(SECONDS)
+            return start()
+
+        monkeypatch.setattr(running.watch.server, "start", wait_and_start)
+        os.killpg(running.triton().pid, signal.SIGSTOP)
+        while json.loads(running.get("/ready")[1])["state"] != "restarting":
+            time.sleep(0.05)
+        monkeypatch.setattr("serving.watch.ENDS_S", 1e-9)
+        wait_for(lambda: bool(running.said))  # it has begun to end it
+        assert running.get("/live")[0] == 200
+        monkeypatch.undo()
+        begins.set()
+        running.until(ready=True, restarts=1)
+
+
+@needs_triton
+@pytest.mark.triton
+def test_a_full_disk_is_waited_for_and_a_look_that_fails_is_told_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with watched(root, patience=Patience(pauses_s=(0.0,))) as running:
+        running.until(ready=True)
+        failures, start = iter([full, full]), running.watch.server.start
+
+        def fail_and_start() -> Server:
+            for failure in failures:
+                raise failure
+            return start()
+
+        monkeypatch.setattr(running.watch.server, "start", fail_and_start)
+        running.triton().kill()
+        running.until(ready=True, restarts=3)
+        monkeypatch.setattr("serving.watch.judge", lambda *_, **__: 1 / 0)
+        running.until(ready=False)
+        wait_for(lambda: any("ZeroDivisionError" in line for line in running.said))
+        monkeypatch.undo()
+        running.until(ready=True)
+    assert sum("No space left on device" in line for line in running.said) == 2
+    assert sum("The watch could not look at the server" in line for line in running.said) == 1
+
+
+def test_a_server_that_finds_no_room_at_its_first_start_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(tmp_path, models=[])
+    monkeypatch.setattr(server, "start", lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with (
+        Watch(server, "127.0.0.1", 0) as watch,
+        pytest.raises(ServerError, match=r"Triton could not be started: .*No space left"),
+    ):
+        watch.start()
+
+
+def test_a_page_that_fails_is_told_and_who_hangs_up_is_not() -> None:
+    said: list[str] = []
+
+    def hang_up() -> Reply:
+        raise BrokenPipeError
+
+    page = WatchPage("127.0.0.1", 0, {"/bad": lambda: Reply(HTTPStatus(1 // 0), ""), "/gone": hang_up}, said.append)
+    try:
+        for path in ("/gone", "/bad"):
+            with closing(http.client.HTTPConnection(page.address, timeout=30)) as connection:
+                connection.request("GET", path)
+                with pytest.raises(http.client.RemoteDisconnected):
+                    connection.getresponse()
+        wait_for(lambda: bool(said))
+    finally:
+        page.close()
+    assert len(said) == 1
+    assert "ZeroDivisionError" in said[0]
 
 
 @needs_triton
@@ -173,7 +333,7 @@ def test_a_server_that_cannot_be_started_again_is_given_up(tiny_artifact: Artifa
         running.thread.join(SECONDS)
         assert running.error is not None
         assert "started 2 times in a row and did not stay" in str(running.error)
-        assert "could not load tiny" in str(running.error)
+        assert "tiny, version 1, is not as it was published" in str(running.error)
         assert running.get("/ready")[0] == 503
         with (
             Classifier(running.watch.server.grpc_address, "tiny", retries=0) as client,
