@@ -77,7 +77,7 @@ def find_model(
     if folder.is_dir() and (folder / REPORT_JSON).is_file():
         names = [path.parent.name for path in sorted(folder.glob(f"*/{MANIFEST}"))]
         raise ModelError(f"{model} is a run, expected one of its variants: {', '.join(map(str, names))}.")
-    with local(repository, [model], digests, log) as root:
+    with local(repository, [model], digests, log, follow=False) as root:
         found = published(root, model)
         if found is None:
             raise RepositoryError(
