@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -93,6 +92,8 @@ def serve_in_container(
     ``say``: takes a line about it. ``where``: hosts and ports of gRPC and HTTP, as
     :class:`serving.container.Container` takes them. Raises :class:`ContainerError` if it ended by itself.
     """
+    import secrets
+
     from serving.container import Container
 
     _warn_of_arm(say)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Protocol
 
 from bantam.errors import DataError
 from bantam.files import replacing_file, writing
+from optimizer.data.text_file import ReadableFile
 from serving.address import is_remote
 from serving.remote import asking, file_system
 from serving.version_folder import sync
@@ -17,26 +18,11 @@ from serving.version_folder import sync
 ADVICE = "Expected a path that can be written to."
 
 
-class Place(Protocol):
+class Place(ReadableFile, Protocol):
     """Where something is read from or written to. Its ``str`` is what the user typed.
 
     All but ``open`` raise :class:`DataError` or :class:`RepositoryError` for what cannot be done.
     """
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-
-    @property
-    def suffix(self) -> str:
-        """The last suffix, with its dot."""
-
-    @property
-    def suffixes(self) -> Sequence[str]:
-        """All of them."""
-
-    def open(self, mode: Literal["rb"]) -> IO[bytes]:
-        """Its bytes from the start."""
 
     def exists(self) -> bool:
         """Whether there is a file."""
