@@ -102,7 +102,7 @@ load-test: $(READY) ## Measure latency and throughput of a model that make serve
 demo: $(READY) ## Show what make serve serves beside its baseline, on a page in the browser, until Ctrl-C
 	@$(BANTAM) demo '$(or $(NAME),$(notdir $(MODEL)))' $(if $(PORT),--address 'localhost:$(PORT)') $(ARGS)
 
-bench: $(READY) ## Measure side by side with peers, each in its own environment; PROFILE=quick takes about 40 minutes
+bench: $(READY) ## Measure side by side with peers, each in its own environment; PROFILE=quick is the shorter
 	@$(VENV)/bin/python -m benchmarks.bench --model '$(MODEL)' --data '$(DATA)' --profile '$(PROFILE)' $(ARGS)
 
 report: $(READY) ## Print the report of a run again and write its report.html; ARGS=--all for every variant
