@@ -16,6 +16,7 @@ from typing import Any, Self
 import psutil
 
 from bantam.errors import StageError
+from serving.supervisor import wait_until_stopped
 
 DRIVER = Path(__file__).with_name("driver.py")
 ANSWER_TIMEOUT_S = 900.0
@@ -146,8 +147,10 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def pause(pid: int) -> None:
-    """Stop a process and all that it has started, so that nothing of it disturbs the one being measured."""
+    """Stop a process and all that it has started, waiting for that, so that nothing disturbs the one being measured."""
     _signal(pid, signal.SIGSTOP)
+    for process in tree(pid):
+        wait_until_stopped(process.pid)
 
 
 def resume(pid: int) -> None:
