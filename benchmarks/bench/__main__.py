@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, help=f"by profile: {ROUNDS}")
     parser.add_argument("--texts", type=_positive, help=f"timed in each round; by profile: {TEXTS}")
     parser.add_argument("--seconds", type=float, default=1.0, help="of 16 clients, for each server in each round")
-    parser.add_argument("--long-rounds", type=_positive, help=f"of texts of 128 and 512 tokens; {LONG_ROUNDS}")
+    parser.add_argument("--long-rounds", type=_positive, help=f"of texts of 32, 128 and 512 tokens; {LONG_ROUNDS}")
     parser.add_argument("--only", default="", help="parts of contenders' names, separated by commas")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where runs are; results go to bench/ in it")
     return parser.parse_args()

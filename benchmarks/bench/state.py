@@ -29,7 +29,7 @@ class Settings:
     seconds: float = 1.0
     """Of a throughput measurement of a server, in each round."""
     long_rounds: int = 2
-    """Of texts of 128 and 512 tokens."""
+    """Of texts of 32, 128 and 512 tokens."""
     only: tuple[str, ...] = ()
     """Parts of names; everyone if empty."""
     build: Path = Path("build")

@@ -21,8 +21,8 @@ Scores = NDArray[np.float32]
 
 BATCHED_TEXTS = 160
 """Texts of a throughput measurement in process: five batches."""
-LENGTHS = (128, 512)
-"""Tokens of the longer texts, special ones included."""
+LENGTHS = (32, 128, 512)
+"""Tokens of the longer texts, special ones included: sentences, a paragraph, what routers and guardrails read."""
 LONG_ROUNDS = {"quick": 2, "full": 4}
 LONG_TEXTS, LONG_BATCHED, LONG_SECONDS = 8, 16, 0.5
 SAME_SCORES, NEAR_SCORES = 1e-3, 0.03
