@@ -30,10 +30,9 @@ class OnnxProgram:
     def __init__(self, folder: Path, manifest: ModelManifest, placement: Placement) -> None:
         path = folder / "model.onnx"
         self.text_threads = placement.text_threads or _by_work(path, placement.threads)
-        size = sum(file.stat().st_size for file in folder.glob("model.onnx*"))
         several = self.text_threads.threads > 1 and self.text_threads.tokens <= manifest.max_length
         self._several = session(path, self.text_threads.threads) if several else None
-        self._one = self._several if several and size > LARGE else session(path, 1)
+        self._one = self._several if several and held_once(folder) else session(path, 1)
         # A caller of ours per core keeps it busy.
         self.parallel = placement.threads
         self._under_way: list[None] = []  # appended to and popped from by several threads: that is atomic
@@ -49,6 +48,11 @@ class OnnxProgram:
         finally:
             self._under_way.pop()
         return logits
+
+
+def held_once(folder: Path) -> bool:
+    """Whether the model in ``folder`` is too large for two sessions."""
+    return sum(file.stat().st_size for file in folder.glob("model.onnx*")) > LARGE
 
 
 def session(path: Path, threads: int) -> Any:
