@@ -161,9 +161,7 @@ def timed(send: Callable[[Text], object], texts: Sequence[Text]) -> Timed:
 class _Running:
     """The jobs of a :class:`Worker`: the PyTorch reference, or the engine that also runs inside the server."""
 
-    def __init__(
-        self, folder: Path, threads: int | None, micro_batch: int, text_threads: TextThreads | None
-    ) -> None:
+    def __init__(self, folder: Path, threads: int | None, micro_batch: int, text_threads: TextThreads | None) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.probabilities: Callable[[list[Text]], NDArray[np.float32]]
         if Artifact.load(folder).servable:

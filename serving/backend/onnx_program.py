@@ -12,7 +12,7 @@ from .manifest import ModelManifest
 from .program import Feeds, Placement
 from .work import multiply_adds_a_token
 
-PAYING_WORK = 150_000_000
+PAYING_WORK = 60_000_000
 """Multiply-adds of a text from which all cores are taken to be faster than one."""
 LARGE = 500_000_000
 """Bytes of a model that is held once: each session has weights of its own."""

@@ -31,7 +31,7 @@ def multiply_adds_a_token(path: Path) -> int:
         try:
             graphs = [span for field, span in _fields(data, (0, len(data))) if field == GRAPH]
             return sum(_of_graph(data, graph) for graph in graphs)
-        except (IndexError, TypeError) as exc:
+        except (LookupError, TypeError) as exc:
             raise ValueError(f"{path}: {exc}; expected an ONNX model. Export it again.") from exc
 
 
