@@ -202,7 +202,9 @@ def starts(options: argparse.Namespace) -> None:
             name: stack.enter_context(in_process(options.variant, HERE, {"text_threads": given}))
             for name, given in fixed.items()
         }
-        table = Table("start", "seconds", "choice", "chosen ms", "one ms", "all ms", "of the better", title=str(options.variant))
+        table = Table(
+            "start", "seconds", "choice", "chosen ms", "one ms", "all ms", "of the better", title=str(options.variant)
+        )
         for number in range(options.starts):
             begun = time.perf_counter()
             given = choice(options.variant)
@@ -214,7 +216,9 @@ def starts(options: argparse.Namespace) -> None:
             better = np.median(np.minimum(*(np.median(found[name], axis=1) for name in fixed)))
             share = float(np.median(found["chosen"]) / better)
             said = given.get("text_threads", "by rule")
-            table.add_row(str(number + 1), f"{took:.1f}", str(said), *(f"{v:.3f}" for v in p50.values()), f"{share:.3f}")
+            table.add_row(
+                str(number + 1), f"{took:.1f}", str(said), *(f"{v:.3f}" for v in p50.values()), f"{share:.3f}"
+            )
     Console(width=150).print(table)
 
 

@@ -1,7 +1,7 @@
 """How many threads a text that runs alone is to have: measured where a version is published, in a process of its own.
 
 Threads win the more, the more a text computes. So the length is sought from which several pay, by short runs of one
-thread and of several in turns, at more and more tokens, again and again. Rounds in which threads waited for a core do not
+thread and of several in turns, at more and more tokens, again and again. Rounds in which cores were taken away do not
 count, for threads that share a run suffer most; and what is chosen comes from a line through all lengths, not from one
 ratio.
 """
@@ -32,10 +32,13 @@ ROUNDS = 10
 """Quiet ones, in turns over all lengths."""
 FEWEST = 3
 """With fewer quiet ones, nothing was measured."""
-SECONDS = 1.5
+SECONDS = 1.2
 """For all rounds together."""
 WAITED = 0.02
 """The most of a round's time that the process's threads may wait for a core: in a quiet one."""
+GAIN = 0.8
+"""The most that the longest text may take of the time of one thread. Where it takes more, the cores were not there: a
+host that runs two virtual ones on one of its own tells nobody, and for seconds no length gains by threads."""
 RUNS = 3
 """Of a length by a count of threads in a round, after one that is not timed."""
 MARGIN = 0.03
@@ -142,11 +145,12 @@ class _Timing:
                 if time.perf_counter() - begun > SECONDS / ROUNDS:
                     break
             lengths = lengths[: len(found)]
-            if _waited() - waited < WAITED * (time.perf_counter() - begun):
+            alone = _waited() - waited < WAITED * (time.perf_counter() - begun)
+            if alone and min(found[-1][1:]) < GAIN * found[-1][0]:
                 quiet.append(np.array(found))
         if len(quiet) < FEWEST:
             return {}
-        times = np.median([each[: len(lengths)] for each in quiet], axis=0)
+        times = np.min([each[: len(lengths)] for each in quiet], axis=0)  # whatever comes between only takes time
         ratios = times / times[:, :1]
         return {n: [*zip(lengths, ratios[:, at].tolist(), strict=True)] for at, n in enumerate(sessions) if n > 1}
 

@@ -26,7 +26,12 @@ SEVERAL = {"threads": 2, "tokens": 1, "cores": 2}
 def write_wide(path: Path) -> None:
     """Wide enough for ONNX Runtime to share its products between threads: embedding, two layers, mean, head."""
     rng = np.random.default_rng(0)
-    shapes = {"table": (len(SPECIAL + WORDS), WIDTH), "up": (WIDTH, INNER), "down": (INNER, WIDTH), "head": (WIDTH, LABELS)}
+    shapes = {
+        "table": (len(SPECIAL + WORDS), WIDTH),
+        "up": (WIDTH, INNER),
+        "down": (INNER, WIDTH),
+        "head": (WIDTH, LABELS),
+    }
     weights: dict[str, Any] = {k: rng.normal(scale=v[0] ** -0.5, size=v).astype(np.float32) for k, v in shapes.items()}
     weights |= {"tokens": np.array([1], dtype=np.int64), "last": np.array([2], dtype=np.int64)}
     weights |= {"scale": rng.normal(size=WIDTH).astype(np.float32), "shift": np.zeros(WIDTH, dtype=np.float32)}
