@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def alone(options: argparse.Namespace) -> None:
         table = Table("texts at once", "before ms", "now ms", "before / now", title=str(options.variant))
         for size in options.sizes:
             lists = [texts[start : start + size] for start in range(0, len(texts) - size + 1, size)]
-            asks = {name: (lambda ask=ask, lists=lists: ask(lists)) for name, ask in engines.items()}
+            asks = {name: partial(ask, lists) for name, ask in engines.items()}
             before, now = rounds(asks, options.rounds).values()
             ratios = np.median(before, axis=1) / np.median(now, axis=1)
             low, middle, high = np.percentile(ratios, [10, 50, 90])
@@ -147,9 +148,9 @@ def served(options: argparse.Namespace) -> None:
             running = stack.enter_context(bantam_serve(roots[name], (), checkout=checkout, ports=ports))
             clients = stack.enter_context(clients_of(running, texts))
             running.send(signal.SIGSTOP)
-            asks[name] = lambda running=running, clients=clients: rate(running, clients, options.seconds)
+            asks[name] = partial(rate, running, clients, options.seconds)
         engine = stack.enter_context(in_process(options.variant, HERE, given))
-        asks["in process"] = lambda: engine_rate(engine, texts, options.seconds)
+        asks["in process"] = partial(engine_rate, engine, texts, options.seconds)
         found = rounds(asks, options.rounds)
     table = Table("", "texts/s", "of before", "of in process", title=f"{options.variant}, {CLIENTS} clients")
     for name, each in found.items():
@@ -211,7 +212,7 @@ def starts(options: argparse.Namespace) -> None:
             took = time.perf_counter() - begun
             with in_process(options.variant, HERE, given) as chosen:
                 everyone = {"chosen": chosen, **engines}
-                found = rounds({n: (lambda e=e: e(lists)) for n, e in everyone.items()}, options.rounds)
+                found = rounds({name: partial(engine, lists) for name, engine in everyone.items()}, options.rounds)
             p50 = {name: 1e3 * float(np.median(each)) for name, each in found.items()}
             better = np.median(np.minimum(*(np.median(found[name], axis=1) for name in fixed)))
             share = float(np.median(found["chosen"]) / better)

@@ -66,11 +66,10 @@ def stage(
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
-    ``thresholds``: one per label (multi_label), kept for the clients. ``text_threads``: as measured on this machine; a
-    version that is there keeps its own. ``evidence``: a JSON document of what it was measured to answer. ``link``:
-    hard-link the files instead of copying them, for a throw-away repository on the same file system. Raises
-    :class:`RepositoryError` for a wrong name, option or format and for a folder that cannot be written,
-    :class:`DiskFullError` if the disk is full.
+    ``thresholds``: one per label (multi_label), kept for the clients. ``text_threads``: as measured here; a version
+    that is there keeps its own. ``evidence``: a JSON document of what it was measured to answer. ``link``: hard-link
+    the files, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name,
+    option or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
     options = {"max_batch_size": max_batch_size, "micro_batch": micro_batch, "threads": threads}

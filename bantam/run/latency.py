@@ -269,5 +269,9 @@ def in_processes(
     variants: Mapping[str, Artifact], serving: ServingConfig, text_threads: Mapping[str, TextThreads | None]
 ) -> Callable[[str], Worker]:
     """Opens variants in processes of their own, which run as they are served."""
-    given = {"threads": serving.threads, "micro_batch": serving.micro_batch}
-    return lambda name: Worker(variants[name], **given, text_threads=text_threads.get(name))
+
+    def open_(name: str) -> Worker:
+        given = text_threads.get(name)
+        return Worker(variants[name], threads=serving.threads, micro_batch=serving.micro_batch, text_threads=given)
+
+    return open_

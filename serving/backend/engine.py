@@ -81,7 +81,8 @@ class Engine:
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         encodings = self._read(texts)
         lengths = [len(encoding) for encoding in encodings]
-        batches = micro_batches(lengths, self._micro_batch, self._program.bucket)
+        size = balanced(len(texts), self._micro_batch, self._program.parallel)
+        batches = micro_batches(lengths, size, self._program.bucket)
         feeds = (self._feeds([encodings[i] for i in batch]) for batch in batches)
         # A single text stays in the caller's thread: handing it over would cost it 0.05 to 0.1 ms.
         run = partial(self._program, runs=len(batches))
@@ -120,6 +121,18 @@ class Engine:
                     feeds["input_ids"].fill(self._pad)
                     self._program(feeds)
         self.probabilities([("warm", "up")] * 2 if self._read.pair else ["warm", "up"])
+
+
+def balanced(texts: int, size: int, parallel: int) -> int:
+    """Most texts in a run, at most ``size``, so that ``parallel`` runs at a time have as much to do to the end.
+
+    What fits into one run stays one: on all cores it is as fast as halves on one each (MiniLM fp32, 8 texts of 16
+    tokens, 2 cores: 13.4 ms and 13.7; 2 texts: 4.3 and 5.1).
+    """
+    if parallel == 1 or texts <= size:
+        return size
+    rounds = -(-texts // (size * parallel))
+    return -(-texts // (rounds * parallel))
 
 
 def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[list[int]]:

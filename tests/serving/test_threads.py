@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bantam.artifact import Artifact, Compute, seal
 from serving.backend import onnx_program
-from serving.backend.engine import Engine
+from serving.backend.engine import Engine, balanced, micro_batches
 from serving.backend.work import multiply_adds_a_token
 from tests.conftest import SPECIAL, WORDS
 
@@ -192,3 +192,21 @@ def test_what_is_no_model_has_no_work(tmp_path: Path) -> None:
     path.write_bytes(b"\x3f no protobuf")
     with pytest.raises(ValueError, match="expected an ONNX model"):
         multiply_adds_a_token(path)
+
+
+@pytest.mark.parametrize(
+    ("texts", "size", "parallel", "expected"),
+    [
+        (8, 8, 2, [8]),
+        (9, 8, 2, [5, 4]),
+        (16, 8, 2, [8, 8]),
+        (24, 8, 2, [6, 6, 6, 6]),
+        (17, 8, 1, [8, 8, 1]),
+        (9, 8, 16, [1] * 9),
+        (5, 1, 2, [1] * 5),
+        (0, 8, 2, []),
+    ],
+)
+def test_each_core_has_as_much_to_do(texts: int, size: int, parallel: int, expected: list[int]) -> None:
+    batches = micro_batches([10] * texts, balanced(texts, size, parallel))
+    assert [len(batch) for batch in batches] == expected
