@@ -80,7 +80,7 @@ def timed(names: Sequence[str], texts: Sequence[str], rounds: int, limit_mb: flo
     config = MeasureConfig(texts=len(texts), rounds=rounds, rate_seconds=0.2, memory_mb=limit_mb)
     with MemoryWatch(interval_s=0.2) as memory, Requester() as requester:
         bench = Bench(
-            worker=in_processes(variants, ServingConfig()),
+            worker=in_processes(variants, ServingConfig(), {}),
             endpoint=lambda name: paused(repository, name, requester),
             quiet=memory.paused,
         )

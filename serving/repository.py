@@ -24,6 +24,7 @@ from bantam.artifact import LAYOUTS, Artifact, cache_key
 from bantam.errors import ArtifactError, BantamError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
+from serving.backend.cores import TextThreads
 from serving.triton_config import CONFIG, ServedVersion, config_for, following, parse_pbtxt, renamed, served_version
 from serving.version_folder import Identity
 
@@ -58,20 +59,21 @@ def stage(
     max_batch_size: int = 64,
     micro_batch: int = 8,
     threads: int | None = None,
+    text_threads: TextThreads | None = None,
     identity: Identity | None = None,
     evidence: str = "",
     link: bool = False,
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
-    ``thresholds``: one per label (multi_label), kept for the clients. ``evidence``: a JSON document of what it was
-    measured to answer. ``link``: hard-link the files instead of copying them, for a throw-away repository on the same
-    file system. Raises :class:`RepositoryError` for a wrong name, option
-    or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
+    ``thresholds``: one per label (multi_label), kept for the clients. ``text_threads``: as measured here; a version
+    that is there keeps its own. ``evidence``: a JSON document of what it was measured to answer. ``link``: hard-link
+    the files, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name,
+    option or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
     options = {"max_batch_size": max_batch_size, "micro_batch": micro_batch, "threads": threads}
-    config = config_for(artifact.manifest.signature, name, thresholds, **options)
+    config = config_for(artifact.manifest.signature, name, thresholds, text_threads=text_threads, **options)
     details = {"identity": asdict(identity)} if identity else {}
 
     def write(folder: Path, number: int, content: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bantam.artifact import Signature
 from bantam.errors import RepositoryError
+from serving.backend.cores import TextThreads
 
 INPUT = "TEXT"
 OUTPUT = "SCORES"
@@ -61,6 +62,8 @@ class TritonConfig(BaseModel):
     max_batch_size: int = Field(64, ge=1)
     micro_batch: int = Field(8, ge=1)
     threads: int | None = Field(None, ge=1)
+    text_threads: TextThreads | None = None
+    """As measured for this model; the engine's own rule if absent."""
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> TritonConfig:
@@ -90,6 +93,8 @@ class TritonConfig(BaseModel):
             values["thresholds"] = json.dumps(self.thresholds)
         if self.threads is not None:
             values["threads"] = str(self.threads)
+        if self.text_threads is not None:
+            values["text_threads"] = json.dumps(self.text_threads._asdict())
         return values
 
     def as_dict(self) -> dict[str, Any]:
@@ -133,7 +138,7 @@ class TritonConfig(BaseModel):
 
 
 def config_for(
-    signature: Signature, name: str, thresholds: Sequence[float] | None, **options: int | None
+    signature: Signature, name: str, thresholds: Sequence[float] | None, **options: int | TextThreads | None
 ) -> TritonConfig:
     """The config of a classifier's first version. Raises :class:`RepositoryError` if it cannot be served so."""
     try:
@@ -160,7 +165,7 @@ def written_by_us(text: str) -> TritonConfig:
     message = parse_pbtxt(text)
     message.parameters.pop(PREVIOUS, None)
     values = {key: parameter.string_value for key, parameter in message.parameters.items()}
-    thresholds, threads = values.get("thresholds"), values.get("threads")
+    thresholds, threads, text_threads = (values.get(key) for key in ("thresholds", "threads", "text_threads"))
     try:
         (version,) = message.version_policy.specific.versions
         config = TritonConfig(
@@ -173,6 +178,7 @@ def written_by_us(text: str) -> TritonConfig:
             max_batch_size=message.max_batch_size,
             micro_batch=int(values["micro_batch"]),
             threads=None if threads is None else int(threads),
+            text_threads=None if text_threads is None else TextThreads(**json.loads(text_threads)),
         )
     except (KeyError, TypeError, ValueError) as exc:  # pydantic's error is a ValueError
         raise RepositoryError(f"{CONFIG} is not one that Bantam writes ({exc!r}).") from exc

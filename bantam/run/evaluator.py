@@ -16,6 +16,7 @@ from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
 from bantam.run.noise import sample
 from bantam.run.score import score, with_test
 from bantam.run.state import Log, Run
+from bantam.run.text_threads import text_threads
 from bantam.run.worker import Requester
 from optimizer.slices import tokens_of
 from optimizer.stage import RunContext
@@ -62,6 +63,7 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
     served = [name for name in names if variants[name].servable]
     for name in served:
         options = run.recipe.serving.model_dump()
+        options["text_threads"] = text_threads(run, variants[name])
         publish(variants[name], candidates, name, thresholds=run.scored[name].thresholds, link=True, **options)
     log(f"serving {', '.join(served)}")
     anchors = Anchors(BASELINE, run.safe if run.safe in served else served[0])
@@ -69,7 +71,7 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
     texts = draw_texts(run.data.splits["dev"].texts, run.recipe.measure.texts)
     with Requester() as requester:
         bench = Bench(
-            worker=in_processes(variants, run.recipe.serving),
+            worker=in_processes(variants, run.recipe.serving, run.text_threads),
             endpoint=lambda name: paused(candidates, name, requester),
             served=lambda name, endpoint: _score_served(run, name, endpoint, log),
             quiet=memory.paused,

@@ -22,6 +22,7 @@ from bantam.run.noise import Noise, Sample
 from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
 from bantam.run.worker import Timed, Worker
 from optimizer.recipe import MeasureConfig, ServingConfig
+from serving.backend.cores import TextThreads
 
 SHARE = 0.25
 """Of the memory that is available when measuring begins: what a group may take if the recipe does not say."""
@@ -264,6 +265,13 @@ def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) ->
     return Compared(own, same, min(groups), float(np.nanmedian(everything))) if enough(own) else None
 
 
-def in_processes(variants: Mapping[str, Artifact], serving: ServingConfig) -> Callable[[str], Worker]:
-    """Opens variants in processes of their own."""
-    return lambda name: Worker(variants[name], threads=serving.threads, micro_batch=serving.micro_batch)
+def in_processes(
+    variants: Mapping[str, Artifact], serving: ServingConfig, text_threads: Mapping[str, TextThreads | None]
+) -> Callable[[str], Worker]:
+    """Opens variants in processes of their own, which run as they are served."""
+
+    def open_(name: str) -> Worker:
+        given = text_threads.get(name)
+        return Worker(variants[name], threads=serving.threads, micro_batch=serving.micro_batch, text_threads=given)
+
+    return open_

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from bantam.run.timing import Compared, Estimate, Latencies
 from bantam.run.worker import Requester, Worker
 from optimizer.evaluate import predict
 from optimizer.metric import parse
+from serving.backend.cores import TextThreads
 from serving.repository import Version, models, published
 from serving.triton_config import CONFIG, parse_pbtxt
 
@@ -74,7 +77,7 @@ def remeasure(repository: Path, name: str) -> Remeasured:
     with (
         Requester() as requester,
         paused(repository, name, requester) as endpoint,
-        Worker(artifact, threads=_threads(version.folder), micro_batch=8) as worker,
+        Worker(artifact, **_threads(version.folder), micro_batch=8) as worker,
     ):
         with endpoint.resumed():
             answers = endpoint.client.probabilities(evidence.texts)
@@ -84,10 +87,12 @@ def remeasure(repository: Path, name: str) -> Remeasured:
     return _compared(version, evidence, answers, thresholds, in_process, served, memory)
 
 
-def _threads(folder: Path) -> int | None:
-    """How many a version was published to run with; None for all cores."""
+def _threads(folder: Path) -> dict[str, Any]:
+    """What a version was published to run with, as a :class:`Worker` takes it."""
     parameters = parse_pbtxt((folder / CONFIG).read_text(encoding="utf-8")).parameters
-    return int(parameters["threads"].string_value) if "threads" in parameters else None
+    given = {key: json.loads(parameters[key].string_value) for key in ("threads", "text_threads") if key in parameters}
+    measured = given.get("text_threads")
+    return {"threads": given.get("threads"), "text_threads": measured and TextThreads(**measured)}
 
 
 def _thresholds(client: Classifier) -> tuple[float, ...] | None:

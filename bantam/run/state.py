@@ -23,6 +23,7 @@ from optimizer.evaluate import Drop, apart
 from optimizer.metric import Metric, default
 from optimizer.recipe import Recipe
 from optimizer.slices import Tokens
+from serving.backend.cores import TextThreads
 from serving.repository import Version
 from serving.version_folder import Identity
 
@@ -64,6 +65,8 @@ class Run:
     tokens: dict[str, Tokens] = field(default_factory=dict)
     """How the baseline's tokenizer cuts the texts, by split."""
     measured: dict[str, Timing] = field(default_factory=dict)
+    text_threads: dict[str, TextThreads | None] = field(default_factory=dict)
+    """What a text that runs alone gets on this machine, by the name of what can be served, as far as that is known."""
     published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""

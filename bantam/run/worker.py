@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from bantam.artifact import Artifact, Text
 from bantam.errors import StageError
 from bantam.memory import peak_rss_mb
+from serving.backend.cores import TextThreads
 
 WAKE_UP = 5
 """Requests to a server that was just resumed, before those that count."""
@@ -103,8 +104,10 @@ class Child:
 class Worker(Child):
     """A variant in a process of its own; loaded when it is first asked something."""
 
-    def __init__(self, artifact: Artifact, *, threads: int | None, micro_batch: int) -> None:
-        super().__init__(artifact.name, _Running, artifact.folder, threads, micro_batch)
+    def __init__(
+        self, artifact: Artifact, *, threads: int | None, micro_batch: int, text_threads: TextThreads | None = None
+    ) -> None:
+        super().__init__(artifact.name, _Running, artifact.folder, threads, micro_batch, text_threads)
 
     def probabilities(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
@@ -158,13 +161,15 @@ def timed(send: Callable[[Text], object], texts: Sequence[Text]) -> Timed:
 class _Running:
     """The jobs of a :class:`Worker`: the PyTorch reference, or the engine that also runs inside the server."""
 
-    def __init__(self, folder: Path, threads: int | None, micro_batch: int) -> None:
+    def __init__(self, folder: Path, threads: int | None, micro_batch: int, text_threads: TextThreads | None) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.probabilities: Callable[[list[Text]], NDArray[np.float32]]
         if Artifact.load(folder).servable:
             from serving.backend.engine import Engine
 
-            self.probabilities = Engine(folder, threads=threads, micro_batch=micro_batch).probabilities
+            given = text_threads._asdict() if text_threads else None
+            engine = Engine(folder, threads=threads, micro_batch=micro_batch, text_threads=given)
+            self.probabilities = engine.probabilities
         else:
             from optimizer.reference import Reference
 

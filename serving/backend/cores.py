@@ -1,9 +1,21 @@
-"""How many cores this process may use. Standard library only."""
+"""How many cores there are for this process, and for one text. Standard library only."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
+
+
+class TextThreads(NamedTuple):
+    """What a text that runs alone runs on: waking a thread at each operator costs what a short text does not win."""
+
+    threads: int
+    """Of a text of at least ``tokens`` tokens."""
+    tokens: int
+    """A shorter one runs on one thread."""
+    cores: int
+    """The threads that there were in all where this was measured. It says nothing of a machine that has others."""
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

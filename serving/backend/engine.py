@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Encoding
 
-from .cores import usable_cores
+from .cores import TextThreads, usable_cores
 from .counts import Counts, Work, is_probe
 from .manifest import ModelManifest, read_manifest
 from .onnx_program import OnnxProgram
@@ -39,16 +40,25 @@ class Engine:
 
     ``folder`` holds ``manifest.json``, ``tokenizer.json`` and the model's files, as an export or quantize stage wrote
     them. ``threads``: CPU threads, by default the cores that this process may use. ``micro_batch``: most texts in one
-    run of the model. Raises ``ValueError`` if the manifest's layout has no program, or the model does not run on
-    ``device``.
+    run of the model. ``text_threads``: the fields of a :class:`TextThreads`, which is taken where there are as many
+    threads as where it was measured. Raises ``ValueError`` if the manifest's layout has no program, or the model does
+    not run on ``device``.
     """
 
     def __init__(
-        self, folder: Path, *, device: Literal["cpu", "cuda"] = "cpu", threads: int | None = None, micro_batch: int = 8
+        self,
+        folder: Path,
+        *,
+        device: Literal["cpu", "cuda"] = "cpu",
+        threads: int | None = None,
+        micro_batch: int = 8,
+        text_threads: Mapping[str, int] | None = None,
     ) -> None:
         manifest = read_manifest(folder)
         self.labels, self.task = manifest.labels, manifest.task
-        self.placement = Placement(device, threads or usable_cores())
+        threads = threads or usable_cores()
+        measured = TextThreads(**text_threads) if text_threads else None
+        self.placement = Placement(device, threads, measured if measured and measured.cores == threads else None)
         self._inputs, self._pad, self._max_length = manifest.inputs, manifest.pad_token_id, manifest.max_length
         self._read = Reader(folder, manifest)
         self._scores = SCORES[manifest.task]
@@ -71,10 +81,12 @@ class Engine:
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         encodings = self._read(texts)
         lengths = [len(encoding) for encoding in encodings]
-        batches = micro_batches(lengths, self._micro_batch, self._program.bucket)
+        size = balanced(len(texts), self._micro_batch, self._program.parallel)
+        batches = micro_batches(lengths, size, self._program.bucket)
         feeds = (self._feeds([encodings[i] for i in batch]) for batch in batches)
         # A single text stays in the caller's thread: handing it over would cost it 0.05 to 0.1 ms.
-        results = map(self._program, feeds) if len(batches) == 1 else self._pool.map(self._program, feeds)
+        run = partial(self._program, runs=len(batches))
+        results = map(run, feeds) if len(batches) == 1 else self._pool.map(run, feeds)
         for batch, result in zip(batches, results, strict=True):
             logits[batch] = result
         if self.counts is not None:
@@ -109,6 +121,18 @@ class Engine:
                     feeds["input_ids"].fill(self._pad)
                     self._program(feeds)
         self.probabilities([("warm", "up")] * 2 if self._read.pair else ["warm", "up"])
+
+
+def balanced(texts: int, size: int, parallel: int) -> int:
+    """Most texts in a run, at most ``size``, so that ``parallel`` runs at a time have as much to do to the end.
+
+    What fits into one run stays one: on all cores it is as fast as halves on one each (MiniLM fp32, 8 texts of 16
+    tokens, 2 cores: 13.4 ms and 13.7; 2 texts: 4.3 and 5.1).
+    """
+    if parallel == 1 or texts <= size:
+        return size
+    rounds = -(-texts // (size * parallel))
+    return -(-texts // (rounds * parallel))
 
 
 def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[list[int]]:

@@ -35,6 +35,8 @@ CACHE_BYTES = int(os.environ.get("BANTAM_CACHE_BYTES", "0"))
 """How much of its answers a model keeps."""
 REQUEST_BYTES = int(os.environ.get("BANTAM_REQUEST_BYTES", "0"))
 """The most that the texts of a request may have; 0: no limit."""
+OPTIONS = ("threads", "micro_batch", "text_threads")
+"""Parameters of the model's config that are the engine's."""
 
 
 class TritonPythonModel:
@@ -49,11 +51,11 @@ class TritonPythonModel:
             )
         config = json.loads(args["model_config"])
         parameters = config["parameters"]
-        threads = int(parameters["threads"]["string_value"]) if "threads" in parameters else None
+        given = {key: json.loads(parameters[key]["string_value"]) for key in OPTIONS if key in parameters}
         # Where the files are, which may be linked to: an ONNX model looks for its weights beside itself.
         folder = Path(args["model_repository"], args["model_version"], "manifest.json").resolve().parent
         module = load_engine(folder)
-        engine = module.Engine(folder, threads=threads, micro_batch=int(parameters["micro_batch"]["string_value"]))
+        engine = module.Engine(folder, **given)
         counts = importlib.import_module(f"{module.__package__}.counts").Counts
         if COUNTS:
             name, version = config["name"], args["model_version"]

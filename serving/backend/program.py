@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from .cores import TextThreads
+
 Feeds = dict[str, np.ndarray]
 """Input name -> int64 ``[texts, tokens]``."""
 
@@ -18,6 +20,8 @@ class Placement:
     device: Literal["cpu", "cuda"]
     threads: int
     """CPU threads."""
+    text_threads: TextThreads | None = None
+    """What a text that runs alone gets of them; by default what the program's own rule says."""
 
 
 class Program(Protocol):
@@ -28,5 +32,5 @@ class Program(Protocol):
     bucket: int
     """Lengths of which only multiples are run, and texts only in powers of two, if a new shape costs time; else 1."""
 
-    def __call__(self, feeds: Feeds) -> np.ndarray:
-        """Logits, float32 ``[texts, labels]``."""
+    def __call__(self, feeds: Feeds, *, runs: int = 1) -> np.ndarray:
+        """Logits, float32 ``[texts, labels]``. ``runs``: what the caller has to run in all, this among it."""

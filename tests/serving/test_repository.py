@@ -21,6 +21,7 @@ import pytest
 from bantam.artifact import Artifact
 from bantam.errors import DiskFullError, RepositoryError
 from bantam.licence import Licence
+from serving.backend.cores import TextThreads
 from serving.backend.engine import Engine
 from serving.listing import identity
 from serving.repository import (
@@ -33,8 +34,10 @@ from serving.repository import (
     published,
     rollback,
     stage,
+    take,
     withdraw,
 )
+from serving.triton_config import written_by_us
 from serving.version_folder import Identity
 
 
@@ -98,6 +101,20 @@ def test_other_options_are_a_new_version(tiny_artifact: Artifact, tmp_path: Path
     assert (result.number, result.changed) == (2, True)
     assert published(tmp_path, "tiny") == Version("tiny", 2, tmp_path / "tiny" / "2")
     assert (tmp_path / "tiny" / "1" / "model.onnx").is_file()
+
+
+def test_measured_threads_are_no_new_version_and_go_where_the_version_goes(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    first = TextThreads(threads=4, tokens=24, cores=8)
+    put(tiny_artifact, tmp_path, text_threads=first)
+    again = put(tiny_artifact, tmp_path, text_threads=TextThreads(threads=1, tokens=1, cores=8))
+    assert (again.number, again.changed) == (1, False)
+    put(make_artifact(details={"seed": 1}), tmp_path)
+    back = rollback(tmp_path, "tiny")
+    taken = take(back.folder, tmp_path / "other", "named")
+    for folder in (tmp_path / "tiny", taken.folder):
+        assert written_by_us((folder / "config.pbtxt").read_text(encoding="utf-8")).text_threads == first
 
 
 def test_another_model_and_back(

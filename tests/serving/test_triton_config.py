@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from bantam.errors import RepositoryError
+from serving.backend.cores import TextThreads
 from serving.triton_config import TritonConfig, following, parse_pbtxt, renamed, served_version, written_by_us
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,7 @@ def test_text_that_is_no_model_config_is_refused() -> None:
     "options",
     [
         {"thresholds": (0.1, 0.5, 0.9), "threads": 2},
+        {"text_threads": TextThreads(threads=4, tokens=24, cores=8)},
         {"task": "single_label", "pair": True, "max_batch_size": 4},
         {"task": "regression", "labels": ("score",), "micro_batch": 1},
     ],
