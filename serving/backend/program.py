@@ -18,6 +18,8 @@ class Placement:
     device: Literal["cpu", "cuda"]
     threads: int
     """CPU threads."""
+    micro_batch: int = 1
+    """Most texts in one run."""
 
 
 class Program(Protocol):
@@ -26,7 +28,9 @@ class Program(Protocol):
     parallel: int
     """How many runs may be under way at once; more would wait for each other."""
     bucket: int
-    """Lengths of which only multiples are run, and texts only in powers of two, if a new shape costs time; else 1."""
+    """Lengths of which only multiples are run; 1: all are."""
+    powers_of_two: bool
+    """Whether texts are run in powers of two only, because each new shape costs time."""
 
     def __call__(self, feeds: Feeds) -> np.ndarray:
         """Logits, float32 ``[texts, labels]``."""
