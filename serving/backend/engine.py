@@ -42,7 +42,9 @@ class Engine:
 
     ``folder`` holds ``manifest.json``, ``tokenizer.json`` and the model's files, as an export or quantize stage wrote
     them. ``threads``: CPU threads, by default the cores that this process may use. ``micro_batch``: most texts in one
-    run of the model, by default :data:`MICRO_BATCH`. Raises ``ValueError`` if the manifest's layout has no program, or the model does not run on
+    run of the model, by default :data:`MICRO_BATCH`.
+
+    Raises ``ValueError`` if the manifest's layout has no program, or the model does not run on
     ``device``.
     """
 

@@ -57,7 +57,7 @@ class TritonPythonModel:
             folder,
             device=parameters["device"]["string_value"] if "device" in parameters else "cpu",
             threads=threads,
-            micro_batch=int(parameters["micro_batch"]["string_value"]),
+            micro_batch=int(parameters["micro_batch"]["string_value"]) if "micro_batch" in parameters else None,
         )
         counts = importlib.import_module(f"{module.__package__}.counts").Counts
         if COUNTS:
