@@ -99,6 +99,7 @@ def render(report: Report) -> str:
             cards=cards(report),
             columns=columns(report),
             groups=[(name, len(list(same))) for name, same in groupby(columns(report), key=lambda each: each.group)],
+            cost=against(report),
             lost=lost(report),
             metric=metric(report),
             figure=FIGURES[report.judged_by][1],
