@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment
 
 from bantam.report import plots
+from bantam.report.cost import against
 from bantam.report.origin import licences, quantized_once
 from bantam.report.provenance import StageStep
 from bantam.report.quality import Quality, Slice

@@ -119,6 +119,10 @@ class Worker(Child):
         found: Timed = self._ask("timed", list(texts))
         return found
 
+    def providers(self) -> tuple[str, ...]:
+        """What of its runtime runs the variant."""
+        return tuple(self._ask("runs_on"))
+
     def throughput(self, texts: Sequence[Text], seconds: float) -> float:
         """Texts a second of these texts in one list, again and again for about so long."""
         return float(self._ask("throughput", list(texts), seconds))
@@ -181,14 +185,18 @@ class _Running:
             from serving.backend.engine import Engine
 
             engine = Engine(folder, device=device, threads=threads, micro_batch=micro_batch)
-            self.probabilities = engine.probabilities
+            self.probabilities, self._runs_on = engine.probabilities, engine.providers
         else:
             from optimizer.reference import Reference
 
             self.probabilities = Reference.load(folder, threads=threads, device=device).probabilities
+            self._runs_on = (f"PyTorch on {device}",)
 
     def timed(self, texts: list[Text]) -> Timed:
         return timed(lambda text: self.probabilities([text]), texts)
+
+    def runs_on(self) -> tuple[str, ...]:
+        return self._runs_on
 
     def throughput(self, texts: list[Text], seconds: float) -> float:
         self.probabilities(texts)  # shapes that single texts do not have

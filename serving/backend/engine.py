@@ -66,6 +66,8 @@ class Engine:
         most = (micro_batch or MICRO_BATCH[device]) if manifest.batch_invariant else 1
         self.placement = Placement(device, threads or usable_cores(), most)
         self._program = _load(folder, manifest, self.placement)
+        self.providers = self._program.providers
+        """What of the runtime runs the model: on a GPU, TensorRT may or may not be among it."""
         self._pool = ThreadPoolExecutor(self._program.parallel, thread_name_prefix="micro-batch")
         self.counts: Counts | None = None
         """Where what it does is counted; then one thread at a time may ask it."""

@@ -33,7 +33,8 @@ class OnnxProgram:
         if not on_cpu:
             ort.preload_dlls()  # CUDA's libraries, where they came from a package index
         self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=asked)
-        check(placement, self._session.get_providers())
+        self.providers = tuple(self._session.get_providers())
+        check(placement, self.providers)
         # One thread of ours per core keeps it busy; a GPU runs one batch after the other.
         self.parallel = placement.threads if on_cpu else 1
         self.bucket = 1 if on_cpu else BUCKET

@@ -32,5 +32,8 @@ class Program(Protocol):
     powers_of_two: bool
     """Whether texts are run in powers of two only, because each new shape costs time."""
 
+    providers: tuple[str, ...]
+    """What of the runtime runs it, the first one first."""
+
     def __call__(self, feeds: Feeds) -> np.ndarray:
         """Logits, float32 ``[texts, labels]``."""
