@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from bantam.report.schema import Report, Variant
 
-MACHINES = {"cpu": "CPU", "gpu": "GPU"}
+MACHINES: Mapping[Literal["cpu", "gpu"], str] = {"cpu": "CPU", "gpu": "GPU"}
 
 
 def per_million(texts_per_s: float, price: float) -> float:
@@ -28,9 +29,9 @@ def against(report: Report) -> str | None:
     return f"CPU against GPU, cost of a million texts, least: {said} {ratio}"
 
 
-def _cheapest(variants: Iterable[Variant]) -> dict[str, Variant]:
+def _cheapest(variants: Iterable[Variant]) -> dict[Literal["cpu", "gpu"], Variant]:
     """By device, in the order of :data:`MACHINES`."""
-    found: dict[str, Variant] = {}
+    found: dict[Literal["cpu", "gpu"], Variant] = {}
     for device in MACHINES:
         costs = [each for each in variants if each.device == device and each.cost_per_million]
         if costs:
@@ -38,8 +39,8 @@ def _cheapest(variants: Iterable[Variant]) -> dict[str, Variant]:
     return found
 
 
-def _said(variant: Variant, prices: Mapping[str, float]) -> str:
-    device = variant.device or ""
+def _said(variant: Variant, prices: Mapping[Literal["cpu", "gpu"], float]) -> str:
+    device = variant.device or "cpu"
     timed = variant.in_process.batch_texts_per_s if variant.in_process else None
     return (
         f"{variant.name} on the {MACHINES[device]} {variant.cost_per_million:.3g} "

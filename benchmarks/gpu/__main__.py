@@ -1,7 +1,7 @@
 """Fp16 on a GPU: is it right, and how fast is it beside PyTorch and the CPU? In at most 10 minutes, and no network.
 
-``python -m benchmarks.gpu --wheels FOLDER --out gpu.json``: makes the variants of recipe ``gpu`` of MiniLM and BERT-base
-sized models (random weights of the true architectures, or ``--weights`` for checkpoints that are there), and writes for
+``python -m benchmarks.gpu --wheels FOLDER --out gpu.json``: makes the variants of recipe ``gpu`` of MiniLM and BERT base
+(random weights of the true architectures, or ``--weights`` for checkpoints that are there), and writes for
 each the largest difference of a score to PyTorch in fp32, p50 of one text, and texts a second of lists, at 32, 128 and
 512 tokens. ``--device cpu --quick`` runs the same code where there is no GPU.
 """

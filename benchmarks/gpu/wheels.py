@@ -1,4 +1,4 @@
-"""Packages that a machine without a package index lacks, brought as wheels, large ones in pieces. Standard library only."""
+"""Packages that a machine without an index lacks, brought as wheels, large ones in pieces. Standard library only."""
 
 from __future__ import annotations
 
