@@ -15,6 +15,12 @@ def per_million(texts_per_s: float, price: float) -> float:
     return 1e6 / texts_per_s / 3600 * price
 
 
+def places(report: Report) -> str | None:
+    """Which variants were measured on the GPU; None if none was."""
+    names = [variant.name for variant in report.ordered if variant.device == "gpu"]
+    return f"Measured on the GPU: {', '.join(names)}; the others on the CPU beside it." if names else None
+
+
 def against(report: Report) -> str | None:
     """'CPU against GPU': the variant of each that costs least; None if no price was given, or nothing was timed."""
     found = _cheapest(report.variants)

@@ -156,8 +156,8 @@ def columns(report: Report) -> tuple[Column, ...]:
 
 
 def kind(variant: Variant) -> str:
-    """What a variant is: ``ONNX int8``."""
-    return f"{FORMATS[variant.format].title} {variant.precision}"
+    """What a variant is: ``ONNX int8``, ``ONNX fp16 on the GPU``."""
+    return f"{FORMATS[variant.format].title} {variant.precision}{' on the GPU' if variant.device == 'gpu' else ''}"
 
 
 def dropped(report: Report) -> dict[str, str]:

@@ -191,11 +191,7 @@ def _measure_group(
             for name in members if heard else ():
                 logs[name].noise.append(tuple(heard))
         for name, worker in workers.items():
-            with _counting("in_process", logs[name], bench), bench.quiet():
-                if bench.throughput:
-                    logs[name].batch_texts_per_s = worker.throughput(texts, config.rate_seconds)
-            with _counting("in_process", logs[name], bench):
-                logs[name].peak_rss_mb = max(logs[name].peak_rss_mb, worker.peak_rss_mb())
+            _throughput_and_memory(worker, texts, logs[name], config, bench)
         asked = [*group, anchors.in_process] if number == 0 else group  # everyone once
         for name in (name for name in endpoints if name in asked):
             with _counting("served", logs[name], bench), endpoints[name].resumed():
@@ -206,6 +202,17 @@ def _measure_group(
                 logs[name].count("rate", borne.errors)
                 logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
     return texts
+
+
+def _throughput_and_memory(
+    worker: Worker, texts: Sequence[Text], log: _Log, config: MeasureConfig, bench: Bench
+) -> None:
+    """What a process is asked once, after the rounds."""
+    if bench.throughput:
+        with _counting("in_process", log, bench), bench.quiet():
+            log.batch_texts_per_s = worker.throughput(texts, config.rate_seconds)
+    with _counting("in_process", log, bench):
+        log.peak_rss_mb = max(log.peak_rss_mb, worker.peak_rss_mb())
 
 
 def _affordable(latencies_ms: Latencies, seconds: float) -> int:

@@ -21,7 +21,7 @@ from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.data import BUNDLED, Columns, Dataset, load_dataset
 from optimizer.data.sample import bounded
 from optimizer.load import resolve
-from optimizer.load.kind import kind
+from optimizer.load.kind import Kind, kind
 from optimizer.metric import parse
 from optimizer.recipe import DEFAULTS, Recipe, known_recipes, load_recipe
 from serving.listing import check_interface, identity, interface_of
@@ -97,7 +97,7 @@ def run_name(request: OptimizeRequest) -> str:
     return "-".join(parts)
 
 
-def default_recipe(request: OptimizeRequest, kind: str = "encoder") -> str:
+def default_recipe(request: OptimizeRequest, kind: Kind = "encoder") -> str:
     """The recipe of who names none."""
     return "gpu" if (request.target, kind) == ("gpu", "encoder") else DEFAULTS[kind]
 

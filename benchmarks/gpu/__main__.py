@@ -1,8 +1,8 @@
 """Fp16 on a GPU: is it right, and how fast is it beside PyTorch and the CPU? In at most 10 minutes, and no network.
 
-``python -m benchmarks.gpu --wheels FOLDER --out gpu.json``: makes the variants of recipe ``gpu`` of MiniLM and BERT base
-(random weights of the true architectures, or ``--weights`` for checkpoints that are there), and writes for
-each the largest difference of a score to PyTorch in fp32, p50 of one text, and texts a second of lists, at 32, 128 and
+``python -m benchmarks.gpu --wheels FOLDER --out gpu.json``: makes the variants of recipe ``gpu`` of MiniLM and BERT
+base (random weights of the true architectures, or ``--weights`` for checkpoints that are there), and writes for each
+the largest difference of a score to PyTorch in fp32, p50 of one text, and texts a second of lists, at 32, 128 and
 512 tokens. ``--device cpu --quick`` runs the same code where there is no GPU.
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.wheels import install, joined
 
@@ -47,30 +48,32 @@ def _run(asked: argparse.Namespace, started: float) -> None:
     import torch
 
     from bantam.machine import describe_machine, versions
-    from benchmarks.gpu.measured import Plan, make, measure
+    from bantam.report.schema import BASELINE
+    from benchmarks.gpu.measured import QUICK, Plan, make, measure
 
     there = {"cuda": torch.cuda.is_available(), "providers": onnxruntime.get_available_providers()}
     if asked.device == "cuda" and not there["cuda"]:
         sys.exit(f"Got --device cuda, and PyTorch {torch.__version__} sees no GPU; expected one, or --device cpu.")
-    short = {"tokens": (16, 32), "single": 5, "many": 16, "seconds": 0.2} if asked.quick else {}
-    plan = Plan(asked.device, started + 60 * asked.minutes, **short)
+    plan = Plan(asked.device, started + 60 * asked.minutes, **(QUICK if asked.quick else {}))
+    models: dict[str, Any] = {}
     result = {
         "machine": describe_machine().model_dump(exclude_none=True),
         "versions": versions(),
         "there": there,
         "device": asked.device,
         "quick": asked.quick,
-        "models": {},
+        "models": models,
     }
     for model in asked.models.split(","):
         only = [name for name in asked.variants.split(",") if name]
-        made = make(model, asked.weights, plan, asked.build / f"gpu-{Path(model).name}", only)
-        measured = {
-            name: artifact for name, artifact in made.artifacts.items() if not only or name in (*only, "baseline")
-        }
-        figures = measure(measured, plan, lambda line: print(line, file=sys.stderr, flush=True))
-        figures |= {name: {"failed": str(exc)} for name, exc in made.failed.items()}
-        result["models"][model] = {"weights": "own" if asked.weights else "random", "variants": figures}
+        if time.monotonic() > plan.deadline:
+            models[model] = {"left_out": "no time was left"}
+        else:
+            made = make(model, asked.weights, plan, asked.build / f"gpu-{Path(model).name}", only)
+            wanted = {name: each for name, each in made.artifacts.items() if not only or name in (*only, BASELINE)}
+            figures = measure(wanted, plan, lambda line: print(line, file=sys.stderr, flush=True))
+            figures |= {name: {"failed": str(exc)} for name, exc in made.failed.items()}
+            models[model] = {"weights": "own" if asked.weights else "random", "variants": figures}
         result["seconds"] = round(time.monotonic() - started)
         asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")  # what is there, whatever comes
     print(asked.out)
