@@ -109,6 +109,7 @@ def test_fp16_is_half_of_fp32_and_computed_in(parent: Artifact, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's compiler about torch
 def test_a_compiled_model_is_compiled_where_it_is_read(parent: Artifact, tmp_path: Path) -> None:
     made = quantize.run(parent, FP16.model_copy(update={"compile": True}), make_context(tmp_path / "made"))
     assert made.manifest.details["compile"] is True
