@@ -60,7 +60,7 @@ help: ## List the targets and the variables
 	  'ACCEPT_LICENCE=$(ACCEPT_LICENCE)' 'a licence that you accept, such as gemma: what asks for one is not downloaded without' \
 	  'TARGET=$(TARGET)' 'cpu or gpu: gpu sets up the CUDA builds instead' \
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
-	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file; empty: int8, and decoder for a decoder' \
+	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file; empty: int8, gpu with TARGET=gpu, decoder for a decoder' \
 	  'MAX_DROP=$(MAX_DROP)' "points that may be lost, such as 0.5; empty: the recipe's budget" \
 	  'MAX_SLICE_DROP=$(MAX_SLICE_DROP)' 'points that may be lost on any value of a column: with ARGS="--slice-column language"' \
 	  'MAX_HOURS=$(MAX_HOURS)' 'refuse a training that would end later than this; empty: no limit' \
@@ -84,7 +84,7 @@ study: RECIPE = study
 study: optimize ## Measure what each step is worth: distilled, pruned, both; in fp32, int8 and 4 bits
 
 serve: $(READY) ## Serve what is in model_repo/ on loopback until Ctrl-C
-	@$(BANTAM) serve $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(ARGS)
+	@$(BANTAM) serve $(NAME) $(if $(PORT),--grpc-port '$(PORT)') $(if $(filter gpu,$(TARGET)),--target gpu) $(ARGS)
 
 image: $(READY) ## Build the container image that serves, with MODEL in it if that is given: docs/containers.md
 	@$(BANTAM) image $(if $(filter file,$(origin MODEL)),$(NAME),'$(or $(NAME),$(notdir $(MODEL)))') --kind '$(KIND)' \

@@ -1,6 +1,7 @@
 # The server for NVIDIA GPUs: NVIDIA's Triton image with what `bantam serve` needs, and ONNX Runtime with CUDA.
 #
-# MODELS STILL RUN ON THE CPU IN IT: what asks for CUDA's provider of ONNX Runtime is not written yet. Use the image for CPUs.
+# Models that were made for a GPU (recipe gpu) run on the first one that the container sees (docker run --gpus all); the others on
+# the CPU. docs/gpu.md. TensorRT's engines are kept in the volume /var/cache/bantam: name it, and the next container finds them.
 #
 # Not run by us: the image it starts from cannot be pulled where Bantam is made. It is linted, and the stage `environment`
 # is built by a test. Built like docker/cpu.Dockerfile, with the same secrets. TRITON names NVIDIA's image on another registry.
@@ -37,12 +38,14 @@ COPY --from=environment /opt/bantam /opt/bantam
 ENV PATH=/opt/bantam/bin:/opt/tritonserver/bin:/usr/local/nvidia/bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     PYTHONDONTWRITEBYTECODE=1 \
-    BANTAM_CACHE=/tmp/bantam
+    BANTAM_CACHE=/var/cache/bantam
+RUN install -d -m 0700 -o 10001 -g 10001 /var/cache/bantam
+VOLUME /var/cache/bantam
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8001 8003
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=3 \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=3 \
     CMD ["/opt/bantam/bin/python", "-I", "-m", "serving.image.healthcheck"]
-ENTRYPOINT ["/opt/bantam/bin/python", "-I", "-m", "bantam", "serve", "--repository", "/models", \
+ENTRYPOINT ["/opt/bantam/bin/python", "-I", "-m", "bantam", "serve", "--repository", "/models", "--target", "gpu", \
             "--host", "0.0.0.0", "--watch-host", "0.0.0.0", "--log-format", "json"]

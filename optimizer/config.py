@@ -247,13 +247,20 @@ class ExportConfig(StageConfig):
 
     stage: Literal["export"] = "export"
     format: Literal["onnx", "openvino"]
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """OpenVINO only: what the CPU computes in. bf16 is a variant of its own, about 1e-3 away from fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 of OpenVINO alone, what the CPU computes in; fp16 of ONNX alone, for GPUs. Either is a variant of its own,
+    about 1e-3 away from fp32."""
+    fuse_attention: bool = True
+    """ONNX only. False: attention in standard operators, all that TensorRT knows; slower elsewhere."""
 
     @model_validator(mode="after")
     def _precision_of_the_format(self) -> ExportConfig:
-        if self.format == "onnx" and self.precision != "fp32":
-            raise ValueError(f'asks for ONNX in {self.precision}, whose kernels compute in fp32: take "openvino"')
+        if self.format == "onnx" and self.precision == "bf16":
+            raise ValueError('asks for ONNX in bf16, whose kernels compute in fp32: take "openvino"')
+        if self.format == "openvino" and self.precision == "fp16":
+            raise ValueError('asks for OpenVINO in fp16, which CPUs compute in fp32: take "onnx", for GPUs, or bf16')
+        if self.format == "openvino" and not self.fuse_attention:
+            raise ValueError("asks for OpenVINO without fused attention, which is decided when its parent is exported")
         return self
 
 

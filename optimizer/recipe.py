@@ -124,7 +124,7 @@ class Recipe(Config):
     def export_of(self, parent: str) -> str | None:
         """The stage that exports the model of stage ``parent`` to ONNX as it is; None if there is none."""
         exports = (stage for stage in self.stages if isinstance(stage, ExportConfig) and stage.format == "onnx")
-        return next((stage.name for stage in exports if stage.parent == parent), None)
+        return next((stage.name for stage in exports if (stage.parent, stage.precision) == (parent, "fp32")), None)
 
     def exporting(self, parent: str) -> Recipe:
         """This recipe with an unmeasured export of stage ``parent`` to ONNX at its end, if it has none."""

@@ -1,4 +1,4 @@
-"""A Hugging Face folder in PyTorch eager fp32: what a user has before Bantam, and the baseline of every report."""
+"""A Hugging Face folder in PyTorch: what a user has before Bantam; eager and in fp32 the baseline of every report."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ class Reference:
         self.model, self.tokenizer, self.signature = model.eval(), tokenizer, signature
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int | None = None) -> Reference:
-        """The model and tokenizer of an artifact in layout ``hf``, fp32, or ``hf-quantized``."""
+    def load(cls, folder: Path, *, threads: int | None = None, device: str = "cpu") -> Reference:
+        """The model and tokenizer of an artifact in layout ``hf``, fp32, or ``hf-quantized``, on ``device``."""
         artifact = Artifact.load(folder)
-        return cls(load_made(artifact, threads=threads), load_tokenizer(folder), artifact.manifest.signature)
+        model = load_made(artifact, threads=threads, device=device)
+        if artifact.manifest.details.get("compile"):
+            model.compile(dynamic=True)
+        return cls(model, load_tokenizer(folder), artifact.manifest.signature)
 
     def probabilities(self, texts: Sequence[Text], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Scores float32 ``[texts, labels]``, in the order given; batches hold texts of like lengths.
@@ -69,5 +72,6 @@ class Reference:
             mask[:, 0] |= ~mask.any(dim=1)
             if self.tokenizer.padding_side == "left" and "position_ids" in forward_inputs(self.model):
                 feeds["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self.model(**feeds).logits.float()
-        return np.asarray(ACTIVATIONS[self.signature.task](logits).numpy())
+        on_device = {name: tensor.to(self.model.device) for name, tensor in feeds.items()}
+        logits = self.model(**on_device).logits.float()
+        return np.asarray(ACTIVATIONS[self.signature.task](logits).cpu().numpy())

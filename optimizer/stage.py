@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bantam.artifact import Artifact
 from bantam.licence import Licence
@@ -35,8 +35,7 @@ class RunContext:
     """Folder for what several stages use, such as a teacher's outputs; removed when the run's stages are all there."""
     sources: Mapping[str, Artifact] = field(default_factory=dict)
     """The artifacts that ``config.sources`` names, the parent's among them."""
-    device: str = "cpu"
-    """``cpu`` or ``cuda``."""
+    device: Literal["cpu", "cuda"] = "cpu"
     log: Callable[[str], None] = print
     """One line to the user."""
     threads: int = 1

@@ -18,7 +18,7 @@ from serving import version_folder
 from serving.listing import Listed, entry, state_of
 from serving.pulled import check_digest, check_files, check_manifest
 from serving.repository import NAME, Version
-from serving.triton_config import CONFIG, ServedVersion, following, served_version
+from serving.triton_config import CONFIG, GPU_CONFIG, ServedVersion, following, served_version
 from serving.version_folder import EVIDENCE
 
 EXTRAS = {"s3": "s3", "gs": "gs"}
@@ -161,11 +161,16 @@ class Remote:
             raise RepositoryError(f"{self.url}/{name} has no version {number}. Publish it first.")
         if served and served.number == number:
             return False
+        config = following(text, served.number) if served else text
         with tempfile.TemporaryDirectory() as folder:
             known = self.describe(name, number, Path(folder)).manifest.files
+            on_gpu = version_folder.gpu_config(Path(folder), config)
         self._check_there(name, str(number), known)
-        config = following(text, served.number) if served else text
         with self._asking():
+            if on_gpu is not None:
+                self._fs.pipe_file(self._path(name, GPU_CONFIG), on_gpu.encode())
+            elif self._names(name, "configs"):
+                self._fs.rm_file(self._path(name, GPU_CONFIG))
             self._fs.pipe_file(self._path(name, CONFIG), config.encode())
         return True
 

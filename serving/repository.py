@@ -1,12 +1,13 @@
 """An artifact becomes a version of a model in a Triton model repository::
 
-    <root>/<name>/config.pbtxt
+    <root>/<name>/{config.pbtxt, configs/gpu.pbtxt}
     <root>/<name>/<version>/{config.pbtxt, model.py, backend/, manifest.json, labels.txt, tokenizer.json, model files}
 
 ``stage`` writes a version folder beside its place and renames it into it; nobody serves it yet. ``promote`` replaces
 the model's ``config.pbtxt``, whose version policy names exactly one version, by the version's own. That replace is the
 single commit point: killed before it, nothing has happened, and the version before stays. ``config.pbtxt`` also says
 which version it followed, so that ``rollback`` is a promote too. ``publish`` is stage and promote, unchecked.
+``configs/gpu.pbtxt`` is for another Triton than that of ``bantam serve``, which makes it itself: :mod:`serving.view`.
 """
 
 from __future__ import annotations
@@ -192,13 +193,11 @@ def publish(
 
 
 def withdraw(root: Path, name: str) -> bool:
-    """Publish ``name`` no longer; returns whether it was. Its version folders stay.
-
-    Raises :class:`RepositoryError` if it cannot be done.
-    """
+    """Publish ``name`` no longer; returns whether it was. Its version folders stay. Raises :class:`RepositoryError`."""
     if not (root / name / CONFIG).is_file():
         return False
     with locked(root, name):
+        version_folder.put_gpu_config(root / name, None)
         (root / name / CONFIG).unlink(missing_ok=True)
         version_folder.sync(root / name)
     return True
@@ -270,6 +269,8 @@ def _promote(version: Version) -> Version:
         text = following(text, served.number)
     elif served and served.previous is not None:
         text = following(text, served.previous)
+    # First: what a kill leaves undone after this, the same promote does when it is asked for again.
+    version_folder.put_gpu_config(model, version_folder.gpu_config(version.folder, text))
     if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text
         return replace(version, changed=False)
     # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.

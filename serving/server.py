@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from bantam.errors import ServerError
-from serving import processes, supervisor, tritonserver
+from serving import gpu, processes, supervisor, tritonserver
 from serving import repository as model_repository
 from serving.follower import Follower
 from serving.ports import free_ports
@@ -122,10 +122,11 @@ class Server:
     def start(self) -> Self:
         """Start Triton and wait until all models are ready.
 
-        Raises :class:`ServerError` if there is no Triton here, no such model, a port in use, or if Triton or a model
-        does not come up in time; the message then has the lines of Triton's log that say why.
+        Raises :class:`ServerError` if there is no Triton or GPU here, no such model, a port in use, or if Triton or a
+        model does not come up in time; the message then has the lines of Triton's log that say why.
         """
         versions = chosen(self.repository, self.models, {**self._staged, **self._shown_before()})
+        gpu.check(self.settings.target)
         installation = tritonserver.find(self._python)
         supervisor.sweep()
         self._ports = free_ports(self._hosts, self._ports or self._wanted_ports)
@@ -133,7 +134,7 @@ class Server:
         try:
             folder = self._run_dir / "backends" / "python"
             self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
-            self._view = View(self._run_dir, versions)
+            self._view = View(self._run_dir, versions, self.settings.target)
             endpoints = {protocol: (self._hosts[protocol], port) for protocol, port in self._ports.items()}
             self.counts.mkdir()
             command = (

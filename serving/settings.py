@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bantam.errors import UserError
+from serving.view import Target
 
 SIZE = re.compile(r"(?P<number>\d+)(?P<unit>|k|M|G)B?", re.IGNORECASE)
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -22,7 +23,7 @@ def size_in_bytes(text: str) -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server answers; by default without TLS, cache, traces or limits."""
+    """How a server answers; by default on the CPU, without TLS, cache, traces or limits."""
 
     cert: Path | None = None
     """PEM file of the certificate with its chain: gRPC is encrypted."""
@@ -42,6 +43,9 @@ class Settings:
     """How long the server still answers when it was told to stop. Half of it is the longest age of gRPC's connections:
     Triton unloads its models before it closes any, and who has one by then is told that there is no such model.
     """
+
+    target: Target = "cpu"
+    """Where models run that were made for it; the others run on the CPU."""
 
     def __post_init__(self) -> None:
         """Refuse (:class:`UserError`) what would make a Triton that does not start, or one without TLS."""

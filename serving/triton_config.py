@@ -24,6 +24,8 @@ INPUT = "TEXT"
 OUTPUT = "SCORES"
 LABELS_FILE = "labels.txt"
 CONFIG = "config.pbtxt"
+GPU_CONFIG = "configs/gpu.pbtxt"
+"""What a Triton reads in its place that was started with --model-config-name=gpu."""
 PREVIOUS = "previous_version"
 """The parameter that names the version that was served before; clients have no use for it."""
 
@@ -216,6 +218,16 @@ def following(text: str, previous: int) -> str:
     """A version's config.pbtxt as it is when the version is served after another one."""
     message = parse_pbtxt(text)
     message.parameters[PREVIOUS].string_value = str(previous)
+    return str(text_format.MessageToString(message))
+
+
+def on_gpu(text: str) -> str:
+    """A version's config.pbtxt as it is on a machine with a GPU: on the first one, in runs as large as these take."""
+    message = parse_pbtxt(text)
+    del message.instance_group[:]
+    message.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=1, gpus=[0])
+    message.parameters["device"].string_value = "cuda"
+    message.parameters.pop("micro_batch", None)
     return str(text_format.MessageToString(message))
 
 

@@ -38,7 +38,7 @@ ENTRY = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ \d+ \S+\] (?P<text>.*)")
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Asks for memory in pages of 2 MiB where the system gives them on demand, as most do. A model's weights are read from
 end to end for each text; in pages of 4 KiB, and after a pause, much of that is looking up where they are."""
-NOISE = re.compile("CudaDriverHelper|NVML|DCGM|CUDA|^failed to load all models$")
+NOISE = re.compile("CudaDriverHelper|NVML|DCGM|^failed to load all models$")
 """Said by every start on a machine without a GPU, and after each error of a model."""
 PREFIXES = re.compile(
     r"^(error: |ERROR: Failed to create instance: |failed to load '\S+' version \d+: |"

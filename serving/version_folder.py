@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -12,7 +13,8 @@ from typing import Any
 
 from bantam.artifact import Artifact, cache_key, seal, sha256
 from bantam.errors import ArtifactError
-from serving.triton_config import CONFIG, LABELS_FILE, ServedVersion, TritonConfig
+from bantam.files import write_text
+from serving.triton_config import CONFIG, GPU_CONFIG, LABELS_FILE, ServedVersion, TritonConfig, on_gpu
 
 EVIDENCE = "evidence.json"
 """What the version was measured to answer, for who measures it again: see bantam/run/evidence.py."""
@@ -89,6 +91,25 @@ def copy(artifact: Artifact, folder: Path, config: str, details: Mapping[str, An
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(artifact.folder / file, folder / file)
     _finish(artifact, folder, config, details, evidence_of(artifact))
+
+
+def gpu_config(folder: Path, config: str) -> str | None:
+    """The version's ``config.pbtxt`` on a machine with a GPU; None if it was made for none, or its manifest is damaged:
+    then whoever serves it is told so.
+    """
+    with contextlib.suppress(ArtifactError):
+        return on_gpu(config) if "cuda" in Artifact.described(folder).manifest.compute.devices else None
+    return None
+
+
+def put_gpu_config(model: Path, text: str | None) -> None:
+    """Have the model's ``configs/gpu.pbtxt`` be this text, or not be there."""
+    target = model / GPU_CONFIG
+    if text is None:
+        target.unlink(missing_ok=True)
+    elif not target.is_file() or target.read_bytes() != text.encode():
+        target.parent.mkdir(exist_ok=True)
+        write_text(target, text)
 
 
 def evidence_of(version: Artifact) -> bytes:

@@ -10,19 +10,27 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from bantam.errors import RepositoryError, ServerError
 from serving import repository
 from serving.repository import Version
-from serving.triton_config import CONFIG, served_version
+from serving.triton_config import CONFIG, GPU_CONFIG, served_version
+from serving.version_folder import gpu_config
 
 CACHE = "__pycache__"
+Target = Literal["cpu", "gpu"]
+"""What a server runs models on; those that were not made for a GPU run on the CPU beside it."""
 
 
 class View:
-    """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead."""
+    """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead.
 
-    def __init__(self, folder: Path, versions: Iterable[Version]) -> None:
+    A version's ``config.pbtxt`` is the one for ``target``, so that what is promoted is one file whatever the hardware.
+    """
+
+    def __init__(self, folder: Path, versions: Iterable[Version], target: Target = "cpu") -> None:
+        self._target = target
         self.models = folder / "models"
         self._versions = folder / "versions"
         self.models.mkdir()
@@ -42,7 +50,7 @@ class View:
         self._made += 1
         target = self._versions / f"{version.name}-{self._made}"
         target.mkdir()
-        (target / CONFIG).write_text(config_of(version), encoding="utf-8")
+        (target / CONFIG).write_text(config_of(version, self._target), encoding="utf-8")
         files = target / str(version.number)
         files.mkdir()
         for path in version.folder.resolve().iterdir():
@@ -64,13 +72,24 @@ class View:
             self.show(version)
 
 
-def config_of(version: Version) -> str:
-    """The config.pbtxt that a version is served with: the model's, with what an operator changed in it, if promoted."""
+def config_of(version: Version, target: Target = "cpu") -> str:
+    """The config.pbtxt that a version is served with: the model's, with what an operator changed in it, if promoted.
+
+    For a GPU that of ``configs/gpu.pbtxt``, or what it would be; the other one if the version was not made for GPUs.
+    """
+    config = _promoted(version, CONFIG) or (version.folder / CONFIG).read_text(encoding="utf-8")
+    if target == "gpu" and (on_gpu := gpu_config(version.folder, config)):
+        return _promoted(version, GPU_CONFIG) or on_gpu
+    return config
+
+
+def _promoted(version: Version, file: str) -> str | None:
+    """The model's own config in this file, if it is of this version."""
     with contextlib.suppress(OSError, RepositoryError):
-        text = (version.folder.parent / CONFIG).read_text(encoding="utf-8")
+        text = (version.folder.parent / file).read_text(encoding="utf-8")
         if (served := served_version(text)) and served.number == version.number:
             return text
-    return (version.folder / CONFIG).read_text(encoding="utf-8")
+    return None
 
 
 def chosen(root: Path, models: Iterable[str], staged: Mapping[str, Version]) -> list[Version]:

@@ -22,6 +22,8 @@ def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], Non
     if server.backend.reason:
         log(f"Each model runs in a process of its own, which costs a request some time: {server.backend.reason}.")
     warn_of_http(server.http_host, http, log)
+    if server.settings.target == "gpu" and (left := [name for name in server.models if not _is_for_gpus(server, name)]):
+        log(f"On the CPU, because they were not made for a GPU: {', '.join(left)}. Recipe gpu makes one that is.")
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it.")
     log(f"Its watch is on http://{watch}: /live, /ready, /metrics. From Python:")
     log("  from bantam import Classifier")
@@ -35,6 +37,11 @@ def warn_of_http(host: str, address: str, log: Callable[[str], None]) -> None:
             f"WARNING: other machines can reach HTTP on {address} and the metrics. Triton's HTTP has known holes in "
             "2.51: leave --http-host out and have clients use gRPC, or put a proxy in front."
         )
+
+
+def _is_for_gpus(server: Server, name: str) -> bool:
+    version = published(server.repository, name)
+    return version is not None and "cuda" in Artifact.load(version.folder).manifest.compute.devices
 
 
 def _reads_pairs(server: Server) -> bool:

@@ -53,8 +53,8 @@ def image(
     kind: Annotated[
         Literal["cpu", "gpu", "optimizer"],
         Option(
-            help="cpu serves; gpu too, but with models on the CPU still; optimizer has the whole of Bantam, to make "
-            "models. The last two: not run by us."
+            help="cpu serves; gpu too, what was made for one on an NVIDIA GPU; optimizer has the whole of Bantam, to "
+            "make models. The last two: not run by us."
         ),
     ] = "cpu",
     tag: Annotated[

@@ -46,8 +46,9 @@ def serve(
     from bantam.commands import json_log
     from bantam.commands.announce import announce
     from bantam.commands.container import is_needed, serve_in_container
+    from serving import gpu
     from serving.mirror import local
-    from serving.server import Server
+    from serving.server import START_TIMEOUT_S, Server
     from serving.watch import Watch
 
     stop_on_sigterm()
@@ -63,6 +64,7 @@ def serve(
             follow=True,
             isolated=isolated,
             settings=options.settings(),
+            timeout_s=START_TIMEOUT_S if options.target == "cpu" else gpu.START_TIMEOUT_S,
             **where,
         )
         watch = Watch(server, options.watch_host, options.watch_port, say, json_log.triton if as_documents else None)

@@ -24,6 +24,12 @@ class ServeOptions:
             show_default=False,
         ),
     ] = None
+    target: Annotated[
+        Literal["cpu", "gpu"],
+        Option(
+            help="gpu: models that were made for it run on the first NVIDIA GPU; the others, and all with cpu, do not."
+        ),
+    ] = "cpu"
     watch_host: Annotated[str, Option(help="Address for /live, /ready and /metrics of the watch.")] = "127.0.0.1"
     watch_port: Annotated[int, Option(help="Port for them.", min=0, max=65535)] = 8003
     drain_seconds: Annotated[
@@ -68,4 +74,5 @@ class ServeOptions:
             trace_endpoint=self.trace_endpoint,
             trace_rate=self.trace_rate,
             drain_s=self.drain_seconds,
+            target=self.target,
         )

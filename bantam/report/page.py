@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment
 
 from bantam.report import plots
+from bantam.report.cost import against
 from bantam.report.origin import licences, quantized_once
 from bantam.report.provenance import StageStep
 from bantam.report.quality import Quality, Slice
@@ -99,6 +100,7 @@ def render(report: Report) -> str:
             cards=cards(report),
             columns=columns(report),
             groups=[(name, len(list(same))) for name, same in groupby(columns(report), key=lambda each: each.group)],
+            cost=against(report),
             lost=lost(report),
             metric=metric(report),
             figure=FIGURES[report.judged_by][1],

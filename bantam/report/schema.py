@@ -58,6 +58,8 @@ class InProcess(Latency):
     """Measured inside one process, without a server."""
 
     texts_per_s: Positive | None = None
+    batch_texts_per_s: Positive | None = None
+    """Of the same texts in one list; absent where no price was given."""
 
 
 class Served(Latency):
@@ -91,6 +93,8 @@ class Variant(Record):
     stages: tuple[StageStep, ...] = ()
     format: Literal["pytorch", "onnx", "openvino"]
     precision: str
+    device: Literal["cpu", "gpu"] | None = None
+    """Where it was measured; absent in reports of the CPU alone."""
     size_mb: Positive | None = None
     """What production must ship: weights, graph, tokenizer."""
     parameters: int | None = Field(None, ge=1)
@@ -103,6 +107,8 @@ class Variant(Record):
     """Of the baseline and the chosen variant on dev, where all variants compare: what the choice was made by."""
     in_process: InProcess | None = None
     served: Served | None = None
+    cost_per_million: Positive | None = None
+    """Of texts in one list, at the price of its device; absent without one."""
 
     @property
     def on_dev(self) -> Quality | None:
@@ -214,6 +220,8 @@ class Report(Record):
     """Of all models that the chosen variant descends from, teachers included."""
     texts: TextRecord | None = None
     thresholds: Thresholds | None = None
+    prices: dict[Literal["cpu", "gpu"], Positive] | None = None
+    """An hour of each, as the user gave them, in whatever currency."""
     serving_versions: dict[str, str] | None = None
     """Libraries of the serving environment, where those of ``versions`` do not run."""
 

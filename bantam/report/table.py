@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from bantam.report.cost import against, places
 from bantam.report.origin import licences, quantized_once
 from bantam.report.ranking import leading
 from bantam.report.schema import Report, Variant
@@ -111,8 +112,7 @@ def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
     chosen = report.variant(report.chosen)
     rows = f"on {chosen.on_dev.split}, " if chosen.on_dev and chosen.quality_dev else ""
     lines = [f"{MARK} chosen ({kind(chosen)}). Drop: {lost(report)} {rows}same rows as the baseline."]
-    if worst := worst_group(chosen):
-        lines.append(worst)
+    lines += [line for line in (worst_group(chosen), places(report), against(report)) if line]
     lines += [f"Failed {failed.name}: {failed.reason}" for failed in report.failed]
     names = {variant.name for variant in shown}
     lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]

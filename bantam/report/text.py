@@ -140,6 +140,7 @@ COSTS: tuple[Column, ...] = (
     Column("Gain and cost", "Size, MB", _path("size_mb"), _one(megabytes), "Size\nMB"),
     Column("Gain and cost", "Memory, MB", _path("peak_rss_mb"), _one(lambda value: f"{value:,.0f}"), "Memory\nMB"),
 )
+PRICED = Column("Gain and cost", "Per million", _path("cost_per_million"), _one("{:.3g}".format), "Cost\nper 1M")
 FIGURES = {
     "labels": ("macro-f1", "macro-F1"),
     "baseline": ("agreement", "agreement"),
@@ -151,12 +152,12 @@ LATENCY_GROUPS = ("In process, ms", "Served, ms")
 
 def columns(report: Report) -> tuple[Column, ...]:
     """The columns of the table of variants."""
-    return (*QUALITY[report.judged_by], *COSTS)
+    return (*QUALITY[report.judged_by], *COSTS, *([PRICED] if report.prices else []))
 
 
 def kind(variant: Variant) -> str:
-    """What a variant is: ``ONNX int8``."""
-    return f"{FORMATS[variant.format].title} {variant.precision}"
+    """What a variant is: ``ONNX int8``, ``ONNX fp16 on the GPU``."""
+    return f"{FORMATS[variant.format].title} {variant.precision}{' on the GPU' if variant.device == 'gpu' else ''}"
 
 
 def dropped(report: Report) -> dict[str, str]:

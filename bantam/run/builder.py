@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -54,7 +54,7 @@ class Builder:
     data: Dataset
     checkpoints: Mapping[str | None, Checkpoint]
     """The run's checkpoint under ``None``, and each other one that a stage names under that name."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     log: Log = print
     deadline: float | None = None
     """As in :class:`RunContext`."""
@@ -137,7 +137,7 @@ def run(
     checkpoints: Mapping[str | None, Checkpoint],
     folder: Path,
     *,
-    device: str = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
     log: Log = print,
     deadline: float | None = None,
 ) -> Builder:

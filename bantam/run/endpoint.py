@@ -15,6 +15,8 @@ from bantam.errors import ServerError
 from bantam.run.worker import REQUEST_TIMEOUT_S, Borne, Requester, Timed
 from optimizer.recipe import MeasureConfig
 from serving.server import Server
+from serving.settings import Settings
+from serving.view import Target
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ class Endpoint:
 
 
 @contextmanager
-def paused(repository: Path, model: str, requester: Requester) -> Iterator[Endpoint]:
+def paused(repository: Path, model: str, requester: Requester, target: Target = "cpu") -> Iterator[Endpoint]:
     """Start a server of one model of a repository, see that it answers, and pause it."""
     with (
-        Server(repository, models=[model]) as server,
+        Server(repository, models=[model], settings=Settings(target=target)) as server,
         Classifier(server.grpc_address, model, timeout=REQUEST_TIMEOUT_S, retries=0) as client,
     ):
         client.describe()

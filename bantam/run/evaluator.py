@@ -71,10 +71,11 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
     texts = draw_texts(run.data.splits["dev"].texts, run.recipe.measure.texts)
     with Requester() as requester:
         bench = Bench(
-            worker=in_processes(variants, run.recipe.serving, run.text_threads),
-            endpoint=lambda name: paused(candidates, name, requester),
+            worker=in_processes(variants, run.recipe.serving, run.text_threads, run.request.device),
+            endpoint=lambda name: paused(candidates, name, requester, run.request.target),
             served=lambda name, endpoint: _score_served(run, name, endpoint, log),
             quiet=memory.paused,
+            throughput=bool(run.request.prices),
             noise=partial(sample, usable_cores()),
             log=log,
         )

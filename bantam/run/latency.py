@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from bantam.memory import available_mb
 from bantam.run.endpoint import Endpoint
 from bantam.run.noise import Noise, Sample
 from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
-from bantam.run.worker import Timed, Worker
+from bantam.run.worker import Timed, Worker, placed
 from optimizer.recipe import MeasureConfig, ServingConfig
 from serving.backend.cores import TextThreads
 
@@ -53,6 +53,8 @@ class Bench:
     """Called once for each servable variant while its server is up, with the server running."""
     quiet: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered for as long as something is timed: what else this process does has to wait."""
+    throughput: bool = False
+    """Whether each variant is also given all texts in one list."""
     noise: Callable[[], Sample] | None = None
     """Does a fixed piece of work before each pass that counts; not asked for if None."""
     log: Callable[[str], None] = lambda line: None
@@ -144,6 +146,7 @@ class _Log:
     """Of each round that counts."""
     errors: dict[Phase, Counter[str]] = field(default_factory=dict)
     max_rate: float | None = None
+    batch_texts_per_s: float | None = None
     peak_rss_mb: float = 0.0
     server_peak_rss_mb: float | None = None
 
@@ -189,8 +192,7 @@ def _measure_group(
             for name in members if heard else ():
                 logs[name].noise.append(tuple(heard))
         for name, worker in workers.items():
-            with _counting("in_process", logs[name], bench):
-                logs[name].peak_rss_mb = max(logs[name].peak_rss_mb, worker.peak_rss_mb())
+            _throughput_and_memory(worker, texts, logs[name], config, bench)
         asked = [*group, anchors.in_process] if number == 0 else group  # everyone once
         for name in (name for name in endpoints if name in asked):
             with _counting("served", logs[name], bench), endpoints[name].resumed():
@@ -201,6 +203,17 @@ def _measure_group(
                 logs[name].count("rate", borne.errors)
                 logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
     return texts
+
+
+def _throughput_and_memory(
+    worker: Worker, texts: Sequence[Text], log: _Log, config: MeasureConfig, bench: Bench
+) -> None:
+    """What a process is asked once, after the rounds."""
+    if bench.throughput:
+        with _counting("in_process", log, bench), bench.quiet():
+            log.batch_texts_per_s = worker.throughput(texts, config.rate_seconds)
+    with _counting("in_process", log, bench):
+        log.peak_rss_mb = max(log.peak_rss_mb, worker.peak_rss_mb())
 
 
 def _affordable(latencies_ms: Latencies, seconds: float) -> int:
@@ -240,6 +253,7 @@ def _timings(logs: Mapping[str, _Log], anchors: Anchors) -> dict[str, Timing]:
             served=_compared(name, anchors.served, "served", logs),
             errors=log.errors,
             max_rate=log.max_rate,
+            batch_texts_per_s=log.batch_texts_per_s,
             peak_rss_mb=log.peak_rss_mb,
             server_peak_rss_mb=log.server_peak_rss_mb,
             noise=Noise(tuple(log.noise)) if log.noise else None,
@@ -266,12 +280,16 @@ def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) ->
 
 
 def in_processes(
-    variants: Mapping[str, Artifact], serving: ServingConfig, text_threads: Mapping[str, TextThreads | None]
+    variants: Mapping[str, Artifact],
+    serving: ServingConfig,
+    text_threads: Mapping[str, TextThreads | None],
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Callable[[str], Worker]:
-    """Opens variants in processes of their own, which run as they are served."""
-
-    def open_(name: str) -> Worker:
-        given = text_threads.get(name)
-        return Worker(variants[name], threads=serving.threads, micro_batch=serving.micro_batch, text_threads=given)
-
-    return open_
+    """Opens variants in processes of their own, which run as they are served, of a run on ``device``."""
+    return lambda name: Worker(
+        variants[name],
+        threads=serving.threads,
+        micro_batch=serving.micro_batch,
+        text_threads=text_threads.get(name),
+        device=placed(variants[name], device),
+    )

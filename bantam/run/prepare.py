@@ -15,12 +15,13 @@ from bantam.run.adoption import as_they_are, texts_alone
 from bantam.run.measures import check_metric, given_thresholds
 from bantam.run.request import DEFAULT_DATA, OptimizeRequest
 from bantam.run.state import Log, Run
+from bantam.run.target import check_target
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.data import BUNDLED, Columns, Dataset, load_dataset
 from optimizer.data.sample import bounded
 from optimizer.load import resolve
-from optimizer.load.kind import kind
+from optimizer.load.kind import Kind, kind
 from optimizer.metric import parse
 from optimizer.recipe import DEFAULTS, Recipe, known_recipes, load_recipe
 from serving.listing import check_interface, identity, interface_of
@@ -37,14 +38,14 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     """
     started = time.monotonic()
     given, request = request, replace(request, data=request.data or DEFAULT_DATA)
-    _recipe(request.recipe or DEFAULTS["encoder"], request)  # refused before anything is downloaded
+    check_target(_recipe(request.recipe or default_recipe(request), request), request)  # before anything is downloaded
     name = published_name(request)
     _check_name(name)
     _check_accepted(request)
     data = load_dataset(str(request.data), columns=request.columns)
     checkpoint = resolve(request.model, random_init=request.random_init, accepted=request.accepted, log=log)
     if request.recipe is None:
-        request = replace(request, recipe=DEFAULTS[kind(checkpoint)])
+        request = replace(request, recipe=default_recipe(request, kind(checkpoint)))
         log(f"recipe {request.recipe}: {checkpoint.name} has the architecture of a text {kind(checkpoint)}")
     recipe = _recipe(str(request.recipe), request)
     if checkpoint.random_weights and data.labelled and request.finetune != "always":
@@ -85,7 +86,7 @@ def run_name(request: OptimizeRequest) -> str:
     parts = [
         _told_apart(request.model, CATALOG),
         _told_apart(request.data or DEFAULT_DATA, BUNDLED),
-        _told_apart(request.recipe or DEFAULTS["encoder"], known_recipes()),
+        _told_apart(request.recipe or default_recipe(request), known_recipes()),
         request.profile,
         *(["random"] if request.random_init else []),
     ]
@@ -94,6 +95,11 @@ def run_name(request: OptimizeRequest) -> str:
         asked = (asdict(request.columns), request.finetune, request.thresholds)
         parts.append(cache_key(asked=asked)[:8])
     return "-".join(parts)
+
+
+def default_recipe(request: OptimizeRequest, kind: Kind = "encoder") -> str:
+    """The recipe of who names none."""
+    return "gpu" if (request.target, kind) == ("gpu", "encoder") else DEFAULTS[kind]
 
 
 def published_name(request: OptimizeRequest) -> str:

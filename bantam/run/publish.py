@@ -18,6 +18,7 @@ from optimizer.evaluate import apart
 from serving.listing import check_interface, interface_of
 from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
 from serving.server import Server
+from serving.settings import Settings
 
 SPLITS = ("dev", "test")
 
@@ -66,7 +67,7 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
         return staged
     try:
         with (
-            Server(root, staged=[staged]) as server,
+            Server(root, staged=[staged], settings=Settings(target=run.request.target)) as server,
             Classifier(server.grpc_address, name, timeout=60) as client,
         ):
             answers = {split: client.probabilities(run.data.splits[split].texts) for split in SPLITS}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from bantam import checkout
-from bantam.artifact import LAYOUTS
+from bantam.artifact import LAYOUTS, Artifact
 from bantam.machine import describe_machine, versions
+from bantam.report.cost import per_million
 from bantam.report.provenance import NoiseRecord, StageStep, TextRecord, Thresholds
 from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
@@ -35,6 +36,7 @@ from bantam.run.quality import figures, notes, quality
 from bantam.run.sources import data_source, licences, model_source
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
+from bantam.run.worker import placed
 from serving.backend.cores import usable_cores
 
 
@@ -68,6 +70,7 @@ def report(run: Run, choice: Choice) -> Report:
         texts=_texts(run),
         thresholds=_thresholds(run, choice.chosen),
         optimize=Optimize(peak_rss_mb=round(run.peak_rss_mb, 1), seconds=round(run.seconds, 1)),
+        prices=run.request.prices or None,
         data_source=data_source(run),
         model_source=model_source(run),
         licences=licences(run, choice.chosen),
@@ -175,8 +178,9 @@ def _variant(run: Run, name: str, chosen: str) -> Variant:
         train_s=round(sum(run.behind(name, "metrics", "train_s")), 1),
         quality=quality(run, name, "test" if on_test else "dev"),
         quality_dev=quality(run, name, "dev") if on_test else None,
-        in_process=_in_process(measured.in_process) if measured.in_process else None,
+        in_process=_in_process(measured) if measured.in_process else None,
         served=_served(run, name, measured, name == chosen),
+        **_placed(run, artifact, measured),
     )
 
 
@@ -194,8 +198,24 @@ def _steps(run: Run, name: str) -> tuple[StageStep, ...]:
     )
 
 
-def _in_process(timed: Compared) -> InProcess:
-    return InProcess(**_latency(timed), texts_per_s=round(1e3 / float(timed.latencies_ms.mean()), 1))
+def _placed(run: Run, artifact: Artifact, timing: Timing) -> dict[str, Any]:
+    """Where it was measured, unless there was no choice, and what a million texts cost there, at a price."""
+    device: Literal["cpu", "gpu"] = "gpu" if placed(artifact, run.request.device) == "cuda" else "cpu"
+    rate, price = timing.batch_texts_per_s, run.request.prices.get(device)
+    return {
+        "device": device if run.request.target == "gpu" or run.request.prices else None,
+        "cost_per_million": float(f"{per_million(rate, price):.4g}") if rate and price else None,
+    }
+
+
+def _in_process(timing: Timing) -> InProcess:
+    timed, rate = timing.in_process, timing.batch_texts_per_s
+    assert timed is not None  # noqa: S101 only what was timed is asked for
+    return InProcess(
+        **_latency(timed),
+        texts_per_s=round(1e3 / float(timed.latencies_ms.mean()), 1),
+        batch_texts_per_s=round(rate, 1) if rate else None,
+    )
 
 
 def _latency(timed: Compared) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
+
+from bantam.errors import UserError
 
 if TYPE_CHECKING:
     from optimizer.data.dataset import Columns
@@ -28,8 +31,10 @@ AllowNewLabels = Annotated[
     bool,
     Option("--allow-new-labels", help="Also if it has other labels, another task or shape than what is served."),
 ]
+Device = Literal["cpu", "cuda"]
 BUILD, REPOSITORY = Path("build"), Path("model_repo")
 DEFAULT_DATA = "goemotions-ekman"
+PRICE = re.compile(r"(?=.*[1-9])\d+(\.\d*)?|(?=.*[1-9])\.\d+")
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,14 @@ class OptimizeRequest:
     recipe: Annotated[
         str | None,
         Option(
-            help="Which variants to make: a recipe's name, or a .toml file. If left out int8; decoder for a decoder."
+            help="Which variants to make: a recipe's name, or a .toml file. If left out int8, with --target gpu the "
+            "one of that name; decoder for a decoder."
         ),
     ] = None
     profile: Annotated[str, Option(help="quick: minutes, on a part of the data; full: all of it.")] = "quick"
-    target: Annotated[Literal["cpu", "gpu"], Option()] = "cpu"
+    target: Annotated[
+        Literal["cpu", "gpu"], Option(help="gpu: train on an NVIDIA GPU, and run there what was made for one.")
+    ] = "cpu"
     max_hours: Annotated[
         float | None, Option(help="Refuse a training that would end later than this after the start.", min=0)
     ] = None
@@ -65,6 +73,13 @@ class OptimizeRequest:
         Option(
             help="What the budget is in points of: macro-f1, micro-f1, accuracy, agreement, average-precision, "
             "recall@precision=0.95, f1:LABEL; of a regression spearman, pearson. The recipe's own if left out."
+        ),
+    ] = None
+    price: Annotated[
+        list[str] | None,
+        Option(
+            help="Price of an hour of a machine, cpu=0.10 or gpu=0.90, to report what a million texts cost; may be "
+            "given several times."
         ),
     ] = None
     require_gain: Annotated[
@@ -137,11 +152,22 @@ class OptimizeRequest:
         )
 
     @property
+    def prices(self) -> dict[Literal["cpu", "gpu"], float]:
+        """Of an hour. Raises :class:`UserError` for what is none."""
+        found: dict[Literal["cpu", "gpu"], float] = {}
+        for text in self.price or ():
+            device, _, value = text.partition("=")
+            if device not in ("cpu", "gpu") or not PRICE.fullmatch(value):
+                raise UserError(f"Got --price {text}; expected cpu= or gpu= and a price above 0, such as cpu=0.10.")
+            found["gpu" if device == "gpu" else "cpu"] = float(value)
+        return found
+
+    @property
     def accepted(self) -> tuple[str, ...]:
         """The licences that the user accepts, by their identifiers."""
         return tuple(name.strip().lower() for name in (self.accept_licence or "").split(",") if name.strip())
 
     @property
-    def device(self) -> str:
+    def device(self) -> Device:
         """What PyTorch calls the target."""
         return "cuda" if self.target == "gpu" else "cpu"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from bantam.artifact import LAYOUTS, Artifact, cache_key, seal
 from bantam.machine import describe_machine
 from bantam.run import closure
 from bantam.run.builder import kept_or_made
-from bantam.run.worker import Worker
+from bantam.run.worker import Worker, placed
 from optimizer.data import Dataset
 from optimizer.evaluate import tune_thresholds
 from optimizer.recipe import ServingConfig
@@ -40,16 +40,16 @@ class Scored:
         return found
 
 
-def computed_by(layout: str) -> dict[str, Any]:
+def computed_by(layout: str, device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Any]:
     """What scores follow from besides model and texts: our code, the libraries, and the processor.
 
-    Processors have other kernels for int8, which round and saturate otherwise.
+    Processors have other kernels for int8, which round and saturate otherwise, and GPUs for fp16.
     """
     module = "serving.backend.engine" if LAYOUTS[layout].servable else "optimizer.reference"
     return {
         "code": closure.code(module),
         "libraries": closure.libraries(module),
-        "machine": _processor(),
+        "machine": _processor() if device == "cpu" else describe_machine().gpu,
     }
 
 
@@ -106,16 +106,18 @@ def answers(
 def _scores(
     split: str, variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig
 ) -> NDArray[np.float32]:
+    device = placed(variant, context.device)
     key = cache_key(
         variant=variant.digest,
         data=data.digest,
         split=split,
         serving=serving.model_dump(mode="json", exclude={"max_batch_size"}),  # of requests, and here are none
-        **computed_by(variant.manifest.layout),
+        **computed_by(variant.manifest.layout, device),
     )
 
     def make(target: RunContext) -> Artifact:
-        with Worker(variant, threads=serving.threads, micro_batch=serving.micro_batch) as worker:
+        options: dict[str, Any] = {"threads": serving.threads, "micro_batch": serving.micro_batch, "device": device}
+        with Worker(variant, **options) as worker:
             np.save(target.folder / "scores.npy", worker.probabilities(data.splits[split].texts))
         return answers(target, variant, key, stage="score")
 

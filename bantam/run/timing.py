@@ -108,6 +108,8 @@ class Timing:
     """Names of the exceptions that requests failed with, and how often; warm-ups included. Empty if none failed."""
     max_rate: float | None = None
     """Requests per second that the server bears within the objective; None if it bore none, or is not served."""
+    batch_texts_per_s: float | None = None
+    """In process, of all texts in one list; None if nobody asked."""
     peak_rss_mb: float = 0.0
     """Of a process that runs this variant alone, in MB (10^6 bytes)."""
     server_peak_rss_mb: float | None = None

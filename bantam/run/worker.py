@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +105,17 @@ class Worker(Child):
     """A variant in a process of its own; loaded when it is first asked something."""
 
     def __init__(
-        self, artifact: Artifact, *, threads: int | None, micro_batch: int, text_threads: TextThreads | None = None
+        self,
+        artifact: Artifact,
+        *,
+        threads: int | None,
+        micro_batch: int,
+        text_threads: TextThreads | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
-        super().__init__(artifact.name, _Running, artifact.folder, threads, micro_batch, text_threads)
+        """``micro_batch``: on a CPU; on a GPU the engine's own."""
+        most = micro_batch if device == "cpu" else None
+        super().__init__(artifact.name, _Running, artifact.folder, threads, most, text_threads, device)
 
     def probabilities(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Probabilities float32 ``[texts, labels]``."""
@@ -117,6 +125,20 @@ class Worker(Child):
         """Time each text alone, from text to probabilities; a text that fails is counted, not raised."""
         found: Timed = self._ask("timed", list(texts))
         return found
+
+    def providers(self) -> tuple[str, ...]:
+        """What of its runtime runs the variant."""
+        return tuple(self._ask("runs_on"))
+
+    def throughput(self, texts: Sequence[Text], seconds: float) -> float:
+        """Texts a second of these texts in one list, again and again for about so long."""
+        return float(self._ask("throughput", list(texts), seconds))
+
+
+def placed(artifact: Artifact, device: Literal["cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """Where a run on ``device`` runs a variant: on the CPU what was made for it alone. PyTorch runs anywhere."""
+    anywhere = artifact.manifest.layout == "hf"
+    return device if anywhere or device in artifact.manifest.compute.devices else "cpu"
 
 
 class Requester(Child):
@@ -161,22 +183,41 @@ def timed(send: Callable[[Text], object], texts: Sequence[Text]) -> Timed:
 class _Running:
     """The jobs of a :class:`Worker`: the PyTorch reference, or the engine that also runs inside the server."""
 
-    def __init__(self, folder: Path, threads: int | None, micro_batch: int, text_threads: TextThreads | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int | None,
+        micro_batch: int | None,
+        text_threads: TextThreads | None,
+        device: Literal["cpu", "cuda"],
+    ) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.probabilities: Callable[[list[Text]], NDArray[np.float32]]
         if Artifact.load(folder).servable:
             from serving.backend.engine import Engine
 
             given = text_threads._asdict() if text_threads else None
-            engine = Engine(folder, threads=threads, micro_batch=micro_batch, text_threads=given)
-            self.probabilities = engine.probabilities
+            engine = Engine(folder, device=device, threads=threads, micro_batch=micro_batch, text_threads=given)
+            self.probabilities, self._runs_on = engine.probabilities, engine.providers
         else:
             from optimizer.reference import Reference
 
-            self.probabilities = Reference.load(folder, threads=threads).probabilities
+            self.probabilities = Reference.load(folder, threads=threads, device=device).probabilities
+            self._runs_on = (f"PyTorch on {device}",)
 
     def timed(self, texts: list[Text]) -> Timed:
         return timed(lambda text: self.probabilities([text]), texts)
+
+    def runs_on(self) -> tuple[str, ...]:
+        return self._runs_on
+
+    def throughput(self, texts: list[Text], seconds: float) -> float:
+        self.probabilities(texts)  # shapes that single texts do not have
+        started, done = time.perf_counter(), 0
+        while (took := time.perf_counter() - started) < seconds:
+            self.probabilities(texts)
+            done += len(texts)
+        return done / took
 
 
 class _Asking:

@@ -29,6 +29,15 @@ class Writer(Protocol):
 FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}
 
 
+COMPUTED = {
+    "fp32": Compute(),
+    # OpenVINO's kernels for other shapes round otherwise.
+    "bf16": Compute(activations=Numbers("bfloat", 16), batch_invariant=False),
+    # Sums are in fp32, in the kernels of CUDA and, by casts, on a CPU; where it rounds is the same beside other texts.
+    "fp16": Compute(Numbers("float", 16), Numbers("float", 16), devices=("cpu", "cuda")),
+}
+"""By ``config.precision``. How far a text's probabilities alone and among others or padding are apart (MiniLM): ONNX
+7.5e-7, OpenVINO 3e-6, in bf16 1.6e-2."""
 LARGE = 3_000_000_000
 """Bytes of a model that is compared on few rows at a time."""
 
@@ -44,9 +53,9 @@ def run(parent: Artifact, config: ExportConfig, context: RunContext) -> Artifact
         shutil.copyfile(parent.folder / name, context.folder / name)
     answers = functools.cache(functools.partial(_answers, parent, context))
     try:
-        manifest = _write(parent, config, context, answers, fuse=True)
+        manifest = _write(parent, config, context, answers, fuse=config.fuse_attention)
     except ParityError as exc:
-        if not LAYOUTS[parent.manifest.layout].trainable:
+        if not LAYOUTS[parent.manifest.layout].trainable or not config.fuse_attention:
             raise
         failed = str(exc).splitlines()[0]  # and not the error, which would keep the first attempt in memory
     else:
@@ -85,14 +94,12 @@ def _write(
     expected = answers()
     give_back()
     origin = parent.manifest
-    # How far a text's probabilities alone and among others or padding are apart (MiniLM): ONNX 7.5e-7, OpenVINO 3e-6,
-    # in bf16, whose kernels for other shapes round otherwise, 1.6e-2.
-    activations, invariant = (Numbers(), True) if config.precision == "fp32" else (Numbers("bfloat", 16), False)
+    computed = COMPUTED[config.precision]
     manifest = Manifest(
         stage=config.stage,
         key=context.key,
         layout=config.format,
-        compute=Compute(activations=activations, batch_invariant=origin.compute.batch_invariant and invariant),
+        compute=replace(computed, batch_invariant=origin.compute.batch_invariant and computed.batch_invariant),
         signature=origin.signature,
         deployable=deployable_files(context.folder, config.format),
         lineage=context.lineage(config, parent),

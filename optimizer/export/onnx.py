@@ -24,6 +24,7 @@ from optimizer.config import ExportConfig
 from optimizer.export.experts import every_expert
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import forget_weights, fuse_attention, keep_skip_apart
+from optimizer.export.half import halve
 from optimizer.load.model import load_model
 from optimizer.logits import Vocabulary, vocabulary
 from optimizer.parity import tokens
@@ -51,11 +52,14 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     _clean(model)
     model, fused = fuse_attention(model) if fuse else (model, 0)
     narrowed = compute_first_token_only(model) if fuse else 0
-    keep_skip_apart(model)
+    if config.precision == "fp32":
+        keep_skip_apart(model)
     bytes_ = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data" if bytes_ > LARGEST_FILE else None)
     for graph in (exported, model):
         forget_weights(graph)
+    if config.precision == "fp16":
+        halve(folder, LARGEST_FILE)
     for parameter in module.parameters():  # to which values that are no longer in the graph hold on
         parameter.data = parameter.data.new_empty(0)
     return {"opset": model.opset_imports[""], "fused_attention": fused, "first_token_only": narrowed}

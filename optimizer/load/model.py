@@ -86,15 +86,15 @@ def load_model(
     return cast(PreTrainedModel, model.to(device).eval())
 
 
-def load_made(artifact: Artifact, *, threads: int | None = None) -> PreTrainedModel:
-    """What Bantam has made in PyTorch, for inference on the CPU, in the numbers that its manifest says.
+def load_made(artifact: Artifact, *, threads: int | None = None, device: str = "cpu") -> PreTrainedModel:
+    """What Bantam has made in PyTorch, for inference on ``device``, in the numbers that its manifest says.
 
     ``threads``: of this process from now on; by default as many as torch likes. Raises as :func:`load_model`.
     """
     if threads:
         torch.set_num_threads(threads)
-    in_16_bits = artifact.manifest.compute.weights.kind == "bfloat"
-    return load_model(artifact.folder, dtype=torch.bfloat16 if in_16_bits else torch.float32)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.manifest.compute.weights.label, torch.float32)
+    return load_model(artifact.folder, device=device, dtype=dtype)
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

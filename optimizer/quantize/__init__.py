@@ -24,6 +24,7 @@ from optimizer.quantize import (
     openvino_static,
     openvino_weights,
     torch_bf16,
+    torch_fp16,
     torchao_int4,
     torchao_int8,
 )
@@ -38,6 +39,7 @@ METHODS: dict[str, Method] = {
     "bitsandbytes-int8": bitsandbytes_int8.METHOD,
     "bitsandbytes-nf4": bitsandbytes_nf4.METHOD,
     "torch-bf16": torch_bf16.METHOD,
+    "torch-fp16": torch_fp16.METHOD,
     "torchao-int8": torchao_int8.METHOD,
     "torchao-int4": torchao_int4.METHOD,
 }

@@ -18,21 +18,25 @@ from tokenizers import Encoding
 
 from .cores import TextThreads, usable_cores
 from .counts import Counts, Work, is_probe
+from .cuda_program import CudaProgram
 from .manifest import ModelManifest, read_manifest
 from .onnx_program import OnnxProgram
 from .openvino_program import OpenVinoProgram
 from .program import Feeds, Placement, Program
 from .reader import Reader, Text
 
-PROGRAMS: Mapping[str, Callable[[Path, ModelManifest, Placement], Program]] = MappingProxyType(
-    {"onnx": OnnxProgram, "openvino": OpenVinoProgram}
+PROGRAMS: Mapping[str, Mapping[str, Callable[[Path, ModelManifest, Placement], Program]]] = MappingProxyType(
+    {"onnx": {"cpu": OnnxProgram, "cuda": CudaProgram}, "openvino": {"cpu": OpenVinoProgram}}
 )
-"""A manifest's layout -> what loads and runs it."""
-MAX_PADDED_TOKENS = 4096
-"""Bound on rows x tokens of one run: 8 texts of 512 tokens. Attention's memory grows with rows x tokens^2."""
-WARM_TOKENS = 128
-"""Where a new shape costs time, single texts up to this length are run at the start, and full micro-batches up to half
-of it; what is longer pays at its first text."""
+"""A manifest's layout -> device -> what loads and runs it."""
+MICRO_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 8, "cuda": 64})
+"""Device -> most texts in one run: a core is busy with 8 short ones, a GPU waits for its next kernel even then."""
+MAX_PADDED_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 4096, "cuda": 32768})
+"""Device -> bound on rows x tokens of one run: as many texts as above, of 512 tokens. Attention's memory grows with
+rows x tokens^2."""
+WARM_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 128, "cuda": 512})
+"""Where shapes are rounded, because a new one costs time, single texts up to this length are run at the start, and full
+micro-batches up to half of it; what is longer pays at its first text. A GPU does them all within a second."""
 
 
 class Engine:
@@ -40,9 +44,9 @@ class Engine:
 
     ``folder`` holds ``manifest.json``, ``tokenizer.json`` and the model's files, as an export or quantize stage wrote
     them. ``threads``: CPU threads, by default the cores that this process may use. ``micro_batch``: most texts in one
-    run of the model. ``text_threads``: the fields of a :class:`TextThreads`, which is taken where there are as many
-    threads as where it was measured. Raises ``ValueError`` if the manifest's layout has no program, or the model does
-    not run on ``device``.
+    run of the model, by default :data:`MICRO_BATCH`. ``text_threads``: the fields of a :class:`TextThreads`, which is
+    taken where there are as many threads as where it was measured. Raises ``ValueError`` if the manifest's layout has
+    no program, or the model does not run on ``device``.
     """
 
     def __init__(
@@ -51,21 +55,24 @@ class Engine:
         *,
         device: Literal["cpu", "cuda"] = "cpu",
         threads: int | None = None,
-        micro_batch: int = 8,
+        micro_batch: int | None = None,
         text_threads: Mapping[str, int] | None = None,
     ) -> None:
         manifest = read_manifest(folder)
         self.labels, self.task = manifest.labels, manifest.task
-        threads = threads or usable_cores()
-        measured = TextThreads(**text_threads) if text_threads else None
-        self.placement = Placement(device, threads, measured if measured and measured.cores == threads else None)
         self._inputs, self._pad, self._max_length = manifest.inputs, manifest.pad_token_id, manifest.max_length
         self._read = Reader(folder, manifest)
         self._scores = SCORES[manifest.task]
         # Where a text's logits depend on its neighbours, texts run one by one: one text, one answer. With ONNX Runtime,
         # singles in parallel over the cores reach the throughput of batches.
-        self._micro_batch = micro_batch if manifest.batch_invariant else 1
+        most = (micro_batch or MICRO_BATCH[device]) if manifest.batch_invariant else 1
+        threads = threads or usable_cores()
+        measured = TextThreads(**text_threads) if text_threads else None
+        of_here = measured if measured and measured.cores == threads else None
+        self.placement = Placement(device, threads, most, of_here)
         self._program = _load(folder, manifest, self.placement)
+        self.providers = self._program.providers
+        """What of the runtime runs the model: on a GPU, TensorRT may or may not be among it."""
         self._pool = ThreadPoolExecutor(self._program.parallel, thread_name_prefix="micro-batch")
         self.counts: Counts | None = None
         """Where what it does is counted; then one thread at a time may ask it."""
@@ -81,8 +88,13 @@ class Engine:
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         encodings = self._read(texts)
         lengths = [len(encoding) for encoding in encodings]
-        size = balanced(len(texts), self._micro_batch, self._program.parallel)
-        batches = micro_batches(lengths, size, self._program.bucket)
+        batches = micro_batches(
+            lengths,
+            balanced(len(texts), self.placement.micro_batch, self._program.parallel),
+            self._program.bucket,
+            powers_of_two=self._program.powers_of_two,
+            most_tokens=MAX_PADDED_TOKENS[self.placement.device],
+        )
         feeds = (self._feeds([encodings[i] for i in batch]) for batch in batches)
         # A single text stays in the caller's thread: handing it over would cost it 0.05 to 0.1 ms.
         run = partial(self._program, runs=len(batches))
@@ -113,14 +125,24 @@ class Engine:
 
     def _warm(self) -> None:
         """Run once what would make the first request slow."""
-        if self._program.bucket > 1:
-            full = 1 << (self._micro_batch.bit_length() - 1)
-            for rows, longest in ((1, WARM_TOKENS), (full, WARM_TOKENS // 2)):
-                for tokens in range(self._program.bucket, min(longest, self._max_length) + 1, self._program.bucket):
-                    feeds = {name: np.ones((rows, tokens), dtype=np.int64) for name in self._inputs}
-                    feeds["input_ids"].fill(self._pad)
-                    self._program(feeds)
+        for shape in warm_shapes(self.placement, self._program.bucket, self._max_length):
+            feeds = {name: np.ones(shape, dtype=np.int64) for name in self._inputs}
+            feeds["input_ids"].fill(self._pad)
+            self._program(feeds)
         self.probabilities([("warm", "up")] * 2 if self._read.pair else ["warm", "up"])
+
+
+def warm_shapes(placement: Placement, bucket: int, max_length: int) -> list[tuple[int, int]]:
+    """Texts and tokens of the runs that warm a program up; none where lengths are not rounded."""
+    if bucket == 1:
+        return []
+    longest = WARM_TOKENS[placement.device]
+    full = 1 << (placement.micro_batch.bit_length() - 1)
+    return [
+        (rows, tokens)
+        for rows, most in ((1, longest), (full, longest // 2))
+        for tokens in range(bucket, min(most, max_length) + 1, bucket)
+    ]
 
 
 def balanced(texts: int, size: int, parallel: int) -> int:
@@ -135,20 +157,27 @@ def balanced(texts: int, size: int, parallel: int) -> int:
     return -(-texts // (rounds * parallel))
 
 
-def micro_batches(lengths: Sequence[int], size: int, bucket: int = 1) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int],
+    size: int,
+    bucket: int = 1,
+    *,
+    powers_of_two: bool = False,
+    most_tokens: int = MAX_PADDED_TOKENS["cpu"],
+) -> list[list[int]]:
     """Cut texts of these ``lengths`` (tokens) into runs of the model: lists of indices, longest texts first.
 
-    Neighbours in length share a run, so that little is padded; a run has at most ``size`` texts and
-    ``MAX_PADDED_TOKENS`` padded tokens (a single text may have more). With a ``bucket`` above 1, runs have a power of
-    two of texts, so that few shapes occur.
+    Neighbours in length share a run, so that little is padded; a run has at most ``size`` texts and ``most_tokens``
+    tokens (a single text may have more), padded to multiples of ``bucket``. With ``powers_of_two``, a run has so many
+    texts, so that few shapes occur.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches = []
     start = 0
     while start < len(order):
         tokens = _round_up(max(1, lengths[order[start]]), bucket)
-        rows = min(size, max(1, MAX_PADDED_TOKENS // tokens), len(order) - start)
-        if bucket > 1:
+        rows = min(size, max(1, most_tokens // tokens), len(order) - start)
+        if powers_of_two:
             rows = 1 << (rows.bit_length() - 1)
         batches.append(order[start : start + rows])
         start += rows
@@ -193,4 +222,4 @@ def _load(folder: Path, manifest: ModelManifest, placement: Placement) -> Progra
             f"{folder}: this model was made for {', '.join(manifest.devices)}, got device {placement.device!r}. "
             "Run it on one of those, or export it for this one."
         )
-    return PROGRAMS[manifest.layout](folder, manifest, placement)
+    return PROGRAMS[manifest.layout][placement.device](folder, manifest, placement)

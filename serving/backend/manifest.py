@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,10 @@ class ModelManifest(NamedTuple):
     """Whether it reads two texts at a time."""
     truncation_side: str
     """At which end a longer text is cut: ``left`` or ``right``."""
+    standard_operators: bool
+    """Whether the graph has none but ONNX's own: not the fused attention of ONNX Runtime."""
+    weights: str
+    """Hash of graph and weights."""
 
 
 def read_manifest(folder: Path) -> ModelManifest:
@@ -45,8 +50,15 @@ def read_manifest(folder: Path) -> ModelManifest:
             devices=tuple(compute["devices"]),
             pair=signature.get("pair", False),  # these two: absent from what was published before there were any
             truncation_side=signature.get("truncation_side", "right"),
+            standard_operators=raw.get("details", {}).get("fused_attention") == 0,
+            weights=_hash(raw["files"], raw["deployable"]),
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise ValueError(
             f"{path}: {type(exc).__name__}: {exc}. Expected the manifest of an exported model. Publish the model again."
         ) from exc
+
+
+def _hash(files: dict[str, dict[str, str]], deployable: list[str]) -> str:
+    hashes = [files[name]["sha256"] for name in deployable if name in files]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()

@@ -55,7 +55,8 @@ class TritonPythonModel:
         # Where the files are, which may be linked to: an ONNX model looks for its weights beside itself.
         folder = Path(args["model_repository"], args["model_version"], "manifest.json").resolve().parent
         module = load_engine(folder)
-        engine = module.Engine(folder, **given)
+        device = parameters["device"]["string_value"] if "device" in parameters else "cpu"
+        engine = module.Engine(folder, device=device, **given)
         counts = importlib.import_module(f"{module.__package__}.counts").Counts
         if COUNTS:
             name, version = config["name"], args["model_version"]

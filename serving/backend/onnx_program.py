@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from .cores import TextThreads
 from .manifest import ModelManifest
 from .program import Feeds, Placement
+from .providers import CPU, Provider
 from .work import multiply_adds_a_token
 
 PAYING_WORK = 60_000_000
@@ -29,6 +31,8 @@ class OnnxProgram:
     """
 
     bucket = 1
+    powers_of_two = False
+    providers: tuple[str, ...] = (CPU,)
 
     def __init__(self, folder: Path, manifest: ModelManifest, placement: Placement) -> None:
         path = folder / "model.onnx"
@@ -58,8 +62,8 @@ def held_once(folder: Path) -> bool:
     return sum(file.stat().st_size for file in folder.glob("model.onnx*")) > LARGE
 
 
-def session(path: Path, threads: int) -> Any:
-    """An ``InferenceSession`` whose runs share so many threads, the caller's among them."""
+def session(path: Path, threads: int, providers: Sequence[Provider] = ((CPU, {}),)) -> Any:
+    """An ``InferenceSession`` whose runs share so many threads of the CPU, the caller's among them."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -71,7 +75,7 @@ def session(path: Path, threads: int) -> Any:
     # server: then one client waits 0.05 ms longer, on a slow machine 0.1.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(path), options, providers=[*providers])
 
 
 def _by_work(path: Path, cores: int) -> TextThreads:

@@ -20,6 +20,8 @@ class Placement:
     device: Literal["cpu", "cuda"]
     threads: int
     """CPU threads."""
+    micro_batch: int = 1
+    """Most texts in one run."""
     text_threads: TextThreads | None = None
     """What a text that runs alone gets of them; by default what the program's own rule says."""
 
@@ -30,7 +32,12 @@ class Program(Protocol):
     parallel: int
     """How many runs may be under way at once; more would wait for each other."""
     bucket: int
-    """Lengths of which only multiples are run, and texts only in powers of two, if a new shape costs time; else 1."""
+    """Lengths of which only multiples are run; 1: all are."""
+    powers_of_two: bool
+    """Whether texts are run in powers of two only, because each new shape costs time."""
+
+    providers: tuple[str, ...]
+    """What of the runtime runs it, the first one first."""
 
     def __call__(self, feeds: Feeds, *, runs: int = 1) -> np.ndarray:
         """Logits, float32 ``[texts, labels]``. ``runs``: what the caller has to run in all, this among it."""

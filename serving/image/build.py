@@ -19,7 +19,7 @@ from pathlib import Path
 from bantam.checkout import root
 from bantam.errors import ContainerError, RepositoryError
 from serving.repository import published
-from serving.triton_config import CONFIG
+from serving.triton_config import CONFIG, GPU_CONFIG
 from serving.version_folder import EVIDENCE
 
 SERVER = "bantam-cpu"
@@ -172,7 +172,10 @@ def copy_published(repository: Path, name: str, target: Path) -> None:
     shutil.copytree(
         version.folder, target / str(version.number), ignore=shutil.ignore_patterns("__pycache__", EVIDENCE)
     )
-    shutil.copyfile(version.folder.parent / CONFIG, target / CONFIG)
+    for config in (CONFIG, GPU_CONFIG):
+        if (source := version.folder.parent / config).is_file():
+            (target / config).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target / config)
     for path in (target, *target.rglob("*")):  # who runs the server is somebody else than who publishes
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -143,8 +143,13 @@ def test_what_is_wrong_with_others_kinds_is_found(folder: str, kind: str, change
 def test_patches_are_merged_as_kubernetes_merges() -> None:
     pod = pod_of(build(K8S / "overlays/gpu"))
     (container,) = pod["containers"]
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/models", "/dev/shm"}
-    assert {volume["name"] for volume in pod["volumes"]} == {"tmp", "models", "shm"}
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
+        "/tmp",
+        "/models",
+        "/dev/shm",
+        "/var/cache/bantam",
+    }
+    assert {volume["name"] for volume in pod["volumes"]} == {"tmp", "models", "shm", "cache"}
     assert container["resources"]["limits"] == {"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": 1}
     assert container["startupProbe"]["httpGet"] == {"path": "/ready", "port": "watch"}
     assert container["image"] == f"{PREFIX}bantam-gpu:0.1.0"

@@ -192,6 +192,43 @@ def test_a_parent_of_the_wrong_format_is_refused(bert_onnx: Artifact, tmp_path: 
     assert not list((tmp_path / "onnx").iterdir())
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+def test_fp16_is_for_gpus_and_runs_on_a_cpu_too(bert: Artifact, tmp_path: Path, fuse: bool) -> None:
+    config = ExportConfig(name="onnx-fp16", format="onnx", precision="fp16", fuse_attention=fuse)
+    made = export.run(bert, config, make_context(tmp_path / "fp16"))
+    compute, figures = made.manifest.compute, made.manifest.metrics["parity"]
+    assert (compute.precision, compute.devices, compute.batch_invariant) == ("fp16", ("cpu", "cuda"), True)
+    assert 1e-6 < figures["max_difference"] < figures["tolerance"] == 2e-2
+    assert figures["comparisons"] > 100
+    graph = onnx.load(made.folder / "model.onnx").graph
+    assert [output.type.tensor_type.elem_type for output in graph.output] == [onnx.TensorProto.FLOAT]
+    assert {value.type.tensor_type.elem_type for value in graph.input} == {onnx.TensorProto.INT64}
+    weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer if len(w.dims) == 2}
+    assert {array.dtype for array in weights.values() if array.dtype.kind == "f"} == {np.dtype("float16")}
+    constants = [onnx.numpy_helper.to_array(w) for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT16]
+    assert all(np.isfinite(array).all() for array in constants), "no mask of minus infinity"
+    assert ({node.domain for node in graph.node} == {""}) is not fuse
+    assert made.manifest.details["fused_attention"] == (2 if fuse else 0)
+
+
+def test_what_is_in_fp16_is_no_parent(bert: Artifact, tmp_path: Path) -> None:
+    half = replace(bert, manifest=replace(bert.manifest, layout="onnx", compute=export.COMPUTED["fp16"]))
+    with pytest.raises(StageError, match=r"which is onnx fp16\. Expected a parent of format pytorch or onnx in fp32"):
+        export.run(half, OPENVINO, make_context(tmp_path / "made"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"format": "openvino", "precision": "fp16"}, "asks for OpenVINO in fp16"),
+        ({"format": "openvino", "fuse_attention": False}, "which is decided when its parent is exported"),
+    ],
+)
+def test_what_is_onnx_s_own_is_refused_of_openvino(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ExportConfig(name="it", parent="baseline", **settings)
+
+
 def test_onnx_in_bf16_is_no_config() -> None:
     with pytest.raises(ValidationError, match="asks for ONNX in bf16, whose kernels compute in fp32"):
         ExportConfig(name="onnx-bf16", stage="export", format="onnx", precision="bf16")

@@ -20,6 +20,7 @@ from optimizer.kinds import check_fit
 from optimizer.quantize.bitsandbytes_int8 import LlmInt8Config
 from optimizer.quantize.bitsandbytes_nf4 import NormalFloatConfig
 from optimizer.quantize.torch_bf16 import Bfloat16Config
+from optimizer.quantize.torch_fp16 import Float16Config
 from optimizer.quantize.torchao_int4 import TorchaoInt4Config
 from optimizer.quantize.torchao_int8 import TorchaoInt8Config
 from optimizer.reference import Reference
@@ -32,6 +33,7 @@ CHECKPOINTS = [
     TorchaoInt4Config(name="torchao-int4"),
 ]
 BF16 = Bfloat16Config(name="bf16")
+FP16 = Float16Config(name="fp16")
 EACH = pytest.mark.parametrize("config", CHECKPOINTS, ids=lambda config: config.method)
 HEADS = {"bert": ("classifier", "bert.pooler"), "llama": ("score",)}
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
@@ -83,7 +85,7 @@ def test_the_head_is_left_as_it_was_by_the_byte(config: QuantizeConfig, parent: 
         assert loaded[name].numpy().tobytes() == before[name].tobytes(), name
 
 
-@pytest.mark.parametrize("config", [*CHECKPOINTS, BF16], ids=lambda config: config.method)
+@pytest.mark.parametrize("config", [*CHECKPOINTS, BF16, FP16], ids=lambda config: config.method)
 def test_a_worker_scores_it_as_the_reference_does(config: QuantizeConfig, parent: Artifact, tmp_path: Path) -> None:
     made = quantize.run(parent, config, make_context(tmp_path / "made"))
     expected = Reference.load(made.folder, threads=1).probabilities(TEXTS)
@@ -91,6 +93,31 @@ def test_a_worker_scores_it_as_the_reference_does(config: QuantizeConfig, parent
         np.testing.assert_allclose(worker.probabilities(TEXTS), expected, rtol=0, atol=1e-6)
     assert np.abs(expected - Reference.load(parent.folder).probabilities(TEXTS)).max() < 0.2
     assert np.ptp(expected, axis=0).max() > 0.05
+
+
+def test_fp16_is_half_of_fp32_and_computed_in(parent: Artifact, tmp_path: Path) -> None:
+    made = quantize.run(parent, FP16, make_context(tmp_path / "made"))
+    assert (made.manifest.kind, made.servable, made.manifest.compute.devices) == (
+        "pytorch fp16",
+        False,
+        ("cpu", "cuda"),
+    )
+    reference = Reference.load(made.folder)
+    assert {weight.dtype for weight in reference.model.parameters()} == {torch.float16}
+    difference = np.abs(reference.probabilities(TEXTS) - Reference.load(parent.folder).probabilities(TEXTS)).max()
+    assert 1e-6 < difference < 5e-3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's compiler about torch
+def test_a_compiled_model_is_compiled_where_it_is_read(parent: Artifact, tmp_path: Path) -> None:
+    made = quantize.run(parent, FP16.model_copy(update={"compile": True}), make_context(tmp_path / "made"))
+    assert made.manifest.details["compile"] is True
+    reference = Reference.load(made.folder, threads=1)
+    assert reference.model._compiled_call_impl is not None
+    eager = quantize.run(parent, FP16, make_context(tmp_path / "eager"))
+    expected = Reference.load(eager.folder, threads=1).probabilities(TEXTS)
+    np.testing.assert_allclose(reference.probabilities(TEXTS), expected, rtol=0, atol=5e-3)
 
 
 def test_bf16_is_half_of_fp32_and_computed_in(parent: Artifact, tmp_path: Path) -> None:

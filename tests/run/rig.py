@@ -130,6 +130,11 @@ class Fake:
     def timed(self, texts: Sequence[str]) -> Timed:
         return self.rig.pass_over(self.name, texts)
 
+    def throughput(self, texts: Sequence[str], seconds: float) -> float:
+        self.rig.check(self.name)
+        self.rig.asked.append(f"{self.name} list")
+        return len(texts) / seconds
+
     def max_rate(self, texts: Sequence[str], config: MeasureConfig) -> Borne:
         self.rig.check(self.name)
         self.rig.asked.append(f"{self.name} rate")

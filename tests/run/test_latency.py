@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,15 @@ def test_rounds_are_interleaved_over_the_same_texts_and_each_server_is_asked_onc
     rest = ["fp32 served answers", "fp32 served rate", "a served answers", "a served rate"]
     assert rig.asked == one_round * 3 + [step.replace("served answers", "answers") for step in rest]
     assert all(texts == TEXTS for texts in rig.texts)
+
+
+def test_where_it_is_asked_for_each_variant_gets_a_list_of_all_texts_once_the_rounds_are_over() -> None:
+    rig = Rig()
+    found = measure(variants("a"), ANCHORS, TEXTS, config(), replace(rig.bench(), throughput=True))
+    assert [step for step in rig.asked if "list" in step] == ["baseline list", "fp32 list", "a list"]
+    assert rig.asked.index("baseline list") > max(i for i, step in enumerate(rig.asked) if step == "a")
+    assert {timing.batch_texts_per_s for timing in found.values()} == {len(TEXTS) / config().rate_seconds}
+    assert {timing.batch_texts_per_s for timing in run(Rig(), "a").values()} == {None}
 
 
 def test_an_anchor_in_many_groups_is_asked_for_the_rest_once() -> None:

@@ -48,7 +48,7 @@ def publish(tmp_path: Path, make_artifact: Callable[..., Artifact], monkeypatch:
         class Fake:
             """In place of the server, and of the client of it."""
 
-            def __init__(self, *arguments: Any, staged: Any = (), timeout: float = 0) -> None:
+            def __init__(self, *arguments: Any, staged: Any = (), settings: Any = None, timeout: float = 0) -> None:
                 self.name, self.grpc_address = arguments[-1], "nowhere"
                 for version in staged:
                     there = published(tmp_path / "repo", version.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_int8_batched_would_depend_on_the_neighbours(make_int8: Artifact, monkey
     # The reason for the test above: without micro-batches of one, scores differ.
     engine = Engine(make_int8.folder, threads=1, micro_batch=8)
     alone = engine.probabilities(TEXTS)
-    monkeypatch.setattr(engine, "_micro_batch", 8)
+    monkeypatch.setattr(engine, "placement", replace(engine.placement, micro_batch=8))
     assert np.abs(engine.probabilities(TEXTS) - alone).max() > 1e-4
 
 
@@ -165,12 +166,12 @@ def test_micro_batches_hold_each_text_once_longest_first() -> None:
 def test_micro_batches_bound_the_padded_tokens() -> None:
     lengths = [2000, 2000, 2000, 9000, 10]
     for batch in micro_batches(lengths, 64):
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= module.MAX_PADDED_TOKENS
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= module.MAX_PADDED_TOKENS["cpu"]
     assert micro_batches([], 8) == []
 
 
 def test_bucketed_micro_batches_have_a_power_of_two_of_texts() -> None:
-    assert [len(batch) for batch in micro_batches([5] * 13, 8, bucket=8)] == [8, 4, 1]
+    assert [len(batch) for batch in micro_batches([5] * 13, 8, bucket=8, powers_of_two=True)] == [8, 4, 1]
 
 
 def test_sigmoid_and_softmax_never_overflow() -> None:

@@ -38,6 +38,8 @@ def manifest(*, pair: bool = False, side: str = "right", max_length: int = MAX_L
         devices=("cpu",),
         pair=pair,
         truncation_side=side,
+        standard_operators=True,
+        weights="0" * 64,
     )
 
 

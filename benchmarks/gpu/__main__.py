@@ -1,0 +1,97 @@
+"""Fp16 on a GPU: is it right, and how fast is it beside PyTorch and the CPU? In at most 10 minutes, and no network.
+
+``python -m benchmarks.gpu --wheels FOLDER --out gpu.json``: makes the variants of recipe ``gpu`` of MiniLM and BERT
+base (random weights of the true architectures, or ``--weights`` for checkpoints that are there), and writes for each
+the largest difference of a score to PyTorch in fp32, p50 of one text, and texts a second of lists, at 32, 128 and
+512 tokens. ``--device cpu --quick`` runs the same code where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.wheels import install, joined
+
+NEEDED = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "pydantic", "psutil", "filelock")
+MODELS = "minilm,bert"
+BROUGHT = "BANTAM_BENCHMARK_WHEELS"
+"""Set where the wheels are installed already."""
+
+
+def main() -> None:
+    """Bring what is lacking, look at what is there, make, measure, write."""
+    asked = _parse()
+    started = time.monotonic()
+    if asked.wheels and not os.environ.get(BROUGHT):
+        with tempfile.TemporaryDirectory() as folder:
+            install(joined(asked.wheels, Path(folder)), Path(folder, "site"))
+            path = os.pathsep.join([str(Path(folder, "site")), *filter(None, [os.environ.get("PYTHONPATH")])])
+            # The wheels' own onnxruntime is to be the one that is found, from the start.
+            again = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]]
+            sys.exit(subprocess.run(again, env={**os.environ, "PYTHONPATH": path, BROUGHT: "1"}).returncode)
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        sys.exit(f"Got a Python without {', '.join(missing)}; expected these. Bring their wheels: --wheels FOLDER.")
+    _run(asked, started)
+
+
+def _run(asked: argparse.Namespace, started: float) -> None:
+    import onnxruntime
+    import torch
+
+    from bantam.machine import describe_machine, versions
+    from bantam.report.schema import BASELINE
+    from benchmarks.gpu.measured import QUICK, Plan, make, measure
+
+    there = {"cuda": torch.cuda.is_available(), "providers": onnxruntime.get_available_providers()}
+    if asked.device == "cuda" and not there["cuda"]:
+        sys.exit(f"Got --device cuda, and PyTorch {torch.__version__} sees no GPU; expected one, or --device cpu.")
+    plan = Plan(asked.device, started + 60 * asked.minutes, **(QUICK if asked.quick else {}))
+    models: dict[str, Any] = {}
+    result = {
+        "machine": describe_machine().model_dump(exclude_none=True),
+        "versions": versions(),
+        "there": there,
+        "device": asked.device,
+        "quick": asked.quick,
+        "models": models,
+    }
+    for model in asked.models.split(","):
+        only = [name for name in asked.variants.split(",") if name]
+        if time.monotonic() > plan.deadline:
+            models[model] = {"left_out": "no time was left"}
+        else:
+            made = make(model, asked.weights, plan, asked.build / f"gpu-{Path(model).name}", only)
+            wanted = {name: each for name, each in made.artifacts.items() if not only or name in (*only, BASELINE)}
+            figures = measure(wanted, plan, lambda line: print(line, file=sys.stderr, flush=True))
+            figures |= {name: {"failed": str(exc)} for name, exc in made.failed.items()}
+            models[model] = {"weights": "own" if asked.weights else "random", "variants": figures}
+        result["seconds"] = round(time.monotonic() - started)
+        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")  # what is there, whatever comes
+    print(asked.out)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--models", default=MODELS, help="names of the catalog, or folders, separated by commas")
+    parser.add_argument("--weights", action="store_true", help="the models' own, in place of random ones")
+    parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
+    parser.add_argument("--variants", default="", help="of recipe gpu, separated by commas; all if left out")
+    parser.add_argument("--quick", action="store_true", help="short and few texts: to see that it runs")
+    parser.add_argument("--minutes", type=float, default=8.5, help="nothing is begun later")
+    parser.add_argument("--wheels", type=Path, help="a folder of wheels, large ones in pieces, that are not installed")
+    parser.add_argument("--build", type=Path, default=Path("build"))
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

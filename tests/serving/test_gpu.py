@@ -1,0 +1,284 @@
+"""Models on a GPU: what is asked of runtimes and Triton, what is said where there is none, and that one answers."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import InferenceServerClient
+
+from bantam.artifact import Artifact, Compute, Numbers
+from bantam.commands.serve_options import ServeOptions
+from bantam.errors import ServerError
+from serving import tritonserver
+from serving.backend.engine import MICRO_BATCH, Engine, micro_batches, warm_shapes
+from serving.backend.manifest import read_manifest
+from serving.backend.program import Placement
+from serving.backend.providers import CPU, CUDA, TENSORRT, check, engine_cache, providers
+from serving.gpu import count
+from serving.image.build import copy_published
+from serving.mirror import Mirror
+from serving.ports import free_ports
+from serving.remote import Remote
+from serving.repository import Version, promote, prune, publish, rollback, withdraw
+from serving.server import Server
+from serving.triton_config import CONFIG, GPU_CONFIG, parse_pbtxt, served_version
+from serving.view import View
+
+HALF = Compute(weights=Numbers("float", 16), activations=Numbers("float", 16), devices=("cpu", "cuda"))
+ON_GPU = Placement("cuda", 2, 64)
+ALL = (TENSORRT, CUDA, CPU)
+PROTOCOLS = ("gRPC", "HTTP", "metrics")
+
+MakeArtifact = Callable[..., Artifact]
+
+
+@pytest.fixture
+def plain(make_artifact: MakeArtifact) -> Artifact:
+    """Made for GPUs, of standard operators."""
+    return make_artifact(compute=HALF, details={"fused_attention": 0})
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tensorrt"
+
+
+def test_on_the_cpu_it_is_the_cpu_alone(plain: Artifact, caches: Path) -> None:
+    assert Engine(plain.folder).providers == (CPU,)
+    assert not caches.exists()
+
+
+def test_fused_attention_is_for_cuda_alone(make_artifact: MakeArtifact, caches: Path) -> None:
+    for details in ({"fused_attention": 6}, {"quantizer": "whatever"}):
+        manifest = read_manifest(make_artifact(compute=HALF, details=details).folder)
+        assert [name for name, _ in providers(ON_GPU, manifest, ALL)] == [CUDA, CPU]
+    assert not caches.exists()
+
+
+def test_standard_operators_are_for_tensorrt_where_it_is_there(plain: Artifact, caches: Path) -> None:
+    manifest = read_manifest(plain.folder)
+    assert [name for name, _ in providers(ON_GPU, manifest, (CUDA, CPU))] == [CUDA, CPU]
+    asked = providers(ON_GPU, manifest, ALL)
+    assert [name for name, _ in asked] == [TENSORRT, CUDA, CPU]
+    options = asked[0][1]
+    assert options["trt_profile_min_shapes"] == "input_ids:1x1,attention_mask:1x1"
+    assert options["trt_profile_opt_shapes"] == "input_ids:64x64,attention_mask:64x64"
+    assert (
+        options["trt_profile_max_shapes"]
+        == f"input_ids:64x{manifest.max_length},attention_mask:64x{manifest.max_length}"
+    )
+    assert Path(options["trt_engine_cache_path"]) == caches / manifest.weights[:16]
+    assert (caches / manifest.weights[:16]).stat().st_mode & 0o777 == 0o700
+
+
+def test_the_profile_holds_every_shape_that_the_engine_runs(plain: Artifact, caches: Path) -> None:
+    manifest = read_manifest(plain.folder)
+    largest = providers(ON_GPU, manifest, ALL)[0][1]["trt_profile_max_shapes"]
+    texts, tokens = map(int, largest.split(",")[0].removeprefix("input_ids:").split("x"))
+    shapes = warm_shapes(ON_GPU, 16, manifest.max_length)
+    for batch in micro_batches([manifest.max_length] * 200, ON_GPU.micro_batch, 16, most_tokens=10**9):
+        shapes.append((len(batch), manifest.max_length))
+    assert max(rows for rows, _ in shapes) == texts
+    assert max(length for _, length in shapes) == tokens
+
+
+def test_other_weights_have_other_engines(make_artifact: MakeArtifact, plain: Artifact, caches: Path) -> None:
+    other = make_artifact(compute=HALF, details={"fused_attention": 0}, labels=("joy", "anger"))
+    folders = {engine_cache(read_manifest(each.folder)) for each in (plain, other)}
+    assert len(folders) == 2
+    assert {folder.parent for folder in folders} == {caches}
+
+
+def test_a_cache_that_cannot_be_made_is_said(plain: Artifact, caches: Path) -> None:
+    caches.parent.write_text("a file in its way", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"cannot be written to, expected a folder for TensorRT's engines\. Name one in"
+    ):
+        providers(ON_GPU, read_manifest(plain.folder), ALL)
+
+
+@pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_an_onnx_runtime_without_cuda_is_refused(plain: Artifact) -> None:
+    with pytest.raises(ValueError, match=r"has .*CPUExecutionProvider; expected CUDAExecutionProvider\. Install"):
+        Engine(plain.folder, device="cuda")
+
+
+def test_a_session_that_fell_back_is_refused(plain: Artifact) -> None:
+    used = ort.InferenceSession(str(plain.folder / "model.onnx"), providers=["CPUExecutionProvider"]).get_providers()
+    with pytest.raises(ValueError, match=r"runs the model on CPUExecutionProvider; expected CUDAExecutionProvider"):
+        check(used)
+    check([CUDA, CPU])
+    assert used == [CPU]
+
+
+def test_a_gpu_gets_larger_runs_of_rounded_lengths() -> None:
+    assert MICRO_BATCH["cuda"] > MICRO_BATCH["cpu"]
+    assert [len(batch) for batch in micro_batches([20] * 100, 64, 16, most_tokens=32768)] == [64, 36]
+    assert [len(batch) for batch in micro_batches([500] * 100, 64, 16, most_tokens=32768)] == [64, 36]
+    assert warm_shapes(ON_GPU, 1, 512) == []
+    shapes = warm_shapes(ON_GPU, 16, 512)
+    assert ((1, 512) in shapes, (64, 256) in shapes, (64, 272) in shapes) == (True, True, False)
+
+
+@pytest.mark.gpu
+def test_it_answers_on_the_gpu_as_on_the_cpu(plain: Artifact, caches: Path) -> None:
+    texts = ["i love it", "hate", "", "love " * 200] * 40
+    scores = Engine(plain.folder, device="cuda").probabilities(texts)
+    np.testing.assert_allclose(scores, Engine(plain.folder).probabilities(texts), atol=1e-3)
+
+
+class TestOfARepository:
+    """``configs/gpu.pbtxt`` goes where ``config.pbtxt`` goes."""
+
+    @pytest.fixture
+    def root(self, plain: Artifact, make_artifact: MakeArtifact, tmp_path: Path) -> Path:
+        """Version 1 is for the CPU alone, version 2, which is served, for GPUs too."""
+        publish(make_artifact(), tmp_path / "repository", "tiny", thresholds=None)
+        publish(plain, tmp_path / "repository", "tiny", thresholds=None, micro_batch=4)
+        return tmp_path / "repository"
+
+    def test_it_says_what_a_gpu_changes_and_nothing_else(self, root: Path) -> None:
+        config, on = (parse_pbtxt((root / "tiny" / name).read_text()) for name in (CONFIG, GPU_CONFIG))
+        (group,) = on.instance_group
+        assert (group.Kind.Name(group.kind), group.count, [*group.gpus]) == ("KIND_GPU", 1, [0])
+        assert on.parameters["device"].string_value == "cuda"
+        assert "micro_batch" not in on.parameters, "the engine knows what a GPU takes"
+        for message in (config, on):
+            del message.instance_group[:]
+            for name in ("device", "micro_batch"):
+                message.parameters.pop(name, None)
+        assert config == on
+
+    def test_it_comes_and_goes_with_the_version_that_is_served(self, root: Path) -> None:
+        on_gpu = root / "tiny" / GPU_CONFIG
+        assert served_version(on_gpu.read_text()) == (2, 1)
+        rollback(root, "tiny")
+        assert not on_gpu.exists()
+        rollback(root, "tiny")
+        assert served_version(on_gpu.read_text()) == (2, 1)
+        assert prune(root, "tiny") == []
+        withdraw(root, "tiny")
+        assert not on_gpu.exists()
+
+    def test_what_a_kill_left_undone_is_done_by_the_next_promote(self, root: Path) -> None:
+        on_gpu = root / "tiny" / GPU_CONFIG
+        on_gpu.unlink()
+        assert promote(Version("tiny", 2, root / "tiny" / "2")).changed is False
+        assert served_version(on_gpu.read_text()) == (2, 1)
+
+    def test_it_is_baked_into_an_image(self, root: Path, tmp_path: Path) -> None:
+        copy_published(root, "tiny", tmp_path / "baked" / "tiny")
+        assert (tmp_path / "baked" / "tiny" / GPU_CONFIG).read_text() == (root / "tiny" / GPU_CONFIG).read_text()
+
+    def test_in_a_bucket_and_back(self, root: Path, bucket: str, tmp_path: Path) -> None:
+        remote, mirror = Remote(bucket), Mirror(Remote(bucket), tmp_path / "mirror")
+        for number in (1, 2):
+            remote.upload(Version("tiny", number, root / "tiny" / str(number)))
+            remote.promote("tiny", number)
+        mirror.start(["tiny"], print)
+        assert remote._text("tiny", GPU_CONFIG) == (root / "tiny" / GPU_CONFIG).read_text()
+        assert remote.numbers("tiny", whole=False) == [1, 2]
+        assert served_version((mirror.root / "tiny" / GPU_CONFIG).read_text()) == (2, None)
+        remote.rollback("tiny")
+        assert list(mirror.step(["tiny"])) == []
+        assert remote._text("tiny", GPU_CONFIG) is None
+        assert not (mirror.root / "tiny" / GPU_CONFIG).exists()
+
+    def test_our_own_server_makes_it_from_the_one_file_that_is_promoted(self, root: Path, tmp_path: Path) -> None:
+        first, second = (Version("tiny", number, root / "tiny" / str(number)) for number in (1, 2))
+        on_gpu = root / "tiny" / GPU_CONFIG
+        view = View(tmp_path, [second], "gpu")
+        seen = view.models / "tiny" / CONFIG
+        assert seen.read_text() == on_gpu.read_text()
+        on_gpu.write_text(on_gpu.read_text() + "# an operator's\n")
+        view.show(second)
+        assert seen.read_text().endswith("# an operator's\n")
+        rollback(root, "tiny")
+        view.show(first)
+        assert "cuda" not in seen.read_text(), "it was not made for a GPU"
+        view.show(second)
+        assert 'string_value: "cuda"' in seen.read_text(), "also before it is promoted"
+
+
+@pytest.mark.skipif(count() > 0, reason="there is a GPU")
+def test_a_machine_without_a_gpu_is_told_before_triton_starts(plain: Artifact, tmp_path: Path) -> None:
+    publish(plain, tmp_path / "repository", "tiny", thresholds=None)
+    with pytest.raises(ServerError, match=r"Got --target gpu, and CUDA's driver sees 0 GPUs here; expected one\."):
+        Server(tmp_path / "repository", settings=ServeOptions(target="gpu").settings()).start()
+
+
+@pytest.mark.triton
+class TestOfTriton:
+    """The real one: which config it reads, and what it says where there is no GPU."""
+
+    @pytest.fixture
+    def root(self, plain: Artifact, tmp_path: Path) -> Path:
+        publish(plain, tmp_path / "repository", "tiny", thresholds=None)
+        return tmp_path / "repository"
+
+    @pytest.fixture
+    def start(self, root: Path, tmp_path: Path) -> Iterator[Callable[[], str]]:
+        """Starts a Triton of its own on the folder, as somebody without Bantam's server would."""
+        installation = tritonserver.find()
+        backend = tritonserver.lay_out(installation, tmp_path / "backends" / "python", isolated=True)
+        ports = free_ports(dict.fromkeys(PROTOCOLS, "127.0.0.1"), dict.fromkeys(PROTOCOLS, 0))
+        endpoints = {name: ("127.0.0.1", port) for name, port in ports.items()}
+        command = tritonserver.command(installation, backend, root, tmp_path, endpoints, poll=False)
+        log = (tmp_path / "log").open("w+")
+        started: list[subprocess.Popen[bytes]] = []
+
+        def run() -> str:
+            """Its log once it is up."""
+            environment = tritonserver.environment(installation)
+            options = [*command, "--model-config-name=gpu"]
+            started.append(subprocess.Popen(options, env=environment, stdout=log, stderr=log))
+            deadline = time.monotonic() + 60
+            while "Started HTTPService" not in (said := (tmp_path / "log").read_text()):
+                assert time.monotonic() < deadline, said
+                assert started[0].poll() is None, said
+                time.sleep(0.1)
+            return said
+
+        self.address = f"127.0.0.1:{ports['gRPC']}"
+        yield run
+        for process in started:
+            process.terminate()
+            process.wait(30)
+        log.close()
+
+    def test_the_config_of_the_hardware_is_the_one_that_counts(self, root: Path, start: Callable[[], str]) -> None:
+        on_gpu = parse_pbtxt((root / "tiny" / GPU_CONFIG).read_text())
+        # There is no GPU: what of it can run here.
+        on_gpu.instance_group[0].CopyFrom(parse_pbtxt((root / "tiny" / CONFIG).read_text()).instance_group[0])
+        on_gpu.parameters["device"].string_value = "cpu"
+        on_gpu.max_batch_size = 3
+        (root / "tiny" / GPU_CONFIG).write_text(str(text_format.MessageToString(on_gpu)))
+        start()
+        with InferenceServerClient(self.address) as client:
+            assert client.is_model_ready("tiny")
+            assert client.get_model_config("tiny").config.max_batch_size == 3
+
+    @pytest.mark.skipif(count() > 0, reason="there is a GPU")
+    def test_a_gpu_that_is_not_there_is_an_error_of_triton(self, start: Callable[[], str]) -> None:
+        said = start()
+        with InferenceServerClient(self.address) as client:
+            assert not client.is_model_ready("tiny")
+        (reason,) = tritonserver.reasons(said)
+        assert "specifies invalid or unsupported gpu id 0" in reason
+
+    @pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+    @pytest.mark.parametrize("isolated", [False, True])
+    def test_an_engine_without_cuda_says_what_it_lacks(self, root: Path, isolated: bool) -> None:
+        config = root / "tiny" / CONFIG
+        added = 'parameters { key: "device" value { string_value: "cuda" } }'
+        config.write_text(config.read_text() + added)
+        with pytest.raises(ServerError, match=r"could not load tiny(.|\n)*expected CUDAExecutionProvider\. Install"):
+            Server(root, isolated=isolated).start()
