@@ -164,7 +164,7 @@ class Remote:
         with tempfile.TemporaryDirectory() as folder:
             known = self.describe(name, number, Path(folder)).manifest.files
         self._check_there(name, str(number), known)
-        config = following(text, served.number) if served else text
+        config = following(text, served.number, self._text(name, CONFIG) or "") if served else text
         with self._asking():
             self._fs.pipe_file(self._path(name, CONFIG), config.encode())
         return True

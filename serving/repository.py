@@ -261,13 +261,14 @@ def _promote(version: Version) -> Version:
     with contextlib.suppress(RepositoryError):  # nobody can serve from a damaged config.pbtxt: a promote mends it
         served = served_in(version.root, version.name)
     target = model / CONFIG
+    before = target.read_text(encoding="utf-8") if served else ""
     if served and served.number != version.number:
         replaced = model / str(served.number) / CONFIG
         if not replaced.is_file():  # the version that is replaced is to hold its own; older ones do not
-            write_text(replaced, target.read_text(encoding="utf-8"))
-        text = following(text, served.number)
+            write_text(replaced, before)
+        text = following(text, served.number, before)
     elif served and served.previous is not None:
-        text = following(text, served.previous)
+        text = following(text, served.previous, before)
     if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text
         return replace(version, changed=False)
     # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.

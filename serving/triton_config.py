@@ -23,6 +23,10 @@ INPUT = "TEXT"
 OUTPUT = "SCORES"
 LABELS_FILE = "labels.txt"
 CONFIG = "config.pbtxt"
+LIMIT = "limit_ms"
+"""The parameter that says how long a request may wait, for the inline backend."""
+LIMIT_MS = 1000
+"""How long, where a config does not say."""
 PREVIOUS = "previous_version"
 """The parameter that names the version that was served before; clients have no use for it."""
 
@@ -61,6 +65,8 @@ class TritonConfig(BaseModel):
     max_batch_size: int = Field(64, ge=1)
     micro_batch: int = Field(8, ge=1)
     threads: int | None = Field(None, ge=1)
+    limit_ms: int | None = Field(None, ge=1, le=24 * 3600 * 1000)
+    """A request that would wait longer than half of this is refused at once; ``LIMIT_MS`` if absent."""
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> TritonConfig:
@@ -90,6 +96,8 @@ class TritonConfig(BaseModel):
             values["thresholds"] = json.dumps(self.thresholds)
         if self.threads is not None:
             values["threads"] = str(self.threads)
+        if self.limit_ms is not None:
+            values[LIMIT] = str(self.limit_ms)
         return values
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,7 +122,8 @@ class TritonConfig(BaseModel):
             # No queue delay: it adds itself to every single request. No max_queue_size: Triton's batcher stalls once a
             # short queue has been full. No queue time-out: with one, the batcher does not prefetch and misses the
             # wake-up for a request that comes just before the instance is free; 1 in 100 requests of a single client
-            # then took 500 ms, the batcher's longest sleep. Clients bound their own waiting.
+            # then took 500 ms, the batcher's longest sleep. The inline backend has a queue of its own, with a bound
+            # (:func:`inline`); where the stock one serves, clients bound their own waiting.
             "dynamic_batching": {},
             # Warms the path through Triton with an empty text; the engine warms itself with real ones.
             "model_warmup": [
@@ -173,6 +182,7 @@ def written_by_us(text: str) -> TritonConfig:
             max_batch_size=message.max_batch_size,
             micro_batch=int(values["micro_batch"]),
             threads=None if threads is None else int(threads),
+            limit_ms=int(values[LIMIT]) if LIMIT in values else None,
         )
     except (KeyError, TypeError, ValueError) as exc:  # pydantic's error is a ValueError
         raise RepositoryError(f"{CONFIG} is not one that Bantam writes ({exc!r}).") from exc
@@ -206,11 +216,43 @@ def served_version(text: str) -> ServedVersion | None:
     return ServedVersion(versions[0], int(previous) if previous.isdecimal() else None) if len(versions) == 1 else None
 
 
-def following(text: str, previous: int) -> str:
-    """A version's config.pbtxt as it is when the version is served after another one."""
+def following(text: str, previous: int, before: str = "") -> str:
+    """A version's config.pbtxt as it is when the version is served after another one.
+
+    ``before``: that one's. A limit in it, which an operator has set, goes on where the version has none of its own.
+    """
     message = parse_pbtxt(text)
     message.parameters[PREVIOUS].string_value = str(previous)
+    parameters = parse_pbtxt(before).parameters
+    if LIMIT in parameters and LIMIT not in message.parameters:
+        message.parameters[LIMIT].string_value = parameters[LIMIT].string_value
     return str(text_format.MessageToString(message))
+
+
+def inline(text: str) -> str:
+    """A config.pbtxt as Triton reads it where the inline backend serves.
+
+    Its queue stands in for Triton's batcher, and takes what two instances bring it: while the thread of one computes,
+    the other one's takes in what arrives.
+    """
+    message = parse_pbtxt(text)
+    message.ClearField("dynamic_batching")
+    groups = [group for group in message.instance_group if group.kind == group.KIND_GPU]
+    del message.instance_group[:]
+    group = message.instance_group.add()
+    if groups:
+        group.CopyFrom(groups[0])
+    else:
+        group.kind = group.KIND_CPU
+    group.count = 2
+    return str(text_format.MessageToString(message))
+
+
+def limit_ms(text: str) -> int:
+    """How long a request to the model of this config.pbtxt may wait, in milliseconds."""
+    parameters = parse_pbtxt(text).parameters
+    said = parameters[LIMIT].string_value if LIMIT in parameters else ""
+    return int(said) if said.isdecimal() else LIMIT_MS
 
 
 def renamed(text: str, name: str, number: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bantam.errors import RepositoryError, ServerError
-from serving import repository
+from serving import repository, triton_config
 from serving.repository import Version
 from serving.triton_config import CONFIG, served_version
 
@@ -20,14 +20,18 @@ CACHE = "__pycache__"
 
 
 class View:
-    """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead."""
+    """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead.
 
-    def __init__(self, folder: Path, versions: Iterable[Version]) -> None:
+    ``inline``: for a Triton with the inline backend, which wants models configured otherwise.
+    """
+
+    def __init__(self, folder: Path, versions: Iterable[Version], *, inline: bool = False) -> None:
         self.models = folder / "models"
         self._versions = folder / "versions"
         self.models.mkdir()
         self._versions.mkdir()
         self._made = 0
+        self._inline = inline
         self.shown: dict[str, Version] = {}
         """The version of each model that is in ``models``."""
         for version in versions:
@@ -36,13 +40,15 @@ class View:
     def show(self, version: Version) -> None:
         """Put a version in the place of the one of its model that is shown, in one step.
 
-        Raises ``OSError`` if there is no space, or no such version any more; then the other one is still shown.
+        Raises ``OSError`` if there is no space, or no such version any more, and :class:`RepositoryError` if its
+        config.pbtxt is none; then the other one is still shown.
         """
         # Made anew also for one that was shown before: Triton takes only what is newer than what it has.
         self._made += 1
         target = self._versions / f"{version.name}-{self._made}"
         target.mkdir()
-        (target / CONFIG).write_text(config_of(version), encoding="utf-8")
+        text = config_of(version)
+        (target / CONFIG).write_text(triton_config.inline(text) if self._inline else text, encoding="utf-8")
         files = target / str(version.number)
         files.mkdir()
         for path in version.folder.resolve().iterdir():
@@ -60,7 +66,7 @@ class View:
     def take_back(self, version: Version) -> None:
         """Show a version again that Triton has still, also where its folder was removed meanwhile."""
         self.shown[version.name] = version
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RepositoryError):
             self.show(version)
 
 
