@@ -22,6 +22,8 @@ enum { BATCHES = 4 };
 enum { MOST_WAITING = 16384 };
 /* Four of the largest requests that `bantam serve` takes. */
 enum { MOST_BYTES = 256 << 20 };
+/* Nothing is answered sooner: whoever has less time has none. */
+enum { LEAST_NS = 100000 };
 enum { WEIGHT = 4 }; /* the last batch has one part in four of the rate */
 
 enum { WATCH, FEW, LISTS, LINES };
@@ -148,7 +150,7 @@ void queue_put(Queue *queue, Waiting *request, uint64_t at, Waiting **refused) {
         push(queue, request);
     else if (full)
         refuse(queue, request, FULL, refused);
-    else if (request->timeout && request->foreseen >= request->timeout)
+    else if (request->timeout && request->foreseen + LEAST_NS >= request->timeout)
         refuse(queue, request, DEADLINE, refused);
     else if (request->foreseen > queue->limit_ns / 2)
         refuse(queue, request, FORESEEN, refused);
