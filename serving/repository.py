@@ -55,22 +55,19 @@ def stage(
     name: str,
     *,
     thresholds: Sequence[float] | None,
-    max_batch_size: int = 64,
-    micro_batch: int = 8,
-    threads: int | None = None,
     identity: Identity | None = None,
     evidence: str = "",
     link: bool = False,
+    **options: int | None,
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
     ``thresholds``: one per label (multi_label), kept for the clients. ``evidence``: a JSON document of what it was
     measured to answer. ``link``: hard-link the files instead of copying them, for a throw-away repository on the same
-    file system. Raises :class:`RepositoryError` for a wrong name, option
+    file system. ``options``: other fields of ``TritonConfig``. Raises :class:`RepositoryError` for a wrong name, option
     or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
-    options = {"max_batch_size": max_batch_size, "micro_batch": micro_batch, "threads": threads}
     config = config_for(artifact.manifest.signature, name, thresholds, **options)
     details = {"identity": asdict(identity)} if identity else {}
 

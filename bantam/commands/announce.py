@@ -9,6 +9,8 @@ from bantam.artifact import EXAMPLES, Artifact
 from serving.ports import is_loopback
 from serving.repository import published
 from serving.server import Server
+from serving.triton_config import limit_ms
+from serving.view import config_of
 
 
 def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], None]) -> None:
@@ -23,6 +25,8 @@ def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], Non
         log(f"Each model runs in a process of its own, which costs a request some time: {server.backend.reason}.")
     warn_of_http(server.http_host, http, log)
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it.")
+    for name, limit in _limits_ms(server).items():
+        log(f"{name} refuses what would wait longer than {limit / 2000:g} s, half of its limit_ms.")
     log(f"Its watch is on http://{watch}: /live, /ready, /metrics. From Python:")
     log("  from bantam import Classifier")
     log(f'  Classifier("{grpc}", model="{server.models[0]}")([{example}])')
@@ -35,6 +39,12 @@ def warn_of_http(host: str, address: str, log: Callable[[str], None]) -> None:
             f"WARNING: other machines can reach HTTP on {address} and the metrics. Triton's HTTP has known holes in "
             "2.51: leave --http-host out and have clients use gRPC, or put a proxy in front."
         )
+
+
+def _limits_ms(server: Server) -> dict[str, int]:
+    """Of each model that has a queue of ours before it."""
+    found = {} if server.backend.isolated else {name: published(server.repository, name) for name in server.models}
+    return {name: limit_ms(config_of(version)) for name, version in found.items() if version is not None}
 
 
 def _reads_pairs(server: Server) -> bool:

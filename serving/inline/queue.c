@@ -150,10 +150,10 @@ void queue_put(Queue *queue, Waiting *request, uint64_t at, Waiting **refused) {
         push(queue, request);
     else if (full)
         refuse(queue, request, FULL, refused);
-    else if (request->timeout && request->foreseen + LEAST_NS >= request->timeout)
-        refuse(queue, request, DEADLINE, refused);
     else if (request->foreseen > queue->limit_ns / 2)
         refuse(queue, request, FORESEEN, refused);
+    else if (request->timeout && request->foreseen + LEAST_NS >= request->timeout)
+        refuse(queue, request, DEADLINE, refused);
     else
         push(queue, request);
 }
