@@ -232,8 +232,7 @@ def following(text: str, previous: int, before: str = "") -> str:
 def inline(text: str) -> str:
     """A config.pbtxt as Triton reads it where the inline backend serves.
 
-    Its queue stands in for Triton's batcher, and takes what two instances bring it: while the thread of one computes,
-    the other one's takes in what arrives.
+    Its queue stands in for Triton's batcher; it has one model, whatever brings the requests, so one instance will do.
     """
     message = parse_pbtxt(text)
     message.ClearField("dynamic_batching")
@@ -244,7 +243,7 @@ def inline(text: str) -> str:
         group.CopyFrom(groups[0])
     else:
         group.kind = group.KIND_CPU
-    group.count = 2
+    group.count = 1
     return str(text_format.MessageToString(message))
 
 

@@ -4,10 +4,10 @@
  * Python once, from the shared library named in BANTAM_LIBPYTHON, and imports host.py, which lies beside it. For models
  * with one input of BYTES and one output of FP32: texts in, scores out.
  *
- * Requests do not wait in Triton, which bounds them by their number at best, but in a queue of ours (queue.c). Triton is
- * told to make two instances of a model. The thread of one takes in what arrives, and if nobody computes, it does so
- * itself, batch after batch, until nothing waits: a request that is alone is answered by the thread that has brought it.
- * Meanwhile the other one takes in what arrives, or refuses it, without Python and its lock.
+ * Requests do not wait in Triton, which bounds them by their number at best, but in a queue of ours (queue.c). The thread of
+ * a model's one instance in Triton takes in what arrives, or refuses it, without Python and its lock. A thread of ours
+ * computes it, batch after batch. Not the thread that has brought a request, with a second instance to take in others
+ * meanwhile: the two would then take turns, each with cold caches, and one client wait 0.05 ms longer.
  *
  * In C rather than through ctypes, because the path of a request runs with cold caches, after and before a model that
  * fills them: a dozen calls by way of ctypes take as long there as the stub process that this file does without.
@@ -119,6 +119,10 @@ static Error *load(Served *served, uint64_t *most_rows, const char *folder, uint
 }
 
 static void unload(Served *served) {
+    if (served->worker) {
+        queue_end(served->queue);
+        pthread_join(served->worker, NULL);
+    }
     if (served->loaded) {
         int gil = py.GILState_Ensure();
         py.DecRef(served->loaded);
@@ -128,6 +132,20 @@ static void unload(Served *served) {
         queue_free(served->queue);
     counts_free(served->counts);
     free(served);
+}
+
+static void *work(void *state) {
+    Served *served = state;
+    while (queue_wait(served->queue)) {
+        Waiting *refused = NULL;
+        uint64_t at = queue_lock(served->queue);
+        Waiting *batch = queue_take(served->queue, at, &refused);
+        queue_unlock(served->queue);
+        refuse_all(served, refused);
+        if (batch)
+            compute(served, batch);
+    }
+    return NULL;
 }
 
 /* Loads a version; with an error, what there is of it is in `served` all the same. */
@@ -150,7 +168,11 @@ static Error *make(Model *model, Served *served) {
     served->counts = counts_new(name, version, NAMES, REASONS + 1);
     if (served->counts)
         served->queue = queue_new(served->limit_ms * 1000000u, most_rows, served->counts);
-    return served->queue ? TRITONBACKEND_ModelSetState(model, served) : TRITONSERVER_ErrorNew(INTERNAL, "no memory");
+    if (!served->queue || pthread_create(&served->worker, NULL, work, served) != 0) {
+        served->worker = 0;
+        return TRITONSERVER_ErrorNew(INTERNAL, "no memory for the queue");
+    }
+    return TRITONBACKEND_ModelSetState(model, served);
 }
 
 ENTRY Error *TRITONBACKEND_ModelInitialize(Model *model) {
@@ -163,7 +185,7 @@ ENTRY Error *TRITONBACKEND_ModelInitialize(Model *model) {
     return error;
 }
 
-/* Its instances have ended, and so nothing waits. Also called for one that could not be loaded. */
+/* All requests were given back, and so nothing waits. Also called for one that could not be loaded. */
 ENTRY Error *TRITONBACKEND_ModelFinalize(Model *model) {
     void *served = NULL;
     Error *error = TRITONBACKEND_ModelState(model, &served);
@@ -192,18 +214,7 @@ ENTRY Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request **re
         following = request->next;
         queue_put(served->queue, request, at, &refused);
     }
-    bool lead = queue_lead(served->queue);
     queue_unlock(served->queue);
-    refuse_all(instance, served, refused);
-    while (lead) {
-        refused = NULL;
-        at = queue_lock(served->queue);
-        Waiting *batch = queue_take(served->queue, at, &refused);
-        queue_unlock(served->queue);
-        refuse_all(instance, served, refused);
-        if (batch)
-            compute(instance, served, batch);
-        lead = batch != NULL;
-    }
+    refuse_all(served, refused);
     return NULL;
 }

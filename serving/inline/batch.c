@@ -11,6 +11,7 @@ const char *watch_token;
 /* One request. */
 typedef struct {
     Waiting waiting;
+    Instance *instance; /* that brought it */
     Request *request;
     Input *input;
     uint32_t buffers; /* of the input */
@@ -179,28 +180,29 @@ static void respond(Item *item) {
 }
 
 /* Nothing of the model may be touched after its last request was given back: Triton may unload it then. */
-static void give_back(Instance *instance, Item *item, uint64_t begin, uint64_t compute_begin, uint64_t compute_end) {
-    log_and_delete(TRITONBACKEND_ModelInstanceReportStatistics(instance, item->request, item->success, begin,
+static void give_back(Item *item, uint64_t begin, uint64_t compute_begin, uint64_t compute_end) {
+    log_and_delete(TRITONBACKEND_ModelInstanceReportStatistics(item->instance, item->request, item->success, begin,
                                                                compute_begin, compute_end, now()));
     log_and_delete(TRITONBACKEND_RequestRelease(item->request, RELEASE_ALL));
 }
 
-static void answer_without_scores(Instance *instance, Item *item) {
+static void answer_without_scores(Item *item) {
     uint64_t at = now();
     respond(item);
-    give_back(instance, item, at, at, at);
+    give_back(item, at, at, at);
 }
 
 Waiting *taken(Instance *instance, Request *request) {
-    Item *item = calloc(1, sizeof *item), spare = {.request = request};
+    Item *item = calloc(1, sizeof *item), spare = {.instance = instance, .request = request};
     if (!item) {
         spare.error = TRITONSERVER_ErrorNew(INTERNAL, "no memory for the request");
-        answer_without_scores(instance, &spare);
+        answer_without_scores(&spare);
         return NULL;
     }
+    item->instance = instance;
     item->request = request;
     if ((item->error = look_at(item))) {
-        answer_without_scores(instance, item);
+        answer_without_scores(item);
         free(item);
         return NULL;
     }
@@ -230,17 +232,17 @@ static Error *why(const Item *item, uint64_t limit_ms) {
     return TRITONSERVER_ErrorNew(UNAVAILABLE, message);
 }
 
-void refuse_all(Instance *instance, Served *served, Waiting *refused) {
+void refuse_all(Served *served, Waiting *refused) {
     for (Item *item = (Item *)refused, *following; item; item = following) {
         following = next(item);
         item->error = why(item, served->limit_ms);
-        answer_without_scores(instance, item);
+        answer_without_scores(item);
         free(item);
     }
 }
 
 /* Answers those whose clients have gone; returns the others. */
-static Item *without_gone(Instance *instance, Served *served, Item *batch) {
+static Item *without_gone(Served *served, Item *batch) {
     Waiting *kept = NULL, **end = &kept;
     for (Item *item = batch, *following; item; item = following) {
         bool gone = false;
@@ -249,7 +251,7 @@ static Item *without_gone(Instance *instance, Served *served, Item *batch) {
         if (gone) {
             queue_count(served->queue, GONE);
             item->error = TRITONSERVER_ErrorNew(CANCELLED, "the client has gone");
-            answer_without_scores(instance, item);
+            answer_without_scores(item);
             free(item);
         } else {
             *end = &item->waiting;
@@ -260,10 +262,10 @@ static Item *without_gone(Instance *instance, Served *served, Item *batch) {
     return (Item *)kept;
 }
 
-void compute(Instance *instance, Served *served, Waiting *waiting) {
+void compute(Served *served, Waiting *waiting) {
     uint64_t begin = now(), rows = 0;
     bool success = false;
-    Item *batch = without_gone(instance, served, (Item *)waiting);
+    Item *batch = without_gone(served, (Item *)waiting);
     int gil = enter();
     for (Item *item = batch; item; item = next(item))
         item->error = take(item);
@@ -279,12 +281,12 @@ void compute(Instance *instance, Served *served, Waiting *waiting) {
     uint64_t end = now();
     if (batch)
         log_and_delete(
-            TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, rows, begin, compute_begin, compute_end, end));
+            TRITONBACKEND_ModelInstanceReportBatchStatistics(batch->instance, rows, begin, compute_begin, compute_end, end));
     queue_lock(served->queue);
     queue_done(served->queue, success ? rows : 0, end - begin);
     queue_unlock(served->queue);
     for (Item *item = batch; item; item = next(item))
-        give_back(instance, item, begin, compute_begin, compute_end);
+        give_back(item, begin, compute_begin, compute_end);
     gil = enter();
     for (Item *item = batch, *following; item; item = following) {
         following = next(item);

@@ -40,7 +40,8 @@ struct Queue {
     uint64_t limit_ns, most_rows;
     uint64_t row_ns; /* what a row takes; 0 before the first answer */
     uint64_t owed;   /* rows of few that were computed while lists waited, not yet made up for */
-    bool led;
+    pthread_cond_t comes;
+    bool idle, ended;           /* whether somebody is in queue_wait; whether nobody will be */
     uint64_t began, batch_rows; /* of the batch that is computed; 0 rows if none is */
     int64_t *counts;
 };
@@ -50,6 +51,7 @@ Queue *queue_new(uint64_t limit_ns, uint64_t most_rows, int64_t *counts) {
     if (!queue)
         return NULL;
     pthread_mutex_init(&queue->lock, NULL);
+    pthread_cond_init(&queue->comes, NULL);
     queue->limit_ns = limit_ns;
     queue->most_rows = most_rows;
     queue->counts = counts;
@@ -57,6 +59,7 @@ Queue *queue_new(uint64_t limit_ns, uint64_t most_rows, int64_t *counts) {
 }
 
 void queue_free(Queue *queue) {
+    pthread_cond_destroy(&queue->comes);
     pthread_mutex_destroy(&queue->lock);
     free(queue);
 }
@@ -69,7 +72,30 @@ uint64_t queue_lock(Queue *queue) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-void queue_unlock(Queue *queue) { pthread_mutex_unlock(&queue->lock); }
+void queue_unlock(Queue *queue) {
+    bool wake = queue->idle && (queue->waiting || queue->ended);
+    pthread_mutex_unlock(&queue->lock);
+    /* Behind the lock, or who is woken would wait for it at once. */
+    if (wake)
+        pthread_cond_signal(&queue->comes);
+}
+
+bool queue_wait(Queue *queue) {
+    pthread_mutex_lock(&queue->lock);
+    queue->idle = true;
+    while (!queue->waiting && !queue->ended)
+        pthread_cond_wait(&queue->comes, &queue->lock);
+    queue->idle = false;
+    bool ended = queue->ended;
+    pthread_mutex_unlock(&queue->lock);
+    return !ended;
+}
+
+void queue_end(Queue *queue) {
+    queue_lock(queue);
+    queue->ended = true;
+    queue_unlock(queue);
+}
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -158,12 +184,6 @@ void queue_put(Queue *queue, Waiting *request, uint64_t at, Waiting **refused) {
         push(queue, request);
 }
 
-bool queue_lead(Queue *queue) {
-    if (queue->led || !queue->waiting)
-        return false;
-    return queue->led = true;
-}
-
 /* The next request for a batch of at most so many rows that has `rows`, if one fits: into an empty one any does. */
 static Waiting *next(Queue *queue, uint64_t most, uint64_t rows) {
     const Waiting *list = queue->lines[LISTS].first;
@@ -203,7 +223,6 @@ Waiting *queue_take(Queue *queue, uint64_t at, Waiting **refused) {
     }
     queue->began = at;
     queue->batch_rows = rows;
-    queue->led = batch != NULL;
     return batch;
 }
 

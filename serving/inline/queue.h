@@ -40,11 +40,11 @@ void queue_unlock(Queue *);
 /* Takes a request in, or puts it before those in `refused`, and others that have waited too long. */
 void queue_put(Queue *, Waiting *, uint64_t at, Waiting **refused);
 
-/* Whether the caller is to compute what waits, batch after batch, until queue_take has nothing more: somebody else does
- * so if not, or nothing waits. */
-bool queue_lead(Queue *);
+/* Blocks, without the lock, until something waits; false once queue_end was called. For one thread. */
+bool queue_wait(Queue *);
+void queue_end(Queue *);
 
-/* The next batch, or NULL: then the caller leads no longer. It may have requests to refuse in both cases. */
+/* The next batch, or NULL if all that waited is refused. */
 Waiting *queue_take(Queue *, uint64_t at, Waiting **refused);
 
 /* The batch is answered, at the rate of `rows` in `ns`; 0 rows if it failed, and tells nothing. */

@@ -236,7 +236,8 @@ def test_single_texts_go_before_lists(tiny_artifact: Artifact, tmp_path: Path) -
         here.gate.open()
         assert [each.exception(SECONDS) for each in (held, single, *lists)] == [None] * 5
         begun = [texts[0] for texts in here.gate.begun()]
-        assert begun == ["held", "single", "list 0", "list 1", "list 2"]
+        assert begun[:2] == ["held", "single"]
+        assert sorted(begun[2:]) == ["list 0", "list 1", "list 2"]
 
 
 def test_a_version_that_is_replaced_or_stopped_answers_what_waits_for_it(

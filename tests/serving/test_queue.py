@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,9 +47,6 @@ class Queue:
         )
         return self._numbers(refused)
 
-    def lead(self) -> bool:
-        return bool(self._library.queue_lead(self._queue))
-
     def take(self, at: float) -> tuple[list[int], list[int]]:
         """The next batch, and which are refused."""
         refused = Link()
@@ -64,6 +62,17 @@ class Queue:
         assert self.take(0)[0] == [len(self.requests) - 1]
         self.done(1, row_ms)
         assert self.take(0) == ([], [])
+
+    def locked(self, function: Callable[[], object]) -> None:
+        self._library.queue_lock(self._queue)
+        function()
+        self._library.queue_unlock(self._queue)
+
+    def wait(self) -> bool:
+        return bool(self._library.queue_wait(self._queue))
+
+    def end(self) -> None:
+        self._library.queue_end(self._queue)
 
     def _numbers(self, link: ctypes._Pointer[Waiting]) -> list[int]:
         places = {ctypes.addressof(request): number for number, request in enumerate(self.requests)}
@@ -83,7 +92,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-pthread", "-o", path, HERE / "queue.c"], check=True)
     found = ctypes.CDLL(str(path))
     found.queue_new.restype = ctypes.c_void_p
-    found.queue_lead.restype = ctypes.c_bool
+    found.queue_wait.restype = ctypes.c_bool
     found.queue_take.restype = Link
     return found
 
@@ -104,20 +113,25 @@ def make(library: ctypes.CDLL) -> Iterator[Make]:
         library.queue_free(queue._queue)
 
 
-def test_one_computes_and_the_others_only_bring(make: Make) -> None:
+def test_who_computes_is_woken_by_what_comes_and_by_the_end(make: Make) -> None:
     queue = make()
-    assert not queue.lead(), "nothing waits"
-    queue.put(0)
-    assert queue.lead()
-    assert queue.take(0) == ([0], [])
-    queue.put(1)
-    assert not queue.lead(), "somebody computes"
-    queue.done(1, 1)
-    assert queue.take(1) == ([1], [])
-    queue.done(1, 1)
-    assert queue.take(2) == ([], [])
-    queue.put(3)
-    assert queue.lead()
+    woken: list[bool] = []
+    number = threading.Semaphore(0)
+
+    def work() -> None:
+        for _ in range(2):
+            woken.append(queue.wait())
+            if woken[-1]:
+                assert queue.take(0)[0] == [0]
+            number.release()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    queue.locked(lambda: queue.put(0))
+    assert number.acquire(timeout=60)
+    queue.end()
+    worker.join(60)
+    assert woken == [True, False]
 
 
 def test_who_would_wait_longer_than_half_the_limit_is_refused_at_once(make: Make) -> None:

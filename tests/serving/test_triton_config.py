@@ -162,10 +162,10 @@ GROUPS = "instance_group { kind: KIND_CPU count: 3 }"
         (f"{GROUPS} instance_group {{ kind: KIND_GPU gpus: [1] count: 1 }}", "KIND_GPU", [1]),
     ],
 )
-def test_inline_a_model_has_two_instances_and_no_batcher(text: str, kind: str, gpus: list[int]) -> None:
+def test_inline_a_model_has_one_instance_and_no_batcher(text: str, kind: str, gpus: list[int]) -> None:
     message = parse_pbtxt(inline(text))
     (group,) = message.instance_group
-    assert (group.count, group.Kind.Name(group.kind), list(group.gpus)) == (2, kind, gpus)
+    assert (group.count, group.Kind.Name(group.kind), list(group.gpus)) == (1, kind, gpus)
     assert not message.HasField("dynamic_batching")
     before = parse_pbtxt(text)
     assert (message.name, message.parameters) == (before.name, before.parameters)
