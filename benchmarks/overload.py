@@ -154,7 +154,7 @@ def measured(
         tensor = find_input(endpoint.inputs(), target)
         endpoint.close()
         with client_processes(Subject(target, "grpc", tensor, texts, 50), 1) as clients:
-            capacity = max(clients.run(Closed(CLIENTS, 5.0)).texts_per_s for _ in range(2))
+            capacity = clients.run(Closed(CLIENTS, 10.0)).texts_per_s
             seen = [overload(running, clients, name, capacity, factor, seconds) for factor in FACTORS]
         if name != "now":
             return seen, ""
