@@ -1,11 +1,11 @@
 """What a server does that is asked for more than it can do, from the same cores.
 
-``python -m benchmarks.overload minilm --runs 3`` serves a published model with ``bantam serve``, finds what it can do (a
-closed loop of many clients), and asks it for 1.5 and 3 times as much for half a minute (an open loop). It prints the
-goodput as a share of what it can do, how soon the refused and the others were answered, memory, and what one client sees
-in the two seconds after it. Beside it, how many cores are taken where all requests are refused: by whoever sends them, and
-by the server for saying no. ``--before CHECKOUT`` does the same with another checkout, in turn. Exit code 1: a bar was
-missed.
+``python -m benchmarks.overload minilm --runs 3`` serves a published model with ``bantam serve``, finds what it can do
+(a closed loop of many clients), and asks it for 1.5 and 3 times as much for half a minute (an open loop). It prints the
+goodput as a share of what it can do, how soon the refused and the others were answered, memory, and what one client
+sees in the two seconds before and after it. Beside it, how many cores are taken where all requests are refused: by
+whoever sends them, and by the server for saying no. ``--before CHECKOUT`` does the same with another checkout, in turn.
+Exit code 1: a bar was missed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,9 +101,7 @@ def one_client(clients: Clients) -> float:
     return clients.run(Closed(1, 2.0)).p50_ms
 
 
-def overload(
-    running: Serving, clients: Clients, name: str, capacity: float, factor: float, seconds: float
-) -> Seen:
+def overload(running: Serving, clients: Clients, name: str, capacity: float, factor: float, seconds: float) -> Seen:
     """Ask for ``factor`` times as much as it can do."""
     before_ms, before_mb = one_client(clients), running.triton().memory_info().rss / 1e6
     found = clients.run(Open(factor * capacity, seconds))
@@ -131,15 +128,15 @@ def overload(
 def cores_of_refusals(running: Serving, rate: float, seconds: float, arguments: tuple[object, ...]) -> str:
     """What is taken where all is refused."""
     triton = running.triton()
-    before, start = triton.cpu_times(), time.monotonic()
+    before = triton.cpu_times()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.apply(hurry, (*arguments, rate, seconds))
-    took, wall = triton.cpu_times(), time.monotonic() - start
-    server = (took.user + took.system - before.user - before.system) / wall * wall / seconds
+    took = triton.cpu_times()
+    server = (took.user + took.system - before.user - before.system) / seconds
     p50, p99 = percentiles(refused_ms(found))
     return (
-        f"All refused at {rate:.0f}/s ({found.errors}): {found.client_cores:.2f} cores for who asks, {server:.2f} for the "
-        f"server, of {psutil.cpu_count()}; refused p50 {p50:.1f} ms, p99 {p99:.1f} ms."
+        f"All refused at {rate:.0f}/s ({found.errors}): {found.client_cores:.2f} cores for who asks, {server:.2f} for "
+        f"the server, of {psutil.cpu_count()}; refused p50 {p50:.1f} ms, p99 {p99:.1f} ms."
     )
 
 

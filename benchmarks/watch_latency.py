@@ -3,8 +3,8 @@
 ``git worktree add ../before COMMIT`` (with links to both environments), then
 ``python -m benchmarks.watch_latency build/RUN/onnx-int8 --before ../before`` publishes the variant with the code of
 each checkout, starts ``bantam serve`` of each, and has one client ask one and then the other, round after round; who is
-not asked is stopped meanwhile. It prints p50, p95 and p99, and the intervals of the ratios of the p50s and p99s. Exit code 1:
-the bar was missed.
+not asked is stopped meanwhile. It prints p50, p95 and p99, and the intervals of the ratios of the p50s and of the p99s.
+Exit code 1: a bar was missed.
 """
 
 from __future__ import annotations
@@ -121,7 +121,10 @@ def main() -> None:
         ratio = float(np.percentile(found["now"], percent) / np.percentile(found["before"], percent))
         low, high = interval(found["now"], found["before"], percent)
         kept = kept and ratio <= BAR
-        print(f"p{percent} now / before: {ratio:.3f} ({low:.3f} to {high:.3f}); bar {BAR:g}: {'kept' if ratio <= BAR else 'MISSED'}.")
+        print(
+            f"p{percent} now / before: {ratio:.3f} ({low:.3f} to {high:.3f}); "
+            f"bar {BAR:g}: {'kept' if ratio <= BAR else 'MISSED'}."
+        )
     sys.exit(0 if kept else 1)
 
 

@@ -82,7 +82,7 @@ class GrpcEndpoint:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out
         self._errors: dict[grpc.StatusCode, str | None] = {grpc.StatusCode.OK: None}
-        """What each status is called, which does not depend on what is said of it: an overloaded server says it often."""
+        """What each status is called, found once: an overloaded server says it often."""
 
     def inputs(self) -> list[ModelInput]:
         """The model's inputs, from its metadata."""

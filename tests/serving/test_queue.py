@@ -6,7 +6,6 @@ import ctypes
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
