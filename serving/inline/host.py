@@ -28,8 +28,8 @@ MOST_MS = 24 * 3600 * 1000
 
 
 def initialize(folder: str, version: int, config: bytes) -> tuple[Any, bytes, int, int]:
-    """Load a version of a model: its TritonPythonModel, no message, for how many milliseconds requests may wait, and how
-    many texts a batch may have. Or None and why it cannot be loaded.
+    """Load a version of a model: its TritonPythonModel, no message, for how many milliseconds requests may wait, and
+    how many texts a batch may have. Or None and why it cannot be loaded.
     """
     try:
         settings = json.loads(config)

@@ -255,11 +255,11 @@ def test_a_version_that_is_replaced_or_stopped_answers_what_waits_for_it(
         assert said == [f"{MODEL}: version 2 is served; before, 1 was."]
         assert not any(each.done() for each in waiting)
         # The limit goes on with what follows, and there are two queues.
-        waiting += [asked(*["wait"] * 4) for _ in range(4)]
-        here.until(lambda: [each.values["waiting_texts"] for each in counted.read(here.server.counts)] == [16, 12])
+        waiting += [here.hold(asked), *(asked(*["wait"] * 4) for _ in range(4))]
+        here.until(lambda: [each.values["waiting_texts"] for each in counted.read(here.server.counts)] == [16, 16])
         here.gate.open()
         versions = [each.result(SECONDS).model_version for each in waiting]
-        assert versions == ["1"] * 5 + ["2"] * 4
+        assert versions == ["1"] * 5 + ["2"] * 5
         assert [each.values["waiting_texts"] for each in counted.read(here.server.counts)] == [0, 0]
         # Told to stop, it answers what it has.
         waiting = [here.hold(asked), *(asked(*["wait"] * 4) for _ in range(4))]
