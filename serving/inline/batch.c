@@ -219,7 +219,7 @@ static Error *why(const Item *item, uint64_t limit_ms) {
     case FORESEEN:
         snprintf(message, sizeof message,
                  "Overloaded: this request would wait %llu ms until it is begun, expected at most half of the model's "
-                 "limit_ms, which is %llu",
+                 "limit_ms, which is %llu, or twice what it takes itself",
                  wait, limit);
         break;
     case LATE:

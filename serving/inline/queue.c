@@ -1,6 +1,7 @@
 /* A bound in time: a request is refused at once if it would wait longer than half of the limit, by the rate at which the
  * model has worked until now. Who is let in is then begun within the limit also where the rate halves meanwhile; who
- * has waited for the whole of it all the same is refused. A queue that is bounded by a number would be too short for a
+ * has waited for the whole of it all the same is refused. A request that takes long itself, as a list does on a slow model,
+ * may wait for twice as long as it takes, or a client that sends one list after the other would be refused by an idle server. A queue that is bounded by a number would be too short for a
  * small model, or too long for a large one.
  *
  * Requests of few texts, behind which somebody waits for an answer, go before long lists. While both wait, the lists get
@@ -141,23 +142,30 @@ static Waiting *pop(Queue *queue, Line *line) {
     return request;
 }
 
+/* What a row takes: the running batch is believed where it is slower than those before. */
+static uint64_t row_of(const Queue *queue, uint64_t at) {
+    uint64_t row = queue->batch_rows ? (at - queue->began) / queue->batch_rows : 0;
+    return row > queue->row_ns ? row : queue->row_ns;
+}
+
+/* How long a request may wait until it is begun; it is let in if half of that is foreseen. */
+static uint64_t limit_of(const Queue *queue, const Waiting *request, uint64_t row) {
+    uint64_t own = 4 * request->rows * row;
+    return own > queue->limit_ns ? own : queue->limit_ns;
+}
+
 static void refuse_late(Queue *queue, uint64_t at, Waiting **refused) {
+    uint64_t row = row_of(queue, at);
     for (int i = FEW; i < LINES; i++)
-        while (queue->lines[i].first && at - queue->lines[i].first->arrived >= queue->limit_ns)
+        for (Waiting *first; (first = queue->lines[i].first) && at - first->arrived >= limit_of(queue, first, row);)
             refuse(queue, pop(queue, &queue->lines[i]), LATE, refused);
 }
 
 /* How long a request would wait until it is begun. */
-static uint64_t foreseen(const Queue *queue, const Waiting *request, uint64_t at) {
+static uint64_t foresee(const Queue *queue, const Waiting *request, uint64_t at) {
     const Line *few = &queue->lines[FEW], *lists = &queue->lines[LISTS];
-    uint64_t row = queue->row_ns, left = 0, ahead = queue->lines[WATCH].rows;
-    if (queue->batch_rows) {
-        uint64_t elapsed = at - queue->began;
-        if (elapsed > queue->batch_rows * row)
-            row = elapsed / queue->batch_rows; /* it is slower than those before */
-        else
-            left = queue->batch_rows * row - elapsed;
-    }
+    uint64_t row = row_of(queue, at), ahead = queue->lines[WATCH].rows;
+    uint64_t left = queue->batch_rows ? queue->batch_rows * row - least(queue->batch_rows * row, at - queue->began) : 0;
     if (line_of(request) == LISTS) {
         uint64_t between = SHARE * (lists->rows + request->rows);
         ahead += lists->rows + least(few->rows, between > queue->owed ? between - queue->owed : 0);
@@ -170,13 +178,13 @@ static uint64_t foreseen(const Queue *queue, const Waiting *request, uint64_t at
 void queue_put(Queue *queue, Waiting *request, uint64_t at, Waiting **refused) {
     refuse_late(queue, at, refused);
     request->arrived = at;
-    request->foreseen = foreseen(queue, request, at);
+    request->foreseen = foresee(queue, request, at);
     bool full = queue->waiting >= MOST_WAITING || (queue->waiting && queue->bytes + request->bytes > MOST_BYTES);
     if (request->watch)
         push(queue, request);
     else if (full)
         refuse(queue, request, FULL, refused);
-    else if (request->foreseen > queue->limit_ns / 2)
+    else if (request->foreseen > limit_of(queue, request, row_of(queue, at)) / 2)
         refuse(queue, request, FORESEEN, refused);
     else if (request->timeout && request->foreseen + LEAST_NS >= request->timeout)
         refuse(queue, request, DEADLINE, refused);

@@ -182,14 +182,18 @@ def test_who_has_waited_for_the_limit_is_told(tiny_artifact: Artifact, tmp_path:
         held = here.hold(asked)
         late = asked("late")
         here.until(lambda: here.counts()["waiting_texts"] == 1)
-        time.sleep(0.3)
-        another = asked("another")
+        others: list[grpc.Future] = []
+
+        def is_told() -> bool:
+            others.append(asked("another"))
+            return late.done()
+
+        here.until(is_told)
         assert late.code() is grpc.StatusCode.UNAVAILABLE
         assert "has waited for the model's limit_ms, which is 300" in late.details()
         here.gate.open()
         assert held.exception(SECONDS) is None, "what was begun is answered"
-        assert another.exception(SECONDS) is None
-        assert here.counts()["refused_late"] == 1
+        assert here.counts()["refused_late"] >= 1
 
 
 def test_nothing_is_computed_for_whom_it_is_too_late_or_who_has_gone(tiny_artifact: Artifact, tmp_path: Path) -> None:

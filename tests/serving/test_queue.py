@@ -161,9 +161,7 @@ def test_a_batch_that_is_slower_than_those_before_is_believed(make: Make) -> Non
     queue.learn(1)
     queue.put(0)
     queue.take(0)
-    assert queue.put(300) == []
-    assert queue.put(300) == []
-    assert queue.put(300) == [4], "two rows wait, and the one under way has taken 300 ms"
+    assert [queue.put(200) for _ in range(4)] == [[], [], [], [5]], "three wait, and the one under way has taken 200 ms"
 
 
 def test_the_rate_is_that_of_the_last_batches(make: Make) -> None:
@@ -235,6 +233,20 @@ def test_lists_are_let_in_while_single_texts_fill_their_part(make: Make) -> None
     assert queue.requests[last].foreseen == 240 * MS
     assert queue.put(0, rows=8) == [last + 1], "this one for all of them"
     assert queue.take(0)[0] == [*range(1, 26)]
+
+
+def test_a_list_may_wait_for_twice_what_it_takes_itself(make: Make) -> None:
+    queue = make(limit_ms=1000)
+    queue.learn(100)
+    queue.put(0, rows=64)
+    assert queue.take(0)[0] == [1]
+    assert queue.put(0) == [2], "a text may not"
+    assert queue.put(0, rows=64) == queue.put(0, rows=64) == []
+    assert queue.put(0, rows=64) == [5], "it would wait for three others"
+    queue.done(64, 6400)
+    assert queue.take(6400) == ([3], [])
+    queue.done(64, 6400)
+    assert queue.take(12800) == ([4], [])
 
 
 def test_deadlines(make: Make) -> None:
