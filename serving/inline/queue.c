@@ -154,11 +154,13 @@ static uint64_t limit_of(const Queue *queue, const Waiting *request, uint64_t ro
     return own > queue->limit_ns ? own : queue->limit_ns;
 }
 
+/* By the rate of the batches that have ended: behind one that hangs nobody would ever be late. */
 static void refuse_late(Queue *queue, uint64_t at, Waiting **refused) {
-    uint64_t row = row_of(queue, at);
-    for (int i = FEW; i < LINES; i++)
-        for (Waiting *first; (first = queue->lines[i].first) && at - first->arrived >= limit_of(queue, first, row);)
-            refuse(queue, pop(queue, &queue->lines[i]), LATE, refused);
+    for (int i = FEW; i < LINES; i++) {
+        Line *line = &queue->lines[i];
+        while (line->first && at - line->first->arrived >= limit_of(queue, line->first, queue->row_ns))
+            refuse(queue, pop(queue, line), LATE, refused);
+    }
 }
 
 /* How long a request would wait until it is begun. */
