@@ -186,7 +186,7 @@ def test_who_has_waited_for_the_limit_is_told(tiny_artifact: Artifact, tmp_path:
 
         def is_told() -> bool:
             others.append(asked("another"))
-            return late.done()
+            return bool(late.done())
 
         here.until(is_told)
         assert late.code() is grpc.StatusCode.UNAVAILABLE
