@@ -32,12 +32,16 @@ def answered(folder: Path) -> dict[str, int]:
 
 
 def read(folder: Path) -> list[Counted]:
-    """All counts in a folder, by model and version; what cannot be read is left out."""
-    found = []
+    """All counts in a folder, by model and version; what cannot be read is left out.
+
+    Those of an engine and of the queue before it (``serving/inline/counts.c``) are in files of their own.
+    """
+    found: dict[tuple[str, str], dict[str, int]] = {}
     for path in folder.glob("*"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error):
             content = path.read_bytes()
             header = json.loads(content[:HEADER_BYTES].partition(b"\n")[0])
             values = struct.unpack_from(f"={len(header['names'])}q", content, HEADER_BYTES)
-            found.append(Counted(header["model"], header["version"], dict(zip(header["names"], values, strict=True))))
-    return sorted(found, key=lambda counted: (counted.model, counted.version))
+            known = found.setdefault((header["model"], header["version"]), {})
+            known.update(zip(header["names"], values, strict=True))
+    return [Counted(*key, found[key]) for key in sorted(found)]

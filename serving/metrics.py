@@ -36,6 +36,9 @@ TOKENS = Family("bantam_tokens_total", "counter", "Tokens that went through the 
 CUT = Family("bantam_cut_texts_total", "counter", "Texts that had more tokens than the model takes.")
 HITS = Family("bantam_cache_hits_total", "counter", "Texts that the cache answered.")
 MISSES = Family("bantam_cache_misses_total", "counter", "Texts that the cache was asked for in vain.")
+REFUSED = Family("bantam_refused_total", "counter", "Requests that were not computed, by why not.")
+WAITING = Family("bantam_waiting_texts", "gauge", "Texts that wait in the queue before the model.")
+REASONS = ("full", "foreseen", "late", "deadline", "cancelled")
 RUNS = Family("bantam_micro_batch_texts", "histogram", "Texts that went through the model together.")
 
 
@@ -65,6 +68,11 @@ def page(triton: str, status: Findings, counted: Iterable[Counted]) -> str:
     lines += _family(TEXTS, [(labels, values["texts"] + values["cache_hits"]) for labels, values in rows])
     for metric, name in ((TOKENS, "tokens"), (CUT, "cut_texts"), (HITS, "cache_hits"), (MISSES, "cache_misses")):
         lines += _family(metric, [(labels, values[name]) for labels, values in rows])
+    # An isolated model has no queue of ours.
+    queues = [(labels, values) for labels, values in rows if "waiting_texts" in values]
+    lines += _family(WAITING, [(labels, values["waiting_texts"]) for labels, values in queues])
+    refused = [({**labels, "reason": why}, values[f"refused_{why}"]) for labels, values in queues for why in REASONS]
+    lines += _family(REFUSED, refused)
     lines += _histogram(RUNS, rows)
     return "\n".join(lines) + "\n"
 

@@ -43,13 +43,16 @@ class LateError(Exception):
     """Nothing was answered yet."""
 
 
-def infer(address: str, model: str, text: str, columns: int) -> str:
+def infer(address: str, model: str, text: str, columns: int, token: str) -> str:
     """Have a text scored, or ``columns`` times the same for a model of pairs; returns the version that did it.
+
+    An overloaded server does not refuse it, by the ``token`` that it was started with.
 
     Raises :class:`ProbeError` or :class:`LateError`.
     """
     tensor = {"name": "TEXT", "shape": [1, columns], "datatype": "BYTES", "data": [text] * columns}
-    answer = _ask(address, "POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [tensor]}))
+    request = {"inputs": [tensor], "parameters": {"bantam_watch": token}}
+    answer = _ask(address, "POST", f"/v2/models/{model}/infer", json.dumps(request))
     try:
         scores = answer["outputs"][0]["data"]
         if scores and all(isinstance(score, int | float) for score in scores):
@@ -135,10 +138,11 @@ def _ask(address: str, method: str, path: str, body: str | None = None) -> Any:
 class Prober(threading.Thread):
     """Asks one model again and again while Triton runs, and keeps what came of it in ``seen``."""
 
-    def __init__(self, model: str, http_address: str, grpc_address: str, settings: Settings) -> None:
+    def __init__(self, model: str, http_address: str, grpc_address: str, settings: Settings, token: str = "") -> None:
         super().__init__(name=f"probe-{model}", daemon=True)
         self.model = model
         self._http, self._grpc, self._settings = http_address, grpc_address, settings
+        self._token = token
         self._columns = 0  # not known yet
         self._numbers = itertools.count()
         self._stopped = threading.Event()
@@ -175,6 +179,6 @@ class Prober(threading.Thread):
     def _probe(self) -> str:
         self._columns = self._columns or columns_of(self._http, self.model)
         # Another text each time, so that no cache answers for the model.
-        version = infer(self._http, self.model, f"{PROBE}{next(self._numbers)}", self._columns)
+        version = infer(self._http, self.model, f"{PROBE}{next(self._numbers)}", self._columns, self._token)
         greet(self._grpc, self._settings)
         return version

@@ -25,7 +25,6 @@ from bantam.artifact import LAYOUTS, Artifact, cache_key
 from bantam.errors import ArtifactError, BantamError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
-from serving.backend.cores import TextThreads
 from serving.triton_config import CONFIG, ServedVersion, config_for, following, parse_pbtxt, renamed, served_version
 from serving.version_folder import Identity
 
@@ -57,24 +56,20 @@ def stage(
     name: str,
     *,
     thresholds: Sequence[float] | None,
-    max_batch_size: int = 64,
-    micro_batch: int = 8,
-    threads: int | None = None,
-    text_threads: TextThreads | None = None,
     identity: Identity | None = None,
     evidence: str = "",
     link: bool = False,
+    **options: int | None,
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 
-    ``thresholds``: one per label (multi_label), kept for the clients. ``text_threads``: as measured here; a version
-    that is there keeps its own. ``evidence``: a JSON document of what it was measured to answer. ``link``: hard-link
-    the files, for a throw-away repository on the same file system. Raises :class:`RepositoryError` for a wrong name,
-    option or format and for a folder that cannot be written, :class:`DiskFullError` if the disk is full.
+    ``thresholds``: one per label (multi_label), kept for the clients. ``evidence``: a JSON document of what it was
+    measured to answer. ``link``: hard-link the files, for a throw-away repository on the same file system. ``options``:
+    other fields of ``TritonConfig``. Raises :class:`RepositoryError` for a wrong name, option or format and for a
+    folder that cannot be written, :class:`DiskFullError` if the disk is full.
     """
     _check(artifact, name)
-    options = {"max_batch_size": max_batch_size, "micro_batch": micro_batch, "threads": threads}
-    config = config_for(artifact.manifest.signature, name, thresholds, text_threads=text_threads, **options)
+    config = config_for(artifact.manifest.signature, name, thresholds, **options)
     details = {"identity": asdict(identity)} if identity else {}
 
     def write(folder: Path, number: int, content: Mapping[str, str]) -> None:
@@ -262,13 +257,14 @@ def _promote(version: Version) -> Version:
     with contextlib.suppress(RepositoryError):  # nobody can serve from a damaged config.pbtxt: a promote mends it
         served = served_in(version.root, version.name)
     target = model / CONFIG
+    before = target.read_text(encoding="utf-8") if served else ""
     if served and served.number != version.number:
         replaced = model / str(served.number) / CONFIG
         if not replaced.is_file():  # the version that is replaced is to hold its own; older ones do not
-            write_text(replaced, target.read_text(encoding="utf-8"))
-        text = following(text, served.number)
+            write_text(replaced, before)
+        text = following(text, served.number, before)
     elif served and served.previous is not None:
-        text = following(text, served.previous)
+        text = following(text, served.previous, before)
     # First: what a kill leaves undone after this, the same promote does when it is asked for again.
     version_folder.put_gpu_config(model, version_folder.gpu_config(version.folder, text))
     if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text

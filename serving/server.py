@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -91,6 +92,7 @@ class Server:
         self.settings = settings or Settings()
         self.backend = tritonserver.Backend(None, isolated, "")
         """How the models run."""
+        self.token = secrets.token_hex(16)  # by which the models know the watch's requests
 
     @property
     def grpc_address(self) -> str:
@@ -134,7 +136,7 @@ class Server:
         try:
             folder = self._run_dir / "backends" / "python"
             self.backend = tritonserver.lay_out(installation, folder, isolated=self._isolated)
-            self._view = View(self._run_dir, versions, self.settings.target)
+            self._view = View(self._run_dir, versions, self.settings.target, inline=not self.backend.isolated)
             endpoints = {protocol: (self._hosts[protocol], port) for protocol, port in self._ports.items()}
             self.counts.mkdir()
             command = (
@@ -149,7 +151,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 bufsize=0,  # what select() sees is all there is
                 pass_fds=[lock],
-                env={**tritonserver.environment(installation), **self.settings.environment(self.counts)},
+                env={**tritonserver.environment(installation), **self.settings.environment(self.counts, self.token)},
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we stop Triton in order
             )
             self._wait_until_ready()

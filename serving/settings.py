@@ -80,9 +80,13 @@ class Settings:
             ]
         return found
 
-    def environment(self, counts: Path) -> dict[str, str]:
-        """What models read, in Triton's process or in one of their own; they count into the folder ``counts``."""
+    def environment(self, counts: Path, token: str) -> dict[str, str]:
+        """What models read, in Triton's process or in one of their own; they count into the folder ``counts``.
+
+        ``token``: what a request of the watch's says, which is not refused however many others wait.
+        """
         return {
+            "BANTAM_WATCH": token,
             "BANTAM_COUNTS": str(counts),
             "BANTAM_CACHE_BYTES": str(self.cache_bytes),
             "BANTAM_REQUEST_BYTES": str(self.request_bytes),

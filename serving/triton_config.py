@@ -26,6 +26,10 @@ LABELS_FILE = "labels.txt"
 CONFIG = "config.pbtxt"
 GPU_CONFIG = "configs/gpu.pbtxt"
 """What a Triton reads in its place that was started with --model-config-name=gpu."""
+LIMIT = "limit_ms"
+"""The parameter that says how long a request may wait, for the inline backend."""
+LIMIT_MS = 1000
+"""How long, where a config does not say."""
 PREVIOUS = "previous_version"
 """The parameter that names the version that was served before; clients have no use for it."""
 
@@ -66,6 +70,8 @@ class TritonConfig(BaseModel):
     threads: int | None = Field(None, ge=1)
     text_threads: TextThreads | None = None
     """As measured for this model; the engine's own rule if absent."""
+    limit_ms: int | None = Field(None, ge=1, le=24 * 3600 * 1000)
+    """A request that would wait longer than half of this is refused at once; ``LIMIT_MS`` if absent."""
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> TritonConfig:
@@ -97,6 +103,8 @@ class TritonConfig(BaseModel):
             values["threads"] = str(self.threads)
         if self.text_threads is not None:
             values["text_threads"] = json.dumps(self.text_threads._asdict())
+        if self.limit_ms is not None:
+            values[LIMIT] = str(self.limit_ms)
         return values
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,7 +129,8 @@ class TritonConfig(BaseModel):
             # No queue delay: it adds itself to every single request. No max_queue_size: Triton's batcher stalls once a
             # short queue has been full. No queue time-out: with one, the batcher does not prefetch and misses the
             # wake-up for a request that comes just before the instance is free; 1 in 100 requests of a single client
-            # then took 500 ms, the batcher's longest sleep. Clients bound their own waiting.
+            # then took 500 ms, the batcher's longest sleep. The inline backend has a queue of its own, with a bound
+            # (:func:`inline`); where the stock one serves, clients bound their own waiting.
             "dynamic_batching": {},
             # Warms the path through Triton with an empty text; the engine warms itself with real ones.
             "model_warmup": [
@@ -181,6 +190,7 @@ def written_by_us(text: str) -> TritonConfig:
             micro_batch=int(values["micro_batch"]),
             threads=None if threads is None else int(threads),
             text_threads=None if text_threads is None else TextThreads(**json.loads(text_threads)),
+            limit_ms=int(values[LIMIT]) if LIMIT in values else None,
         )
     except (KeyError, TypeError, ValueError) as exc:  # pydantic's error is a ValueError
         raise RepositoryError(f"{CONFIG} is not one that Bantam writes ({exc!r}).") from exc
@@ -214,10 +224,16 @@ def served_version(text: str) -> ServedVersion | None:
     return ServedVersion(versions[0], int(previous) if previous.isdecimal() else None) if len(versions) == 1 else None
 
 
-def following(text: str, previous: int) -> str:
-    """A version's config.pbtxt as it is when the version is served after another one."""
+def following(text: str, previous: int, before: str = "") -> str:
+    """A version's config.pbtxt as it is when the version is served after another one.
+
+    ``before``: that one's. A limit in it, which an operator has set, goes on where the version has none of its own.
+    """
     message = parse_pbtxt(text)
     message.parameters[PREVIOUS].string_value = str(previous)
+    parameters = parse_pbtxt(before).parameters
+    if LIMIT in parameters and LIMIT not in message.parameters:
+        message.parameters[LIMIT].string_value = parameters[LIMIT].string_value
     return str(text_format.MessageToString(message))
 
 
@@ -229,6 +245,31 @@ def on_gpu(text: str) -> str:
     message.parameters["device"].string_value = "cuda"
     message.parameters.pop("micro_batch", None)
     return str(text_format.MessageToString(message))
+
+
+def inline(text: str) -> str:
+    """A config.pbtxt as Triton reads it where the inline backend serves.
+
+    Its queue stands in for Triton's batcher; it has one model, whatever brings the requests, so one instance will do.
+    """
+    message = parse_pbtxt(text)
+    message.ClearField("dynamic_batching")
+    groups = [group for group in message.instance_group if group.kind == group.KIND_GPU]
+    del message.instance_group[:]
+    group = message.instance_group.add()
+    if groups:
+        group.CopyFrom(groups[0])
+    else:
+        group.kind = group.KIND_CPU
+    group.count = 1
+    return str(text_format.MessageToString(message))
+
+
+def limit_ms(text: str) -> int:
+    """How long a request to the model of this config.pbtxt may wait, in milliseconds."""
+    parameters = parse_pbtxt(text).parameters
+    said = parameters[LIMIT].string_value if LIMIT in parameters else ""
+    return int(said) if said.isdecimal() else LIMIT_MS
 
 
 def renamed(text: str, name: str, number: int) -> str:

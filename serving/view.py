@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from bantam.errors import RepositoryError, ServerError
-from serving import repository
+from serving import repository, triton_config
 from serving.repository import Version
 from serving.triton_config import CONFIG, GPU_CONFIG, served_version
 from serving.version_folder import gpu_config
@@ -27,15 +27,19 @@ class View:
     """Two new folders in ``folder``: ``models``, which Triton reads, and ``versions``, where the links in it lead.
 
     A version's ``config.pbtxt`` is the one for ``target``, so that what is promoted is one file whatever the hardware.
+    ``inline``: for a Triton with the inline backend, which wants models configured otherwise.
     """
 
-    def __init__(self, folder: Path, versions: Iterable[Version], target: Target = "cpu") -> None:
+    def __init__(
+        self, folder: Path, versions: Iterable[Version], target: Target = "cpu", *, inline: bool = False
+    ) -> None:
         self._target = target
         self.models = folder / "models"
         self._versions = folder / "versions"
         self.models.mkdir()
         self._versions.mkdir()
         self._made = 0
+        self._inline = inline
         self.shown: dict[str, Version] = {}
         """The version of each model that is in ``models``."""
         for version in versions:
@@ -44,13 +48,15 @@ class View:
     def show(self, version: Version) -> None:
         """Put a version in the place of the one of its model that is shown, in one step.
 
-        Raises ``OSError`` if there is no space, or no such version any more; then the other one is still shown.
+        Raises ``OSError`` if there is no space, or no such version any more, and :class:`RepositoryError` if its
+        config.pbtxt is none; then the other one is still shown.
         """
         # Made anew also for one that was shown before: Triton takes only what is newer than what it has.
         self._made += 1
         target = self._versions / f"{version.name}-{self._made}"
         target.mkdir()
-        (target / CONFIG).write_text(config_of(version, self._target), encoding="utf-8")
+        text = config_of(version, self._target)
+        (target / CONFIG).write_text(triton_config.inline(text) if self._inline else text, encoding="utf-8")
         files = target / str(version.number)
         files.mkdir()
         for path in version.folder.resolve().iterdir():
@@ -68,7 +74,7 @@ class View:
     def take_back(self, version: Version) -> None:
         """Show a version again that Triton has still, also where its folder was removed meanwhile."""
         self.shown[version.name] = version
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RepositoryError):
             self.show(version)
 
 

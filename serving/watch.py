@@ -118,7 +118,8 @@ class Watch:
         except OSError as exc:
             raise ServerError(f"Triton could not be started: {exc}.") from exc
         for name in self.server.models:
-            self._probers[name] = Prober(name, self.server.http_address, self.server.grpc_address, self.server.settings)
+            where = self.server.http_address, self.server.grpc_address
+            self._probers[name] = Prober(name, *where, self.server.settings, self.server.token)
         self._begin()
         for prober in self._probers.values():
             prober.start()

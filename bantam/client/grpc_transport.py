@@ -18,7 +18,17 @@ from bantam.client import messages
 from bantam.client.addresses import grpc_target
 from bantam.client.security import bearer
 from bantam.client.texts import Row, width
-from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
+from bantam.client.transport import (
+    INPUT,
+    OUTPUT,
+    OVERLOADED,
+    TIMEOUT,
+    Answer,
+    ModelConfig,
+    Target,
+    encode,
+    microseconds,
+)
 from bantam.errors import ClientError
 
 CHANNEL_OPTIONS = (
@@ -77,6 +87,7 @@ class _Grpc(ABC):
     async def infer(self, texts: Sequence[Row], timeout: float) -> Answer:
         """Scores of at least one and at most the model's ``max_batch_size`` texts or pairs, in their order."""
         request = messages.ModelInferRequest(model_name=self._target.model)
+        request.parameters.add(key=TIMEOUT).value.int64_param = microseconds(timeout)
         request.inputs.add(name=INPUT, datatype="BYTES", shape=(len(texts), width(texts)))
         request.outputs.add(name=OUTPUT)
         request.raw_input_contents.append(encode(chain.from_iterable(texts)))
@@ -114,7 +125,8 @@ class GrpcTransport(_Grpc):
         try:
             answer = method(request, **options)
         except grpc.RpcError as exc:
-            self._lost = exc.code() is grpc.StatusCode.UNAVAILABLE
+            refused = (exc.details() or "").startswith(OVERLOADED)  # by a server that was reached
+            self._lost = exc.code() is grpc.StatusCode.UNAVAILABLE and not refused
             raise
         self._lost = False
         return answer

@@ -20,7 +20,7 @@ import httpcore2
 
 from bantam.client.security import bearer
 from bantam.client.texts import Row, width
-from bantam.client.transport import INPUT, OUTPUT, Answer, ModelConfig, Target, encode
+from bantam.client.transport import INPUT, OUTPUT, TIMEOUT, Answer, ModelConfig, Target, encode, microseconds
 
 HEADER_LENGTH = b"Inference-Header-Content-Length"
 IDLE_S = 60.0
@@ -57,7 +57,7 @@ class _Http(ABC):
 
     async def infer(self, texts: Sequence[Row], timeout: float) -> Answer:
         """Scores of at least one and at most the model's ``max_batch_size`` texts or pairs, in their order."""
-        headers, body = _encoded(texts)
+        headers, body = _encoded(texts, timeout)
         with errors(self._target):
             answer = await self._request(
                 timeout, "POST", self._infer_url, headers=headers + self._authorization(), content=body
@@ -114,7 +114,7 @@ def limits(timeout: float) -> dict[str, dict[str, float]]:
     return {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)}
 
 
-def _encoded(texts: Sequence[Row]) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def _encoded(texts: Sequence[Row], timeout: float) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Headers and body of an inference request."""
     tensor = encode(chain.from_iterable(texts))
     text = {
@@ -124,7 +124,8 @@ def _encoded(texts: Sequence[Row]) -> tuple[list[tuple[bytes, bytes]], bytes]:
         "parameters": {"binary_data_size": len(tensor)},
     }
     scores = {"name": OUTPUT, "parameters": {"binary_data": True}}
-    header = json.dumps({"inputs": [text], "outputs": [scores]}).encode()
+    limit = {TIMEOUT: microseconds(timeout)}
+    header = json.dumps({"inputs": [text], "outputs": [scores], "parameters": limit}).encode()
     headers = [(b"Content-Type", b"application/octet-stream"), (HEADER_LENGTH, str(len(header)).encode())]
     return headers, header + tensor
 

@@ -30,10 +30,13 @@ MESSAGES = {
     "ModelParameter": ("string string_value = 1",),
     "ModelInferRequest": (
         "string model_name = 1",
+        "repeated InferParametersEntry parameters = 4",
         "repeated InferInputTensor inputs = 5",
         "repeated InferRequestedOutputTensor outputs = 6",
         "repeated bytes raw_input_contents = 7",
     ),
+    "InferParametersEntry": ("string key = 1", "InferParameter value = 2"),
+    "InferParameter": ("int64 int64_param = 2",),
     "InferInputTensor": ("string name = 1", "string datatype = 2", "repeated int64 shape = 3"),
     "InferRequestedOutputTensor": ("string name = 1",),
     "ModelInferResponse": (

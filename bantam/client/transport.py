@@ -30,6 +30,10 @@ from bantam.errors import (
 
 INPUT = "TEXT"
 OUTPUT = "SCORES"
+TIMEOUT = "timeout"
+"""The parameter of a request that says in how many microseconds it has to be answered: later, nobody waits for it."""
+OVERLOADED = "Overloaded: "
+"""How a server of Bantam's begins what it says when it sheds load, and does not when it cannot be reached."""
 
 Scores = npt.NDArray[np.float32]
 """Probabilities, or the scores of a regression, float32 ``[texts, labels]``."""
@@ -69,6 +73,11 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+
+
+def microseconds(timeout: float) -> int:
+    """The value of ``TIMEOUT``; 0 would be none."""
+    return max(int(1e6 * timeout), 1)
 
 
 def encode(texts: Iterable[bytes]) -> bytes:
@@ -159,6 +168,11 @@ class Target:
 
     def unavailable(self, detail: str) -> UnavailableError:
         """The server cannot be reached or sheds load."""
+        if detail.startswith(OVERLOADED):
+            return UnavailableError(
+                f"The {self} is overloaded: {detail.removeprefix(OVERLOADED)}. Send less at a time, or allow more time "
+                "and retries."
+            )
         encrypted = (
             "" if self.tls is None else " over TLS, that both sides know the authority of the other's certificate"
         )

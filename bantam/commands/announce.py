@@ -9,6 +9,8 @@ from bantam.artifact import EXAMPLES, Artifact
 from serving.ports import is_loopback
 from serving.repository import published
 from serving.server import Server
+from serving.triton_config import limit_ms
+from serving.view import config_of
 
 
 def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], None]) -> None:
@@ -25,6 +27,8 @@ def announce(server: Server, watch: str, as_json: bool, log: Callable[[str], Non
     if server.settings.target == "gpu" and (left := [name for name in server.models if not _is_for_gpus(server, name)]):
         log(f"On the CPU, because they were not made for a GPU: {', '.join(left)}. Recipe gpu makes one that is.")
     log(f"Serving {names} on {grpc} (gRPC) and {http} (HTTP). Ctrl-C stops it.")
+    for name, limit in _limits_ms(server).items():
+        log(f"{name} refuses what would wait longer than {limit / 2000:g} s, half of its limit_ms.")
     log(f"Its watch is on http://{watch}: /live, /ready, /metrics. From Python:")
     log("  from bantam import Classifier")
     log(f'  Classifier("{grpc}", model="{server.models[0]}")([{example}])')
@@ -42,6 +46,12 @@ def warn_of_http(host: str, address: str, log: Callable[[str], None]) -> None:
 def _is_for_gpus(server: Server, name: str) -> bool:
     version = published(server.repository, name)
     return version is not None and "cuda" in Artifact.load(version.folder).manifest.compute.devices
+
+
+def _limits_ms(server: Server) -> dict[str, int]:
+    """Of each model that has a queue of ours before it."""
+    found = {} if server.backend.isolated else {name: published(server.repository, name) for name in server.models}
+    return {name: limit_ms(config_of(version)) for name, version in found.items() if version is not None}
 
 
 def _reads_pairs(server: Server) -> bool:

@@ -81,6 +81,8 @@ class GrpcEndpoint:
         self._channel = grpc.insecure_channel(target.address, options=CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out
+        self._errors: dict[grpc.StatusCode, str | None] = {grpc.StatusCode.OK: None}
+        """What each status is called, found once: an overloaded server says it often."""
 
     def inputs(self) -> list[ModelInput]:
         """The model's inputs, from its metadata."""
@@ -119,7 +121,10 @@ class GrpcEndpoint:
         begun = time.perf_counter()
 
         def ended(call: Any) -> None:
-            done(begun, None if call.code() is grpc.StatusCode.OK else type(translate(self._target, call)).__name__)
+            code = call.code()
+            if code not in self._errors:
+                self._errors[code] = type(translate(self._target, call)).__name__
+            done(begun, self._errors[code])
 
         self._infer.future(item, timeout=self._target.timeout).add_done_callback(ended)
 

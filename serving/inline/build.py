@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCES = (HERE / "backend.c", HERE / "changes.c")
-HEADERS = (HERE / "changes.h",)
+SOURCES = tuple(HERE / f"{name}.c" for name in ("backend", "batch", "changes", "counts", "python", "queue"))
+HEADERS = tuple(HERE / f"{name}.h" for name in ("batch", "changes", "counts", "python", "queue", "triton"))
 PYTHON_FILES = ("host.py", "triton_python_backend_utils.py")
 LIBRARY = "libtriton_python.so"
 """Triton looks for the backend of models that name ``python`` in a file of this name."""
 CACHE = "bantam-inline"
 """Folder in the serving environment for what was compiled."""
-FLAGS = ("-O2", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread")
 TIMEOUT_S = 60
 
 

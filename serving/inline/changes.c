@@ -10,19 +10,11 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <unistd.h>
-
-typedef struct TRITONSERVER_Server Server;
-
-Error *TRITONBACKEND_ModelRepository(Model *, int *kind, const char **folder);
-Error *TRITONBACKEND_ModelServer(Model *, Server **);
-Error *TRITONSERVER_ServerPollModelRepository(Server *);
-void TRITONSERVER_ErrorDelete(Error *);
 
 static struct {
     pthread_mutex_t lock; /* a pool of threads loads models */

@@ -1,5 +1,6 @@
-typedef struct TRITONSERVER_Error Error;
-typedef struct TRITONBACKEND_Model Model;
+#pragma once
+
+#include "triton.h"
 
 /* Once for the process; does nothing when it runs. Triton's log is silent about it: without it, changes come later. */
 void watch_repository_of(Model *);

@@ -21,10 +21,20 @@ Answer = tuple[int, bytes, bytes, int, int]
 OK = -1
 
 
-def initialize(folder: str, version: int, config: bytes) -> tuple[Any, bytes]:
-    """Load a version of a model: its TritonPythonModel and no message, or None and why it cannot be loaded."""
+LIMIT_MS = 1000
+"""How long a request may wait where the config does not say: ``serving.triton_config``, which is not here."""
+
+MOST_MS = 24 * 3600 * 1000
+
+
+def initialize(folder: str, version: int, config: bytes) -> tuple[Any, bytes, int, int]:
+    """Load a version of a model: its TritonPythonModel, no message, for how many milliseconds requests may wait, and
+    how many texts a batch may have. Or None and why it cannot be loaded.
+    """
     try:
-        check(json.loads(config))
+        settings = json.loads(config)
+        check(settings)
+        limit_ms = limit(settings)
         model = load(Path(folder, str(version), "model.py"))
         model.initialize(
             {"model_repository": folder, "model_version": str(version), "model_config": config.decode("utf-8")}
@@ -33,8 +43,8 @@ def initialize(folder: str, version: int, config: bytes) -> tuple[Any, bytes]:
         # As information: what is logged as an error is shown to the user, who gets this message already.
         pb_utils.Logger.log_info(traceback.format_exc())
         text = str(exc) if isinstance(exc, pb_utils.TritonModelException) else f"{type(exc).__name__}: {exc}"
-        return None, text.strip().encode("utf-8", "replace") or b"unknown"
-    return model, b""
+        return None, text.strip().encode("utf-8", "replace") or b"unknown", 0, 0
+    return model, b"", limit_ms, int(settings["max_batch_size"])
 
 
 def execute(model: Any, batch: Sequence[tuple[bytes, int, int]]) -> list[Answer]:
@@ -96,6 +106,14 @@ def check(config: dict[str, Any]) -> None:
             "[2]) and one list of scores (TYPE_FP32), one answer to a request. Serve others with isolated models: "
             "bantam serve --isolated."
         )
+
+
+def limit(config: dict[str, Any]) -> int:
+    """For how long requests may wait, in milliseconds. Raises TritonModelException if the config says nonsense."""
+    said = config.get("parameters", {}).get("limit_ms", {}).get("string_value", str(LIMIT_MS))
+    if not said.isdecimal() or not 1 <= int(said) <= MOST_MS:
+        raise pb_utils.TritonModelException(f"limit_ms is {said!r}, expected milliseconds, from 1 to {MOST_MS:,}.")
+    return int(said)
 
 
 def load(path: Path) -> Any:

@@ -22,14 +22,18 @@ from bantam.client.transport import encode
 
 Protocol = Literal["grpc", "http"]
 PARAMETERS = {"task": "multi_label", "labels": '["short", "long"]', "thresholds": "[0.5, 0.5]"}
-STATUS = {"unavailable": 503, "invalid": 400, "missing": 404, "broken": 500, "denied": 401}
+STATUS = {"unavailable": 503, "overloaded": 503, "invalid": 400, "missing": 404, "broken": 500, "denied": 401}
 CODE = {
     "unavailable": grpc.StatusCode.UNAVAILABLE,
+    "overloaded": grpc.StatusCode.UNAVAILABLE,
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "missing": grpc.StatusCode.NOT_FOUND,
     "broken": grpc.StatusCode.INTERNAL,
     "denied": grpc.StatusCode.UNAUTHENTICATED,
 }
+
+
+SAID = {"overloaded": "Overloaded: told to be overloaded"}
 
 
 class Script:
@@ -52,6 +56,9 @@ class Script:
         """The version that each config says it is of, if not the one that was asked for; ``untold``: it says none."""
         self.max_batch_size = 4
         self.authorizations: list[str | None] = []
+        self.timeouts: list[int] = []
+        """Microseconds that requests gave it."""
+        self.greetings = 0
         self.width = 2
         self.inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1, 1]}]
         self.counts = True
@@ -138,13 +145,18 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "not a Triton")
         return service_pb2.ModelStatisticsResponse(model_stats=[self._script.statistics()])
 
+    def ServerLive(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._script.greetings += 1
+        return service_pb2.ServerLiveResponse(live=True)
+
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._script.timeouts.append(request.parameters["timeout"].int64_param)
         self._script.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
         fault = self._script.fault()
         if fault == "stall":
             time.sleep(1.0)
         elif fault:
-            context.abort(CODE[fault], f"told to be {fault}")
+            context.abort(CODE[fault], SAID.get(fault, f"told to be {fault}"))
         if request.inputs[0].shape[0] > self._script.max_batch_size:
             context.abort(CODE["invalid"], f"batch-size must be <= {self._script.max_batch_size}")
         assert request.inputs[0].name == self._script.inputs[0]["name"]
@@ -198,7 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "stall":
             time.sleep(1.0)
         elif fault:
-            self._send(STATUS[fault], json.dumps({"error": f"told to be {fault}"}).encode())
+            self._send(STATUS[fault], json.dumps({"error": SAID.get(fault, f"told to be {fault}")}).encode())
             return
         length = self.headers["Inference-Header-Content-Length"]
         if length is None:  # texts as JSON
@@ -208,14 +220,16 @@ class Handler(BaseHTTPRequestHandler):
             output = {"name": "SCORES", "datatype": "FP32", "shape": scores.shape, "data": scores.ravel().tolist()}
             self._send(200, json.dumps({"outputs": [output]}).encode())
             return
-        texts = json.loads(body[: int(length)])["inputs"][0]["shape"][0]
+        header = json.loads(body[: int(length)])
+        self.script.timeouts.append(header["parameters"]["timeout"])
+        texts = header["inputs"][0]["shape"][0]
         if texts > self.script.max_batch_size:
             self._send(400, json.dumps({"error": f"batch-size must be <= {self.script.max_batch_size}"}).encode())
             return
         scores, version = self.script.answer(body[int(length) :])
         output = {"name": "SCORES", "datatype": "FP32", "shape": scores.shape}
-        header = json.dumps({"model_version": version, "outputs": [output]}).encode()
-        self._send(200, header + scores.tobytes(), {"Inference-Header-Content-Length": str(len(header))})
+        head = json.dumps({"model_version": version, "outputs": [output]}).encode()
+        self._send(200, head + scores.tobytes(), {"Inference-Header-Content-Length": str(len(head))})
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         try:

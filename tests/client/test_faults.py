@@ -63,6 +63,24 @@ def test_retries_come_to_an_end(fake: Fake, twin: str) -> None:
     assert caught.value.__cause__ is not None or fake.protocol == "http"
 
 
+@both
+def test_a_server_is_told_how_much_time_is_left(fake: Fake, twin: str) -> None:
+    fake.script.faults = ["unavailable"] if fake.protocol == "grpc" else []
+    ask(fake, twin, ["12345"], timeout=20)
+    assert all(0 < timeout <= 20_000_000 for timeout in fake.script.timeouts)
+    assert fake.script.timeouts == sorted(fake.script.timeouts, reverse=True)
+    assert len(fake.script.timeouts) == fake.script.requests
+
+
+@both
+def test_an_overloaded_server_is_not_taken_for_one_that_is_away(fake: Fake, twin: str) -> None:
+    fake.script.faults = ["overloaded"] * 2
+    with pytest.raises(UnavailableError, match=r"is overloaded: told to be overloaded\. Send less at a time"):
+        ask(fake, twin, ["a"], retries=1)
+    assert fake.script.requests == 2
+    assert fake.script.greetings == 0, "there is nothing to connect to anew"
+
+
 def test_retries_are_held_back_while_most_requests_fail(fake: Fake) -> None:
     with fake.client(retries=3, timeout=60) as classify:
         classify("12345")

@@ -18,6 +18,8 @@ WHOLE = {
     "ParametersEntry": model_config_pb2.ModelConfig.ParametersEntry,
     "ModelParameter": model_config_pb2.ModelParameter,
     "ModelInferRequest": service_pb2.ModelInferRequest,
+    "InferParametersEntry": service_pb2.ModelInferRequest.ParametersEntry,
+    "InferParameter": service_pb2.InferParameter,
     "InferInputTensor": service_pb2.ModelInferRequest.InferInputTensor,
     "InferRequestedOutputTensor": service_pb2.ModelInferRequest.InferRequestedOutputTensor,
     "ModelInferResponse": service_pb2.ModelInferResponse,
@@ -32,11 +34,15 @@ def test_every_message_is_compared() -> None:
 @pytest.mark.parametrize("name", messages.MESSAGES)
 def test_fields_have_the_numbers_and_types_of_the_protocol(name: str) -> None:
     def described(field: Any) -> tuple[Any, ...]:
-        return field.number, field.type, field.is_repeated, field.message_type and field.message_type.name
+        return field.number, field.type, field.is_repeated, field.message_type and field.message_type.full_name
+
+    def of_protocol(field: Any) -> tuple[Any, ...]:
+        kind = field.message_type and WHOLE[field.message_type.name].DESCRIPTOR.full_name
+        return field.number, field.type, field.is_repeated, kind
 
     ours = messages._POOL.FindMessageTypeByName(f"inference.{name}").fields_by_name
     whole = WHOLE[name].DESCRIPTOR.fields_by_name
-    assert {field: described(ours[field]) for field in ours} == {field: described(whole[field]) for field in ours}
+    assert {field: of_protocol(ours[field]) for field in ours} == {field: described(whole[field]) for field in ours}
 
 
 def test_a_whole_answer_is_read() -> None:

@@ -9,9 +9,11 @@ from typing import cast
 
 import pytest
 
+from bantam.artifact import Artifact
 from bantam.commands.announce import announce
 from bantam.run.record import serving_notes
 from bantam.run.state import Run
+from serving.repository import publish
 from serving.server import Server
 from serving.tritonserver import Backend
 
@@ -57,3 +59,15 @@ def test_serve_warns_of_http_that_other_machines_reach(host: str, warned: bool) 
     said: list[str] = []
     announce(server(Backend(Path("folder"), isolated=False, reason=""), host), "host:3", False, said.append)
     assert any("WARNING: other machines can reach HTTP on host:2" in line for line in said) == warned
+
+
+def test_serve_says_what_is_refused(tiny_artifact: Artifact, tmp_path: Path) -> None:
+    publish(tiny_artifact, tmp_path, "tiny", thresholds=None, limit_ms=300)
+    for isolated, lines in (
+        (False, ["tiny refuses what would wait longer than 0.15 s, half of its limit_ms."]),
+        (True, []),
+    ):
+        said: list[str] = []
+        backend = Backend(Path("folder"), isolated=isolated, reason="")
+        announce(server(backend, repository=tmp_path), "host:3", False, said.append)
+        assert [line for line in said if "limit_ms" in line] == lines

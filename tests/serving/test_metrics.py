@@ -79,6 +79,8 @@ def test_triton_and_ours_are_on_one_page(page: dict[str, float]) -> None:
     assert page[f"bantam_cache_hits_total{mine}"] == 1
     # The warm-up is a text too; the watch's own are none.
     assert page[f"bantam_texts_total{mine}"] == 13
+    assert page[f"bantam_waiting_texts{mine}"] == 0
+    assert page['bantam_refused_total{model="tiny",version="1",reason="foreseen"}'] == 0
     assert page[f"bantam_cache_misses_total{mine}"] == 12
     assert page[f"bantam_micro_batch_texts_sum{mine}"] == 12
     assert page['bantam_micro_batch_texts_bucket{model="tiny",version="1",le="8"}'] >= 2

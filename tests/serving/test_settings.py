@@ -109,7 +109,8 @@ def test_each_option_reaches_the_server(tmp_path: Path) -> None:
         "--trace-config=rate=9",
         "--trace-config=level=TIMESTAMPS",
     ]
-    assert asked.environment(tmp_path) == {
+    assert asked.environment(tmp_path, "a secret") == {
+        "BANTAM_WATCH": "a secret",
         "BANTAM_COUNTS": str(tmp_path),
         "BANTAM_CACHE_BYTES": "3000000",
         "BANTAM_REQUEST_BYTES": "5000",

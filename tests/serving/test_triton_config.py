@@ -13,7 +13,17 @@ from pydantic import ValidationError
 
 from bantam.errors import RepositoryError
 from serving.backend.cores import TextThreads
-from serving.triton_config import TritonConfig, following, parse_pbtxt, renamed, served_version, written_by_us
+from serving.triton_config import (
+    LIMIT_MS,
+    TritonConfig,
+    following,
+    inline,
+    limit_ms,
+    parse_pbtxt,
+    renamed,
+    served_version,
+    written_by_us,
+)
 
 ROOT = Path(__file__).parents[2]
 BASE: dict[str, Any] = {"name": "tiny", "version": 3, "task": "multi_label", "labels": ("joy", "größe", 'a "b"')}
@@ -65,6 +75,8 @@ def test_the_same_config_is_the_same_text() -> None:
         ({"task": "translation"}, "task"),
         ({"max_batch_size": 0}, "max_batch_size"),
         ({"labels": ()}, "labels"),
+        ({"limit_ms": 0}, "limit_ms"),
+        ({"limit_ms": 25 * 3600 * 1000}, "limit_ms"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -81,7 +93,7 @@ def test_text_that_is_no_model_config_is_refused() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"thresholds": (0.1, 0.5, 0.9), "threads": 2},
+        {"thresholds": (0.1, 0.5, 0.9), "threads": 2, "limit_ms": 250},
         {"text_threads": TextThreads(threads=4, tokens=24, cores=8)},
         {"task": "single_label", "pair": True, "max_batch_size": 4},
         {"task": "regression", "labels": ("score",), "micro_batch": 1},
@@ -129,3 +141,33 @@ assert theirs.config.parameters["a"].string_value == "b"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_limit_that_was_set_goes_on_with_the_versions_that_follow() -> None:
+    plain, limited = TritonConfig(**BASE).to_pbtxt(), TritonConfig(**BASE, limit_ms=250).to_pbtxt()
+    own = TritonConfig(**BASE, limit_ms=70).to_pbtxt()
+    assert limit_ms(plain) == limit_ms(following(plain, 2)) == limit_ms(following(plain, 2, plain)) == LIMIT_MS
+    assert limit_ms(limited) == limit_ms(following(plain, 2, limited)) == 250
+    assert limit_ms(following(own, 2, limited)) == 70
+    assert written_by_us(following(plain, 2, limited)).limit_ms == 250
+
+
+GROUPS = "instance_group { kind: KIND_CPU count: 3 }"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "gpus"),
+    [
+        (TritonConfig(**BASE).to_pbtxt(), "KIND_CPU", []),
+        ('name: "tiny"', "KIND_CPU", []),
+        (f"dynamic_batching {{ max_queue_delay_microseconds: 100 }} {GROUPS} {GROUPS}", "KIND_CPU", []),
+        (f"{GROUPS} instance_group {{ kind: KIND_GPU gpus: [1] count: 1 }}", "KIND_GPU", [1]),
+    ],
+)
+def test_inline_a_model_has_one_instance_and_no_batcher(text: str, kind: str, gpus: list[int]) -> None:
+    message = parse_pbtxt(inline(text))
+    (group,) = message.instance_group
+    assert (group.count, group.Kind.Name(group.kind), list(group.gpus)) == (1, kind, gpus)
+    assert not message.HasField("dynamic_batching")
+    before = parse_pbtxt(text)
+    assert (message.name, message.parameters) == (before.name, before.parameters)
