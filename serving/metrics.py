@@ -62,14 +62,15 @@ def page(triton: str, status: Findings, counted: Iterable[Counted]) -> str:
     lines += _family(VERSION, [({"model": name, "version": seen.version}, 1) for name, seen in probed if seen.version])
     lines += _family(PROBES, [({"model": name}, seen.count) for name, seen in probed])
     lines += _family(PROBE_SECONDS, [({"model": name}, seen.seconds) for name, seen in probed])
-    # A version whose backend is older may not count all of them.
-    rows = [({"model": found.model, "version": found.version}, Counter(found.values)) for found in counted]
+    # A version whose backend is older may not count all of them, or nothing: then it has the counts of its queue alone.
+    every = [({"model": found.model, "version": found.version}, Counter(found.values)) for found in counted]
+    rows = [(labels, values) for labels, values in every if "texts" in values]
     # What the cache answers does not go through the model.
     lines += _family(TEXTS, [(labels, values["texts"] + values["cache_hits"]) for labels, values in rows])
     for metric, name in ((TOKENS, "tokens"), (CUT, "cut_texts"), (HITS, "cache_hits"), (MISSES, "cache_misses")):
         lines += _family(metric, [(labels, values[name]) for labels, values in rows])
     # An isolated model has no queue of ours.
-    queues = [(labels, values) for labels, values in rows if "waiting_texts" in values]
+    queues = [(labels, values) for labels, values in every if "waiting_texts" in values]
     lines += _family(WAITING, [(labels, values["waiting_texts"]) for labels, values in queues])
     refused = [({**labels, "reason": why}, values[f"refused_{why}"]) for labels, values in queues for why in REASONS]
     lines += _family(REFUSED, refused)

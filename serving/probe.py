@@ -138,7 +138,7 @@ def _ask(address: str, method: str, path: str, body: str | None = None) -> Any:
 class Prober(threading.Thread):
     """Asks one model again and again while Triton runs, and keeps what came of it in ``seen``."""
 
-    def __init__(self, model: str, http_address: str, grpc_address: str, settings: Settings, token: str = "") -> None:
+    def __init__(self, model: str, http_address: str, grpc_address: str, settings: Settings, token: str) -> None:
         super().__init__(name=f"probe-{model}", daemon=True)
         self.model = model
         self._http, self._grpc, self._settings = http_address, grpc_address, settings

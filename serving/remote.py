@@ -161,7 +161,10 @@ class Remote:
             raise RepositoryError(f"{self.url}/{name} has no version {number}. Publish it first.")
         if served and served.number == number:
             return False
-        config = following(text, served.number, self._text(name, CONFIG) or "") if served else text
+        config = text
+        if served:
+            published = self._text(name, str(served.number), CONFIG)
+            config = following(text, served.number, self._text(name, CONFIG) or "", published or "")
         with tempfile.TemporaryDirectory() as folder:
             known = self.describe(name, number, Path(folder)).manifest.files
             on_gpu = version_folder.gpu_config(Path(folder), config)

@@ -258,13 +258,12 @@ def _promote(version: Version) -> Version:
         served = served_in(version.root, version.name)
     target = model / CONFIG
     before = target.read_text(encoding="utf-8") if served else ""
-    if served and served.number != version.number:
+    if served:
         replaced = model / str(served.number) / CONFIG
         if not replaced.is_file():  # the version that is replaced is to hold its own; older ones do not
             write_text(replaced, before)
-        text = following(text, served.number, before)
-    elif served and served.previous is not None:
-        text = following(text, served.previous, before)
+        previous = served.number if served.number != version.number else served.previous
+        text = following(text, previous, before, replaced.read_text(encoding="utf-8"))
     # First: what a kill leaves undone after this, the same promote does when it is asked for again.
     version_folder.put_gpu_config(model, version_folder.gpu_config(version.folder, text))
     if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text

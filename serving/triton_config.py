@@ -70,7 +70,7 @@ class TritonConfig(BaseModel):
     threads: int | None = Field(None, ge=1)
     text_threads: TextThreads | None = None
     """As measured for this model; the engine's own rule if absent."""
-    limit_ms: int | None = Field(None, ge=1, le=24 * 3600 * 1000)
+    limit_ms: int | None = Field(None, ge=20, le=24 * 3600 * 1000)
     """A request that would wait longer than half of this is refused at once; ``LIMIT_MS`` if absent."""
 
     @model_validator(mode="after")
@@ -224,16 +224,18 @@ def served_version(text: str) -> ServedVersion | None:
     return ServedVersion(versions[0], int(previous) if previous.isdecimal() else None) if len(versions) == 1 else None
 
 
-def following(text: str, previous: int, before: str = "") -> str:
-    """A version's config.pbtxt as it is when the version is served after another one.
+def following(text: str, previous: int | None, before: str = "", published: str = "") -> str:
+    """A version's config.pbtxt as it is when the version is served after another one, ``previous``.
 
-    ``before``: that one's. A limit in it, which an operator has set, goes on where the version has none of its own.
+    ``before``: the config that it replaces, of a version that was ``published`` with that one. A limit in which they
+    differ was set by who runs the server, and goes on.
     """
     message = parse_pbtxt(text)
-    message.parameters[PREVIOUS].string_value = str(previous)
-    parameters = parse_pbtxt(before).parameters
-    if LIMIT in parameters and LIMIT not in message.parameters:
-        message.parameters[LIMIT].string_value = parameters[LIMIT].string_value
+    if previous is not None:
+        message.parameters[PREVIOUS].string_value = str(previous)
+    found, own = (parse_pbtxt(each).parameters for each in (before, published))
+    if LIMIT in found and (LIMIT not in own or own[LIMIT] != found[LIMIT]):
+        message.parameters[LIMIT].CopyFrom(found[LIMIT])
     return str(text_format.MessageToString(message))
 
 

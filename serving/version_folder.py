@@ -41,7 +41,7 @@ class Identity:
 
 def content(artifact: Artifact, config: TritonConfig) -> str:
     """Digest of all that answers come from, and of the licences, whatever the version's number and measured times."""
-    options = config.model_dump(mode="json", exclude={"version", "text_threads"})
+    options = config.model_dump(mode="json", exclude={"version", "text_threads", "limit_ms"})
     backend = {file: sha256(source) for file, source in BACKEND_FILES.items()}
     licences = [asdict(licence) for licence in artifact.manifest.licences]
     return cache_key(artifact=artifact.digest, options=options, backend=backend, licences=licences)

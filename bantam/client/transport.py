@@ -32,8 +32,12 @@ INPUT = "TEXT"
 OUTPUT = "SCORES"
 TIMEOUT = "timeout"
 """The parameter of a request that says in how many microseconds it has to be answered: later, nobody waits for it."""
+LONGEST_US = 10**9
+"""As good as none, and what a server takes for none."""
 OVERLOADED = "Overloaded: "
 """How a server of Bantam's begins what it says when it sheds load, and does not when it cannot be reached."""
+TOO_LATE = f"{OVERLOADED}this request cannot be answered within the time-out"
+"""How, when it will not answer within ``TIMEOUT``."""
 
 Scores = npt.NDArray[np.float32]
 """Probabilities, or the scores of a regression, float32 ``[texts, labels]``."""
@@ -77,7 +81,7 @@ class Transport(Protocol):
 
 def microseconds(timeout: float) -> int:
     """The value of ``TIMEOUT``; 0 would be none."""
-    return max(int(1e6 * timeout), 1)
+    return int(min(max(1e6 * timeout, 1), LONGEST_US))
 
 
 def encode(texts: Iterable[bytes]) -> bytes:
@@ -166,8 +170,10 @@ class Target:
             f"No {self}: {detail}. Check the name and the address, or publish and load the model on that server."
         )
 
-    def unavailable(self, detail: str) -> UnavailableError:
-        """The server cannot be reached or sheds load."""
+    def unavailable(self, detail: str) -> UnavailableError | TimeoutExceeded:
+        """The server cannot be reached or sheds load; or it knows already that it will be late."""
+        if detail.startswith(TOO_LATE):
+            return self.late()
         if detail.startswith(OVERLOADED):
             return UnavailableError(
                 f"The {self} is overloaded: {detail.removeprefix(OVERLOADED)}. Send less at a time, or allow more time "

@@ -16,11 +16,11 @@ from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
 from bantam.run.noise import sample
 from bantam.run.score import score, with_test
 from bantam.run.state import Log, Run
-from bantam.run.text_threads import text_threads
+from bantam.run.text_threads import alone
 from bantam.run.worker import Requester
 from optimizer.slices import tokens_of
 from optimizer.stage import RunContext
-from serving.backend.cores import usable_cores
+from serving.backend.cores import TextThreads, usable_cores
 from serving.repository import publish
 
 
@@ -61,9 +61,11 @@ def measure_variants(run: Run, names: Iterable[str], memory: MemoryWatch, log: L
 def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, log: Log) -> None:
     variants = {name: run.scored[name].artifact for name in names}
     served = [name for name in names if variants[name].servable]
+    text_threads: dict[str, TextThreads | None] = {}
     for name in served:
         options = run.recipe.serving.model_dump()
-        options["text_threads"] = text_threads(run, variants[name])
+        found = alone(run, variants[name])
+        options["text_threads"] = text_threads[name] = found and found.text_threads
         publish(variants[name], candidates, name, thresholds=run.scored[name].thresholds, link=True, **options)
     log(f"serving {', '.join(served)}")
     anchors = Anchors(BASELINE, run.safe if run.safe in served else served[0])
@@ -71,7 +73,7 @@ def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, 
     texts = draw_texts(run.data.splits["dev"].texts, run.recipe.measure.texts)
     with Requester() as requester:
         bench = Bench(
-            worker=in_processes(variants, run.recipe.serving, run.text_threads, run.request.device),
+            worker=in_processes(variants, run.recipe.serving, text_threads, run.request.device),
             endpoint=lambda name: paused(candidates, name, requester, run.request.target),
             served=lambda name, endpoint: _score_served(run, name, endpoint, log),
             quiet=memory.paused,

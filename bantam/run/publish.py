@@ -13,7 +13,7 @@ from bantam.report.schema import BASELINE
 from bantam.run.evidence import evidence
 from bantam.run.score import Scored
 from bantam.run.state import SCORE_TOLERANCE, Log, Run
-from bantam.run.text_threads import text_threads
+from bantam.run.text_threads import alone
 from optimizer.evaluate import apart
 from serving.listing import check_interface, interface_of
 from serving.repository import Version, baseline_of, discard, promote, published, stage, withdraw
@@ -58,7 +58,9 @@ def publish_chosen(run: Run, chosen: str, log: Log) -> None:
 def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = None) -> Version:
     """Stage a variant and ask it dev and test; ``chosen``'s answers are kept for the report."""
     root = run.request.repository
-    options = {**run.recipe.serving.model_dump(), "text_threads": text_threads(run, scored.artifact)}
+    options = run.recipe.serving.model_dump()
+    if found := alone(run, scored.artifact):
+        options |= {"text_threads": found.text_threads, "limit_ms": found.limit_ms}
     known = "" if chosen is None else evidence(run, chosen)
     staged = stage(
         scored.artifact, root, name, thresholds=scored.thresholds, identity=run.identity, evidence=known, **options

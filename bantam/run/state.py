@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,11 @@ from optimizer.evaluate import Drop, apart
 from optimizer.metric import Metric, default
 from optimizer.recipe import Recipe
 from optimizer.slices import Tokens
-from serving.backend.cores import TextThreads
 from serving.repository import Version
 from serving.version_folder import Identity
+
+if TYPE_CHECKING:  # which imports this
+    from bantam.run.text_threads import Measured
 
 Log = Callable[[str], None]
 SCORE_TOLERANCE = 1e-3
@@ -65,8 +67,8 @@ class Run:
     tokens: dict[str, Tokens] = field(default_factory=dict)
     """How the baseline's tokenizer cuts the texts, by split."""
     measured: dict[str, Timing] = field(default_factory=dict)
-    text_threads: dict[str, TextThreads | None] = field(default_factory=dict)
-    """What a text that runs alone gets on this machine, by the name of what can be served, as far as that is known."""
+    alone: dict[str, Measured | None] = field(default_factory=dict)
+    """How texts run alone on this machine, by the name of what can be served, as far as that is known."""
     published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""

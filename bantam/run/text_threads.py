@@ -1,4 +1,5 @@
-"""How many threads a text that runs alone is to have: measured where a version is published, in a process of its own.
+"""How many threads a text that runs alone is to have, and how long the longest takes: measured where a version is
+published, in a process of its own.
 
 Threads win the more, the more a text computes. So the length is sought from which several pay, by short runs of one
 thread and of several in turns, at more and more tokens, again and again. Rounds in which cores were taken away do not
@@ -22,6 +23,7 @@ from bantam.errors import StageError
 from bantam.run.state import Run
 from bantam.run.worker import Child
 from serving.backend.cores import TextThreads, usable_cores
+from serving.triton_config import LIMIT_MS
 
 if TYPE_CHECKING:
     from serving.backend.manifest import ModelManifest
@@ -45,6 +47,8 @@ MARGIN = 0.04
 """The share of its time that a text has to win for more threads to be chosen."""
 LONGEST = 512
 """Tokens of the longest text that is timed."""
+WAITS = 10
+"""How many of the longest texts a request may wait for: a model to which these take long has a longer queue."""
 
 
 class Measured(NamedTuple):
@@ -55,6 +59,12 @@ class Measured(NamedTuple):
     longest_ms: float
     """Of a text of as many tokens as the model can take, at most ``LONGEST``."""
 
+    @property
+    def limit_ms(self) -> int | None:
+        """How long a request to the served model may wait, a multiple of 100; None if the usual limit will do."""
+        limit = 100 * round(WAITS * self.longest_ms / 100)
+        return limit if limit > LIMIT_MS else None
+
 
 def measured(artifact: Artifact, threads: int | None) -> Measured | None:
     """Measure a model that can be served; None where it cannot be run here."""
@@ -63,12 +73,11 @@ def measured(artifact: Artifact, threads: int | None) -> Measured | None:
     return None
 
 
-def text_threads(run: Run, artifact: Artifact) -> TextThreads | None:
+def alone(run: Run, artifact: Artifact) -> Measured | None:
     """What was measured of a variant in this run, or is now."""
-    if artifact.name not in run.text_threads:
-        found = measured(artifact, run.recipe.serving.threads)
-        run.text_threads[artifact.name] = found.text_threads if found else None
-    return run.text_threads[artifact.name]
+    if artifact.name not in run.alone:
+        run.alone[artifact.name] = measured(artifact, run.recipe.serving.threads)
+    return run.alone[artifact.name]
 
 
 def choose(ratios: Mapping[int, Sequence[tuple[int, float]]], cores: int) -> TextThreads:

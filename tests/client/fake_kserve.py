@@ -22,18 +22,28 @@ from bantam.client.transport import encode
 
 Protocol = Literal["grpc", "http"]
 PARAMETERS = {"task": "multi_label", "labels": '["short", "long"]', "thresholds": "[0.5, 0.5]"}
-STATUS = {"unavailable": 503, "overloaded": 503, "invalid": 400, "missing": 404, "broken": 500, "denied": 401}
+STATUS = {
+    "unavailable": 503,
+    "overloaded": 503,
+    "too late": 503,
+    "invalid": 400,
+    "missing": 404,
+    "broken": 500,
+    "denied": 401,
+}
 CODE = {
     "unavailable": grpc.StatusCode.UNAVAILABLE,
     "overloaded": grpc.StatusCode.UNAVAILABLE,
+    "too late": grpc.StatusCode.UNAVAILABLE,
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "missing": grpc.StatusCode.NOT_FOUND,
     "broken": grpc.StatusCode.INTERNAL,
     "denied": grpc.StatusCode.UNAUTHENTICATED,
 }
-
-
-SAID = {"overloaded": "Overloaded: told to be overloaded"}
+SAID = {
+    "overloaded": "Overloaded: told to be overloaded",
+    "too late": "Overloaded: this request cannot be answered within the time-out that it has",
+}
 
 
 class Script:

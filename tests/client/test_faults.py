@@ -81,6 +81,20 @@ def test_an_overloaded_server_is_not_taken_for_one_that_is_away(fake: Fake, twin
     assert fake.script.greetings == 0, "there is nothing to connect to anew"
 
 
+@both
+def test_a_server_that_knows_that_it_will_be_late_is_not_asked_again(fake: Fake, twin: str) -> None:
+    fake.script.faults = ["too late"]
+    with pytest.raises(TimeoutExceeded, match=r"No answer from model 'fake' .* within 7 s\. Allow more"):
+        ask(fake, twin, ["1"], retries=3, timeout=7.0)
+    assert fake.script.requests == 1
+
+
+@both
+def test_who_waits_for_ever_may(fake: Fake, twin: str) -> None:
+    assert ask(fake, twin, ["12345"], timeout=1e9).tolist() == [[0.5, 0.5]]
+    assert fake.script.timeouts == [10**9]
+
+
 def test_retries_are_held_back_while_most_requests_fail(fake: Fake) -> None:
     with fake.client(retries=3, timeout=60) as classify:
         classify("12345")

@@ -8,7 +8,7 @@ import pytest
 
 from bantam.artifact import Artifact, seal
 from bantam.run import text_threads as module
-from bantam.run.text_threads import choose, measured, pays_from
+from bantam.run.text_threads import Measured, choose, measured, pays_from
 from serving.backend.cores import TextThreads
 
 
@@ -91,3 +91,8 @@ def test_a_round_of_each_count_and_length_is_timed(tiny_artifact: Artifact, monk
     assert sorted(ratios) == [2, 4]
     assert [length for length, _ in ratios[2]] == [length for length in module.LENGTHS if length <= 64]
     assert all(ratio > 0 for found in ratios.values() for _, ratio in found)
+
+
+def test_a_model_to_which_texts_take_long_lets_requests_wait_longer() -> None:
+    assert Measured(None, 99.0).limit_ms is None
+    assert Measured(None, 251.0).limit_ms == 2500

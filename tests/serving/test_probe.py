@@ -95,7 +95,7 @@ def test_what_is_late_is_awaited_since_it_was_asked_first(monkeypatch: pytest.Mo
         say_nothing(connection)
 
     with listener(answer) as address:
-        prober = Prober("tiny", address, address, Settings())
+        prober = Prober("tiny", address, address, Settings(), "token")
         prober.start()
         try:
             assert asked.acquire(timeout=SECONDS)

@@ -75,7 +75,7 @@ def test_the_same_config_is_the_same_text() -> None:
         ({"task": "translation"}, "task"),
         ({"max_batch_size": 0}, "max_batch_size"),
         ({"labels": ()}, "labels"),
-        ({"limit_ms": 0}, "limit_ms"),
+        ({"limit_ms": 19}, "limit_ms"),
         ({"limit_ms": 25 * 3600 * 1000}, "limit_ms"),
         ({"colour": "red"}, "colour"),
     ],
@@ -148,8 +148,11 @@ def test_a_limit_that_was_set_goes_on_with_the_versions_that_follow() -> None:
     own = TritonConfig(**BASE, limit_ms=70).to_pbtxt()
     assert limit_ms(plain) == limit_ms(following(plain, 2)) == limit_ms(following(plain, 2, plain)) == LIMIT_MS
     assert limit_ms(limited) == limit_ms(following(plain, 2, limited)) == 250
-    assert limit_ms(following(own, 2, limited)) == 70
     assert written_by_us(following(plain, 2, limited)).limit_ms == 250
+    assert limit_ms(following(own, 2, limited, plain)) == 250, "somebody has set it on the version before"
+    assert limit_ms(following(own, 2, limited, limited)) == 70, "the version before was published with its own"
+    assert limit_ms(following(plain, 2, own, own)) == LIMIT_MS
+    assert limit_ms(following(plain, None, limited, plain)) == 250
 
 
 GROUPS = "instance_group { kind: KIND_CPU count: 3 }"
