@@ -43,6 +43,7 @@ class ServingChoice:
     name: str
     spinning: str | None = None
     queue: str | None = None
+    """Of Triton's batcher, which the inline backend does without."""
     malloc: str | None = None
     """GLIBC_TUNABLES of the server."""
     isolated: bool = False
@@ -56,19 +57,20 @@ CHOICES = (
     ServingChoice("threads never spin", spinning=NEVER),
     ServingChoice("threads spin for 50 us", spinning=SHORT),
     ServingChoice("threads spin as ONNX Runtime likes", spinning=""),
-    ServingChoice("queue time-out of 5 s", queue=QUEUE_TIMEOUT),
+    ServingChoice("a process for each model, queue time-out of 5 s", queue=QUEUE_TIMEOUT, isolated=True),
 )
 
 
 def serve(choice: ServingChoice, variant: Artifact, root: Path) -> Server:
     """Publish ``variant`` changed by ``choice`` and start a server for it."""
     state = publish(variant, root, "model", thresholds=None)
-    engine, config = state.folder / "backend" / "engine.py", root / "model" / "config.pbtxt"
+    program, config = state.folder / "backend" / "onnx_program.py", root / "model" / "config.pbtxt"
     if choice.spinning is not None:
-        kept, count = SPINNING.subn("", engine.read_text())
-        assert count, "expected a line of the engine that sets how threads spin"
-        marker = "    session = ort.InferenceSession("
-        engine.write_text(kept.replace(marker, choice.spinning + marker))
+        kept, count = SPINNING.subn("", program.read_text())
+        assert count, "expected a line of the program that sets how threads spin"
+        marker = "    return ort.InferenceSession("
+        assert marker in kept
+        program.write_text(kept.replace(marker, choice.spinning + marker))
         seal(state.folder, Artifact.described(state.folder).manifest)
     if choice.queue is not None:
         text, count = re.subn(r"dynamic_batching \{\s*\}", choice.queue, config.read_text())
