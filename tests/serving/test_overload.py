@@ -190,7 +190,7 @@ def test_who_has_waited_for_the_limit_is_told(tiny_artifact: Artifact, tmp_path:
 
         here.until(is_told)
         assert late.code() is grpc.StatusCode.UNAVAILABLE
-        assert "has waited for the model's limit_ms, which is 300" in late.details()
+        assert "has waited for 300 ms, which is as long as it may; the model's limit_ms is 300" in late.details()
         here.gate.open()
         assert held.exception(SECONDS) is None, "what was begun is answered"
         assert here.counts()["refused_late"] >= 1
