@@ -8,9 +8,9 @@
 /* One request. */
 typedef struct {
     Waiting waiting;
-    /* That brought it. Kept beyond its Execute, which Triton does not promise to allow: it may replace the instances of a
-     * version that goes on when nothing but their group has changed in the config. That of `bantam serve` is always the
-     * same (serving/triton_config.py). */
+    /* That brought it. Kept beyond its Execute, which Triton does not promise to allow: it may replace the instances
+     * of a version that goes on when nothing but their group has changed in the config. That of `bantam serve` is
+     * always the same (serving/triton_config.py). */
     Instance *instance;
     Request *request;
     Input *input;

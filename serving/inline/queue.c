@@ -1,12 +1,12 @@
-/* A bound in time: a request is refused at once if it would wait longer than half of the limit, by the time that batches
- * have taken until then. Who is let in is then begun within the limit also where the model takes twice as long meanwhile;
- * who has waited for the whole of it all the same is refused. A request that takes long itself, as a list does on a slow
- * model, may wait for twice as long as it takes, and a few requests are no overload, however slow the model: a client that
- * has some lists under way would be refused by a server that does nothing else. A queue that is bounded by a number would
- * be too short for a small model, or too long for a large one.
+/* A bound in time: a request is refused at once if it would wait longer than half of the limit, by the time that
+ * batches have taken until then. Who is let in is then begun within the limit also where the model takes twice as long
+ * meanwhile; who has waited for the whole of it all the same is refused. A request that takes long itself, as a list
+ * does on a slow model, may wait for twice as long as it takes, and a few requests are no overload, however slow the
+ * model: a client that has some lists under way would be refused by a server that does nothing else. A queue that is
+ * bounded by a number would be too short for a small model, or too long for a large one.
  *
- * Requests of few texts, behind which somebody waits for an answer, go before long lists. While both wait, the lists get
- * a quarter of the time.
+ * Requests of few texts, behind which somebody waits for an answer, go before long lists. While both wait, the lists
+ * get a quarter of the time.
  */
 #include "queue.h"
 #include "rate.h"
@@ -202,8 +202,8 @@ static uint64_t foresee(const Queue *queue, const Waiting *request, uint64_t at)
     return left(queue, at) + (uint64_t)(batches * queue->rate.fixed + queue->rate.rate * (double)cost);
 }
 
-/* Why a request is not let in, or REASONS if it is. An idle queue takes anything that has time at all, so that a rate that
- * is wrong is unlearned. */
+/* Why a request is not let in, or REASONS if it is. An idle queue takes anything that has time at all, so that a rate
+ * that is wrong is unlearned. */
 static int why_not(const Queue *queue, const Waiting *request, uint64_t own) {
     uint64_t under_way = queue->waiting + queue->running;
     if (queue->waiting >= MOST_WAITING || (queue->waiting && queue->bytes + request->bytes > MOST_BYTES))

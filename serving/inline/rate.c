@@ -2,16 +2,16 @@
 
 #include <stdbool.h>
 
-/* A text costs by its bytes, and something of its own. Models cut texts, most of them at 512 tokens or before, of some 4
- * bytes each: what is longer takes no more. */
+/* A text costs by its bytes, and something of its own. Models cut texts, most of them at 512 tokens or before, of some
+ * 4 bytes each: what is longer takes no more. */
 enum { TEXT_COST = 64, MOST_TEXT_BYTES = 2048 };
 enum { LAST = 8 }; /* the last batch has one part in so many */
-/* A batch teaches at most so many times what was expected: a machine that stood still says nothing of the model. A model
- * that has become slower is known after some batches. */
+/* A batch teaches at most so many times what was expected: a machine that stood still says nothing of the model. A
+ * model that has become slower is known after some batches. */
 enum { ODD = 4 };
-/* Batches of one size do not tell a fixed part from one that grows. All is taken to grow then, which is as if batches that
- * say so had been seen, whose sizes differ by so much (variance, of the mean squared). They count for little where those
- * that were seen differ by more than EVEN. */
+/* Batches of one size do not tell a fixed part from one that grows. All is taken to grow then, which is as if batches
+ * that say so had been seen, whose sizes differ by so much (variance, of the mean squared). They count for little
+ * where those that were seen differ by more than EVEN. */
 static const double MADE_UP = 1.0 / 512, EVEN = 1.0 / 64;
 /* A batch may be so many times as large as the last ones to find out whether that takes as many times as long. */
 static const double MORE = 2.5;

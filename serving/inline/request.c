@@ -9,7 +9,7 @@ const char *watch_token;
 
 void log_and_delete(Error *error) {
     if (error) {
-        TRITONSERVER_LogMessage(LOG_ERROR, "batch.c", 0, TRITONSERVER_ErrorMessage(error));
+        TRITONSERVER_LogMessage(LOG_ERROR, "request.c", 0, TRITONSERVER_ErrorMessage(error));
         TRITONSERVER_ErrorDelete(error);
     }
 }

@@ -85,10 +85,13 @@ def test_what_has_waited_for_the_limit_is_refused_when_others_come_and_before_a_
 
 def test_what_came_to_an_idle_queue_is_never_late(make_queue: MakeQueue) -> None:
     queue = make_queue(limit_ms=20)
-    queue.learn(5000)
-    assert queue.put(0, rows=64) == []
+    queue.learn(1)
+    queue.put(0)
     queue.put(1)
     assert queue.take(30_000) == ([1], [2])
+    queue.done(5000, 1)
+    assert queue.put(30_000, rows=64) == []
+    assert queue.take(90_000) == ([3], [])
 
 
 def test_few_texts_go_before_lists_which_get_one_row_in_four(make_queue: MakeQueue) -> None:

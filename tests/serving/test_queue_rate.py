@@ -75,16 +75,18 @@ def test_a_batch_takes_a_quarter_of_the_limit_or_one_request(make_queue: MakeQue
     assert fast.take(0)[0] == [*range(8)]
 
 
-@pytest.mark.parametrize(("fixed_ms", "limit_ms"), [(260, 1000), (80, 300), (80, 100)])
+@pytest.mark.parametrize(
+    ("fixed_ms", "limit_ms", "differ"), [(260, 1000, 80), (260, 1000, 0), (80, 300, 80), (80, 300, 0), (80, 100, 80)]
+)
 def test_what_each_batch_costs_does_not_hold_batches_small(
-    make_queue: MakeQueue, fixed_ms: float, limit_ms: int
+    make_queue: MakeQueue, fixed_ms: float, limit_ms: int, differ: int
 ) -> None:
     queue = make_queue(limit_ms=limit_ms)
     draw = random.Random(0)
-    queue.learn(fixed_ms)
-    sizes = []
-    for _ in range(200):
-        while not queue.put(0, bytes=draw.randint(20, 180)):
+    sizes: list[int] = []
+    for number in range(200):
+        queue.put(0, bytes=100)
+        while number >= 8 and not queue.put(0, bytes=100 + draw.randint(-differ, differ)):
             pass
         batch, _ = queue.take(0)
         queue.done(fixed_ms + 0.5 * len(batch), *batch)
