@@ -202,6 +202,16 @@ def test_who_has_waited_for_the_limit_is_told(tiny_artifact: Artifact, tmp_path:
         assert here.counts()["refused_late"] >= 1
 
 
+def test_a_model_that_is_slower_than_its_limit_answers_one_after_the_other(
+    tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    with running(tiny_artifact, tmp_path, warm_s=1, limit_ms=20) as (here, asked):
+        here.gate.open()
+        for texts in (["one"], ["list"] * 64):
+            assert asked(*texts, timeout=30_000_000).exception(SECONDS) is None
+        assert not any(count for name, count in here.counts().items() if name.startswith("refused"))
+
+
 def test_nothing_is_computed_for_whom_it_is_too_late_or_who_has_gone(tiny_artifact: Artifact, tmp_path: Path) -> None:
     with running(tiny_artifact, tmp_path, limit_ms=LONG_MS) as (here, asked):
         held = here.hold(asked)
