@@ -2,10 +2,11 @@
 
 ``python -m benchmarks.overload minilm --runs 3`` serves a published model with ``bantam serve``, finds what it can do
 (a closed loop of many clients), and asks it for 1.5 and 3 times as much for half a minute (an open loop). It prints the
-goodput as a share of what it can do, how soon the refused and the others were answered, memory, and what one client
-sees in the two seconds before and after it. Beside it, how many cores are taken where all requests are refused: by
-whoever sends them, and by the server for saying no. ``--before CHECKOUT`` does the same with another checkout, in turn.
-Exit code 1: a bar was missed.
+goodput as a share of what it can do, how soon the refused and the others were answered, how many were refused for which
+reason (those that were late have waited for the limit, and count as refused all the same), memory, which may grow while
+the first load lasts, and what one client sees in the two seconds before and after it. Beside it, how many cores are
+taken where all requests are refused: by whoever sends them, and by the server for saying no. ``--before CHECKOUT`` does
+the same with another checkout, in turn. Exit code 1: a bar was missed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +43,10 @@ FACTORS = {1.5: 0.85, 3.0: 0.65}
 """Times what the server can do -> the bar of the goodput's share."""
 CLIENTS = 32
 REFUSED_MS, LIMIT_MS = 100.0, 1000.0
+GROWN = 1.05
+"""Memory after a load, of that after the first one."""
+SLOWER = 1.5
+"""What one client sees after a load, of before it: two seconds of one client differ by as much by themselves."""
 COLUMNS = (
     "server",
     "asked for",
@@ -49,6 +56,7 @@ COLUMNS = (
     "p99 ms",
     "refused p50",
     "refused p99",
+    "refused for",
     "failed else",
     "lag p99",
     "MB before, after",
@@ -66,11 +74,18 @@ class Hurried(GrpcEndpoint):
         return bytes(request.SerializeToString())
 
 
+class Load(NamedTuple):
+    """How many times as much as the server can do, texts a second, for so long."""
+
+    factor: float
+    capacity: float
+    seconds: float
+
+
 class Seen(NamedTuple):
     """One load on one server."""
 
-    factor: float
-    share: float
+    memory_mb: float
     row: tuple[str, ...]
     kept: bool
 
@@ -84,9 +99,9 @@ def hurry(target: Target, tensor: ModelInput, texts: Sequence[Text], rate: float
         endpoint.close()
 
 
-def refused_ms(found: LoadResult, kind: str = "UnavailableError") -> np.ndarray:
+def refused_ms(found: LoadResult, kinds: Sequence[str] = ("UnavailableError",)) -> np.ndarray:
     """Milliseconds from the intended sending to the refusal."""
-    places = [place for place, error in found.failed.items() if error == kind]
+    places = [place for place, error in found.failed.items() if error in kinds]
     return 1e3 * (found.done - found.due)[places]
 
 
@@ -96,17 +111,26 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
     return float(p50), float(p99)
 
 
+def refusals(running: Serving) -> Counter[str]:
+    """How many the server has refused, by reason; none of a server that does not count them."""
+    page = running.page("/metrics")[1] if "watch" in running.announced else ""
+    found = re.findall(r'^bantam_refused_total{.*reason="(\w+)"} (\d+)$', page, re.MULTILINE)
+    return Counter({reason: int(number) for reason, number in found})
+
+
 def one_client(clients: Clients) -> float:
     """p50 over two seconds."""
     return clients.run(Closed(1, 2.0)).p50_ms
 
 
-def overload(running: Serving, clients: Clients, name: str, capacity: float, factor: float, seconds: float) -> Seen:
-    """Ask for ``factor`` times as much as it can do."""
-    before_ms, before_mb = one_client(clients), running.triton().memory_info().rss / 1e6
+def overload(running: Serving, clients: Clients, name: str, load: Load, first_mb: float | None) -> Seen:
+    """Ask for more than it can do. ``first_mb``: memory after the first load, if there was one."""
+    factor, capacity, seconds = load
+    before_ms, before_mb, refused = one_client(clients), running.triton().memory_info().rss / 1e6, refusals(running)
     found = clients.run(Open(factor * capacity, seconds))
     after_ms, after_mb = one_client(clients), running.triton().memory_info().rss / 1e6
     share = found.texts_per_s / capacity
+    reasons = ", ".join(f"{reason} {number}" for reason, number in (refusals(running) - refused).items())
     p50, p99 = percentiles(found.latencies_ms)
     refused50, refused99 = percentiles(refused_ms(found))
     else_failed = {kind: count for kind, count in found.errors.items() if kind != "UnavailableError"}
@@ -116,13 +140,15 @@ def overload(running: Serving, clients: Clients, name: str, capacity: float, fac
         f"{found.texts_per_s:.0f}",
         f"{share:.0%}",
         *(f"{each:.1f}" for each in (p50, p99, refused50, refused99)),
+        reasons,
         str(else_failed or ""),
         f"{found.lag_p99_ms:.1f}",
         f"{before_mb:.0f}, {after_mb:.0f}",
         f"{before_ms:.2f}, {after_ms:.2f}",
     )
     kept = share >= FACTORS[factor] and not refused99 > REFUSED_MS and p99 <= 2 * LIMIT_MS and not else_failed
-    return Seen(factor, share, row, kept)
+    kept = kept and after_ms <= SLOWER * before_ms and (first_mb is None or after_mb <= GROWN * first_mb)
+    return Seen(after_mb, row, kept)
 
 
 def cores_of_refusals(running: Serving, rate: float, seconds: float, arguments: tuple[object, ...]) -> str:
@@ -133,7 +159,7 @@ def cores_of_refusals(running: Serving, rate: float, seconds: float, arguments: 
         found = pool.apply(hurry, (*arguments, rate, seconds))
     took = triton.cpu_times()
     server = (took.user + took.system - before.user - before.system) / seconds
-    p50, p99 = percentiles(refused_ms(found))
+    p50, p99 = percentiles(refused_ms(found, ("UnavailableError", "TimeoutExceeded")))
     return (
         f"All refused at {rate:.0f}/s ({found.errors}): {found.client_cores:.2f} cores for who asks, {server:.2f} for "
         f"the server, of {psutil.cpu_count()}; refused p50 {p50:.1f} ms, p99 {p99:.1f} ms."
@@ -152,11 +178,14 @@ def measured(
         endpoint.close()
         with client_processes(Subject(target, "grpc", tensor, texts, 50), 1) as clients:
             capacity = clients.run(Closed(CLIENTS, 10.0)).texts_per_s
-            seen = [overload(running, clients, name, capacity, factor, seconds) for factor in FACTORS]
+            seen: list[Seen] = []
+            for factor in FACTORS:
+                first_mb = seen[0].memory_mb if seen else None
+                seen.append(overload(running, clients, name, Load(factor, capacity, seconds), first_mb))
         if name != "now":
             return seen, ""
-        refusals = cores_of_refusals(running, max(FACTORS) * capacity, min(seconds, 10.0), (target, tensor, texts))
-        return seen, refusals
+        said = cores_of_refusals(running, max(FACTORS) * capacity, min(seconds, 10.0), (target, tensor, texts))
+        return seen, said
 
 
 def main() -> None:
@@ -175,14 +204,12 @@ def main() -> None:
     kept = True
     for number in range(options.runs):
         for name in list(checkouts)[:: 1 if number % 2 else -1]:
-            seen, refusals = measured(
-                name, checkouts[name], options.repository, options.model, [*texts], options.seconds
-            )
+            seen, said = measured(name, checkouts[name], options.repository, options.model, [*texts], options.seconds)
             for each in seen:
                 table.add_row(*each.row)
                 kept = kept and (each.kept or name != "now")
-            if refusals:
-                print(refusals, flush=True)
+            if said:
+                print(said, flush=True)
     print(f"{describe_machine().title}, load {os.getloadavg()[0]:.1f}, {datetime.now(UTC):%Y-%m-%d}, {options.model}")
     Console(width=200).print(table)
     print("Bars: " + ("kept" if kept else "MISSED"))

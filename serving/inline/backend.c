@@ -137,11 +137,11 @@ static void unload(Served *served) {
 static void *work(void *state) {
     Served *served = state;
     while (queue_wait(served->queue)) {
-        Waiting *refused = NULL;
+        Refused refused = {0};
         uint64_t at = queue_lock(served->queue);
         Waiting *batch = queue_take(served->queue, at, &refused);
         queue_unlock(served->queue);
-        refuse_all(served, refused);
+        refuse_all(served, refused.first);
         if (batch)
             compute(served, batch);
     }
@@ -197,7 +197,8 @@ ENTRY Error *TRITONBACKEND_ModelFinalize(Model *model) {
 ENTRY Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request **requests, uint32_t count) {
     Model *model;
     void *state;
-    Waiting *refused = NULL, *first = NULL;
+    Refused refused = {0};
+    Waiting *first = NULL;
     Error *error = TRITONBACKEND_ModelInstanceModel(instance, &model);
     if (error || (error = TRITONBACKEND_ModelState(model, &state)))
         return error; /* Triton answers the requests */
@@ -215,6 +216,6 @@ ENTRY Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request **re
         queue_put(served->queue, request, at, &refused);
     }
     queue_unlock(served->queue);
-    refuse_all(served, refused);
+    refuse_all(served, refused.first);
     return NULL;
 }

@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCES = tuple(HERE / f"{name}.c" for name in ("backend", "batch", "changes", "counts", "python", "queue"))
-HEADERS = tuple(HERE / f"{name}.h" for name in ("batch", "changes", "counts", "python", "queue", "triton"))
+_PARTS = ("batch", "changes", "counts", "python", "queue", "rate")
+SOURCES = tuple(HERE / f"{name}.c" for name in ("backend", "request", *_PARTS))
+HEADERS = tuple(HERE / f"{name}.h" for name in ("item", "triton", *_PARTS))
 PYTHON_FILES = ("host.py", "triton_python_backend_utils.py")
 LIBRARY = "libtriton_python.so"
 """Triton looks for the backend of models that name ``python`` in a file of this name."""

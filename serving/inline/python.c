@@ -46,10 +46,10 @@ Error *raised(const char *message) {
     return TRITONSERVER_ErrorNew(INTERNAL, message);
 }
 
-/* For good, because otherwise each call would make and destroy a thread state, and with it whatever the model keeps in a
- * threading.local; and where that takes the GIL as it ends, as OpenVINO's requests do, Python 3.11 frees the thread state
- * twice (https://github.com/python/cpython/issues/119585). Few threads come here: a fixed pool loads models, and each
- * instance of a model has one. Each unloading has a thread of its own, which does not come here.
+/* For good, because otherwise each call would make and destroy a thread state, and with it whatever the model keeps in
+ * a threading.local; and where that takes the GIL as it ends, as OpenVINO's requests do, Python 3.11 frees the thread
+ * state twice (https://github.com/python/cpython/issues/119585). Few threads come here: a fixed pool loads models, and
+ * each version that is loaded has a worker. Each unloading has a thread of its own, which does not come here.
  */
 int enter(void) {
     static __thread bool known;

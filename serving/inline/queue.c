@@ -1,22 +1,25 @@
-/* A bound in time: a request is refused at once if it would wait longer than half of the limit, by the rate at which the
- * model has worked until now. Who is let in is then begun within the limit also where the rate halves meanwhile; who
- * has waited for the whole of it all the same is refused. A request that takes long itself, as a list does on a slow model,
- * may wait for twice as long as it takes, or a client that sends one list after the other would be refused by an idle server. A queue that is bounded by a number would be too short for a
- * small model, or too long for a large one.
+/* A bound in time: a request is refused at once if it would wait longer than half of the limit, by the time that
+ * batches have taken until then. Who is let in is then begun within the limit also where the model takes twice as long
+ * meanwhile; who has waited for the whole of it all the same is refused. A request that takes long itself, as a list
+ * does on a slow model, may wait for twice as long as it takes, and a few requests are no overload, however slow the
+ * model: a client that has some lists under way would be refused by a server that does nothing else. A queue that is
+ * bounded by a number would be too short for a small model, or too long for a large one.
  *
- * Requests of few texts, behind which somebody waits for an answer, go before long lists. While both wait, the lists get
- * one row in four.
+ * Requests of few texts, behind which somebody waits for an answer, go before long lists. While both wait, the lists
+ * get a quarter of the time.
  */
 #include "queue.h"
+#include "rate.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 enum { FEW_ROWS = 4 };
-enum { SHARE = 3 }; /* rows of requests of few that are computed for one of a list, while both wait */
-/* A batch takes a quarter of the limit at most: who comes just after its begin waits for all of it. */
+enum { SHARE = 3 };     /* cost of requests of few that is computed for one of a list, while both wait */
+enum { UNDER_WAY = 4 }; /* requests that are no overload */
+/* A batch of several requests takes about a quarter of the limit at most: who comes just after its begin waits for all
+ * of it. */
 enum { BATCHES = 4 };
 /* Where a rate cannot tell, as before the first answer: Triton keeps some kilobytes of each request besides its texts,
  * and a connection over gRPC has no more than that at a time. */
@@ -25,13 +28,12 @@ enum { MOST_WAITING = 16384 };
 enum { MOST_BYTES = 256 << 20 };
 /* Nothing is answered sooner: whoever has less time has none. */
 enum { LEAST_NS = 100000 };
-enum { WEIGHT = 4 }; /* the last batch has one part in four of the rate */
 
 enum { WATCH, FEW, LISTS, LINES };
 
 typedef struct {
     Waiting *first, *last;
-    uint64_t rows;
+    uint64_t rows, cost;
 } Line;
 
 struct Queue {
@@ -39,11 +41,12 @@ struct Queue {
     Line lines[LINES];
     uint64_t waiting, bytes;
     uint64_t limit_ns, most_rows;
-    uint64_t row_ns; /* what a row takes; 0 before the first answer */
-    uint64_t owed;   /* rows of few that were computed while lists waited, not yet made up for */
+    Rate rate;
+    uint64_t owed; /* cost of few that was computed while lists waited, not yet made up for */
     pthread_cond_t comes;
-    bool idle, ended;           /* whether somebody is in queue_wait; whether nobody will be */
-    uint64_t began, batch_rows; /* of the batch that is computed; 0 rows if none is */
+    bool idle, ended;          /* whether somebody is in queue_wait; whether nobody will be */
+    uint64_t running;          /* requests of the batch that is computed; 0 if none is */
+    uint64_t began, expected; /* when it was, and what it was to take */
     int64_t *counts;
 };
 
@@ -99,6 +102,7 @@ void queue_end(Queue *queue) {
 }
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t most(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 /* Atomic, because another queue of the same version may add to them while that is loaded again. */
 static void add(Queue *queue, int what, int64_t number) {
@@ -107,11 +111,15 @@ static void add(Queue *queue, int what, int64_t number) {
 
 void queue_count(Queue *queue, int reason) { add(queue, reason, 1); }
 
-static void refuse(Queue *queue, Waiting *request, int reason, Waiting **refused) {
+static void refuse(Queue *queue, Waiting *request, int reason, Refused *refused) {
     add(queue, reason, 1);
     request->reason = reason;
-    request->next = *refused;
-    *refused = request;
+    request->next = NULL;
+    if (refused->first)
+        refused->last->next = request;
+    else
+        refused->first = request;
+    refused->last = request;
 }
 
 static int line_of(const Waiting *request) {
@@ -127,6 +135,7 @@ static void push(Queue *queue, Waiting *request) {
         line->first = request;
     line->last = request;
     line->rows += request->rows;
+    line->cost += request->cost;
     queue->waiting++;
     queue->bytes += request->bytes;
     add(queue, REASONS, (int64_t)request->rows);
@@ -136,78 +145,107 @@ static Waiting *pop(Queue *queue, Line *line) {
     Waiting *request = line->first;
     line->first = request->next;
     line->rows -= request->rows;
+    line->cost -= request->cost;
     queue->waiting--;
     queue->bytes -= request->bytes;
     add(queue, REASONS, -(int64_t)request->rows);
     return request;
 }
 
-/* What a row takes: the running batch is believed where it is slower than those before. */
-static uint64_t row_of(const Queue *queue, uint64_t at) {
-    uint64_t row = queue->batch_rows ? (at - queue->began) / queue->batch_rows : 0;
-    return row > queue->row_ns ? row : queue->row_ns;
+static bool past(uint64_t age, const Waiting *request) { return request->timeout && age >= request->timeout; }
+
+/* Why a request has waited too long, or REASONS if it has not. */
+static int over(uint64_t age, const Waiting *request) {
+    return request->watch ? REASONS : past(age, request) ? DEADLINE : age >= request->limit ? LATE : REASONS;
 }
 
-/* How long a request may wait until it is begun; it is let in if half of that is foreseen. */
-static uint64_t limit_of(const Queue *queue, const Waiting *request, uint64_t row) {
-    uint64_t own = 4 * request->rows * row;
-    return own > queue->limit_ns ? own : queue->limit_ns;
-}
-
-/* By the rate of the batches that have ended: behind one that hangs nobody would ever be late. */
-static void refuse_late(Queue *queue, uint64_t at, Waiting **refused) {
+/* Those at the heads of their lines whose time is over. */
+static void refuse_late(Queue *queue, uint64_t at, Refused *refused) {
     for (int i = FEW; i < LINES; i++) {
         Line *line = &queue->lines[i];
-        while (line->first && at - line->first->arrived >= limit_of(queue, line->first, queue->row_ns))
-            refuse(queue, pop(queue, line), LATE, refused);
+        int reason;
+        while (line->first && (reason = over(at - line->first->arrived, line->first)) != REASONS)
+            refuse(queue, pop(queue, line), reason, refused);
     }
+}
+
+/* What the running batch still takes: one that is overdue needs as long again as it is overdue. */
+static uint64_t left(const Queue *queue, uint64_t at) {
+    uint64_t elapsed = at - queue->began;
+    if (!queue->running)
+        return 0;
+    return elapsed > queue->expected ? elapsed - queue->expected : queue->expected - elapsed;
 }
 
 /* How long a request would wait until it is begun. */
 static uint64_t foresee(const Queue *queue, const Waiting *request, uint64_t at) {
-    const Line *few = &queue->lines[FEW], *lists = &queue->lines[LISTS];
-    uint64_t row = row_of(queue, at), ahead = queue->lines[WATCH].rows;
-    uint64_t left = queue->batch_rows ? queue->batch_rows * row - least(queue->batch_rows * row, at - queue->began) : 0;
+    const Line *few = &queue->lines[FEW], *lists = &queue->lines[LISTS], *watch = &queue->lines[WATCH];
+    uint64_t few_cost, lists_cost;
     if (line_of(request) == LISTS) {
-        uint64_t between = SHARE * (lists->rows + request->rows);
-        ahead += lists->rows + least(few->rows, between > queue->owed ? between - queue->owed : 0);
+        uint64_t between = SHARE * (lists->cost + request->cost);
+        lists_cost = lists->cost;
+        few_cost = least(few->cost, between > queue->owed ? between - queue->owed : 0);
     } else {
-        ahead += few->rows + least(lists->rows, (few->rows + queue->owed) / SHARE);
+        few_cost = few->cost;
+        lists_cost = least(lists->cost, (few->cost + queue->owed) / SHARE);
     }
-    return left + ahead * row;
+    uint64_t cost = watch->cost + few_cost + lists_cost;
+    if (!cost)
+        return left(queue, at);
+    /* Behind its fixed part, a batch takes what its cost takes, of as many batches as rows and cost make. */
+    double rows = (double)watch->rows;
+    rows += few->cost ? (double)few->rows * (double)few_cost / (double)few->cost : 0;
+    rows += lists->cost ? (double)lists->rows * (double)lists_cost / (double)lists->cost : 0;
+    double batches = rows / (double)queue->most_rows;
+    double by_cost = (double)cost / (double)rate_bound(&queue->rate, queue->limit_ns / BATCHES);
+    batches = by_cost > batches ? by_cost : batches;
+    return left(queue, at) + (uint64_t)(batches * queue->rate.fixed + queue->rate.rate * (double)cost);
 }
 
-void queue_put(Queue *queue, Waiting *request, uint64_t at, Waiting **refused) {
+/* Why a request is not let in, or REASONS if it is. An idle queue takes anything that has time at all, so that a rate
+ * that is wrong is unlearned. */
+static int why_not(const Queue *queue, const Waiting *request, uint64_t own) {
+    uint64_t under_way = queue->waiting + queue->running;
+    if (queue->waiting >= MOST_WAITING || (queue->waiting && queue->bytes + request->bytes > MOST_BYTES))
+        return FULL;
+    if (under_way >= UNDER_WAY && request->foreseen > most(queue->limit_ns, 4 * own) / 2)
+        return FORESEEN;
+    if (past(under_way ? request->foreseen + own : LEAST_NS, request))
+        return DEADLINE;
+    return REASONS;
+}
+
+void queue_put(Queue *queue, Waiting *request, uint64_t at, Refused *refused) {
     refuse_late(queue, at, refused);
+    uint64_t own = rate_of(&queue->rate, request->cost);
     request->arrived = at;
     request->foreseen = foresee(queue, request, at);
-    bool full = queue->waiting >= MOST_WAITING || (queue->waiting && queue->bytes + request->bytes > MOST_BYTES);
-    if (request->watch)
+    request->limit = most(queue->limit_ns, most(4 * own, 2 * request->foreseen));
+    if (!queue->waiting && !queue->running)
+        request->limit = UINT64_MAX; /* or a worker that is slow to wake would make it late */
+    int reason = request->watch ? REASONS : why_not(queue, request, own);
+    if (reason == REASONS)
         push(queue, request);
-    else if (full)
-        refuse(queue, request, FULL, refused);
-    else if (request->foreseen > limit_of(queue, request, row_of(queue, at)) / 2)
-        refuse(queue, request, FORESEEN, refused);
-    else if (request->timeout && request->foreseen + LEAST_NS >= request->timeout)
-        refuse(queue, request, DEADLINE, refused);
     else
-        push(queue, request);
+        refuse(queue, request, reason, refused);
 }
 
-/* The next request for a batch of at most so many rows that has `rows`, if one fits: into an empty one any does. */
-static Waiting *next(Queue *queue, uint64_t most, uint64_t rows) {
+/* The next request for a batch that has `rows` and `cost`, if one fits: into an empty one any does. */
+static Waiting *next(Queue *queue, uint64_t rows, uint64_t cost, uint64_t bound) {
     const Waiting *list = queue->lines[LISTS].first;
-    bool due = list && queue->owed >= SHARE * least(list->rows, most);
+    bool due = list && queue->owed >= SHARE * list->cost;
     const int order[] = {WATCH, due ? LISTS : FEW, due ? FEW : LISTS};
     for (int i = 0; i < LINES; i++) {
         Line *line = &queue->lines[order[i]];
-        if (!line->first || (rows && rows + line->first->rows > most))
+        if (!line->first)
+            continue;
+        if (cost && (rows + line->first->rows > queue->most_rows || cost + line->first->cost > bound))
             continue;
         Waiting *request = pop(queue, line);
         if (order[i] == LISTS)
-            queue->owed -= least(queue->owed, SHARE * request->rows);
+            queue->owed -= least(queue->owed, SHARE * request->cost);
         else if (list)
-            queue->owed += request->rows;
+            queue->owed += request->cost;
         if (!queue->lines[LISTS].first)
             queue->owed = 0;
         return request;
@@ -215,29 +253,45 @@ static Waiting *next(Queue *queue, uint64_t most, uint64_t rows) {
     return NULL;
 }
 
-Waiting *queue_take(Queue *queue, uint64_t at, Waiting **refused) {
-    uint64_t most = queue->most_rows, rows = 0;
-    Waiting *batch = NULL, **end = &batch, *request;
+Waiting *queue_take(Queue *queue, uint64_t at, Refused *refused) {
+    uint64_t bound = rate_bound(&queue->rate, queue->limit_ns / BATCHES), rows = 0, cost = 0;
+    Waiting *batch = NULL, **end = &batch, *request, *spare = NULL;
     refuse_late(queue, at, refused);
-    if (queue->row_ns)
-        most = least(most, queue->limit_ns / BATCHES / queue->row_ns);
-    while ((request = next(queue, most, rows))) {
-        if (request->timeout && at - request->arrived >= request->timeout) {
-            refuse(queue, request, DEADLINE, refused);
-            continue;
-        }
-        rows += request->rows;
+    queue->running = 0;
+    while ((request = next(queue, rows, cost, bound))) {
+        uint64_t age = at - request->arrived;
+        int reason = over(age, request);
         request->next = NULL;
-        *end = request;
-        end = &request->next;
+        if (reason != REASONS) {
+            refuse(queue, request, reason, refused);
+        } else if (!request->watch && past(age + rate_of(&queue->rate, request->cost), request)) {
+            /* It would be computed for nobody, if the rate is right; one is, if there is nothing else to do. */
+            if (batch || spare)
+                refuse(queue, request, DEADLINE, refused);
+            else
+                spare = request;
+        } else {
+            rows += request->rows;
+            cost += request->cost;
+            queue->running++;
+            *end = request;
+            end = &request->next;
+        }
+    }
+    if (spare && batch) {
+        refuse(queue, spare, DEADLINE, refused);
+    } else if (spare) {
+        batch = spare;
+        cost = spare->cost;
+        queue->running = 1;
     }
     queue->began = at;
-    queue->batch_rows = rows;
+    queue->expected = rate_of(&queue->rate, cost);
     return batch;
 }
 
-void queue_done(Queue *queue, uint64_t rows, uint64_t ns) {
-    queue->batch_rows = 0;
-    if (rows)
-        queue->row_ns = queue->row_ns ? (queue->row_ns * (WEIGHT - 1) + ns / rows) / WEIGHT : ns / rows;
+void queue_done(Queue *queue, uint64_t cost, uint64_t ns) {
+    queue->running = 0;
+    if (cost)
+        rate_learn(&queue->rate, cost, ns);
 }

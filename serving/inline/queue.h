@@ -16,13 +16,20 @@ enum { NO_DEADLINE = 0 };
 typedef struct Waiting {
     struct Waiting *next;
     uint64_t rows;
-    uint64_t bytes;
+    uint64_t bytes; /* of memory that it holds */
+    uint64_t cost;  /* of cost_of */
     uint64_t arrived;
     uint64_t timeout;  /* ns from its arrival in which it has to be answered, or NO_DEADLINE */
     uint64_t foreseen; /* ns that it would wait, as reckoned when it arrived */
+    uint64_t limit;    /* ns that it may wait */
     int reason;        /* why it was refused */
     bool watch;        /* from bantam serve's own watch, which is never refused: it would take that for a dead server */
 } Waiting;
+
+/* Those that are to be told so, in the order in which they came. */
+typedef struct {
+    Waiting *first, *last;
+} Refused;
 
 typedef struct Queue Queue;
 
@@ -37,18 +44,18 @@ void queue_free(Queue *);
 uint64_t queue_lock(Queue *);
 void queue_unlock(Queue *);
 
-/* Takes a request in, or puts it before those in `refused`, and others that have waited too long. */
-void queue_put(Queue *, Waiting *, uint64_t at, Waiting **refused);
+/* Takes a request in, or has it refused, after others that have waited too long. */
+void queue_put(Queue *, Waiting *, uint64_t at, Refused *);
 
 /* Blocks, without the lock, until something waits; false once queue_end was called. For one thread. */
 bool queue_wait(Queue *);
 void queue_end(Queue *);
 
-/* The next batch, or NULL if all that waited is refused. */
-Waiting *queue_take(Queue *, uint64_t at, Waiting **refused);
+/* The next batch, or NULL if all that waited was refused. */
+Waiting *queue_take(Queue *, uint64_t at, Refused *);
 
-/* The batch is answered, at the rate of `rows` in `ns`; 0 rows if it failed, and tells nothing. */
-void queue_done(Queue *, uint64_t rows, uint64_t ns);
+/* The batch is answered: `cost` of what got scores took `ns`; 0 if nothing did, which tells nothing. */
+void queue_done(Queue *, uint64_t cost, uint64_t ns);
 
 /* A request of a batch was not computed after all. */
 void queue_count(Queue *, int reason);

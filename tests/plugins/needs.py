@@ -22,7 +22,7 @@ import pytest
 from benchmarks.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIRED_IN_CI = frozenset({"browser", "index", "openssl", "triton"})
+REQUIRED_IN_CI = frozenset({"browser", "compiler", "index", "openssl", "triton"})
 ENGINE_VARIABLE = "BANTAM_CI_DOCKER"
 """Set by .ci/run where an engine answers."""
 PROBE_S = 60
@@ -42,6 +42,11 @@ def missing_triton() -> str | None:
     return (
         None if embedded or shutil.which("tritonserver") else "no Triton on the PATH or in .venv-serving (make setup)"
     )
+
+
+def missing_compiler() -> str | None:
+    """Why no C can be compiled; None if it can."""
+    return None if shutil.which("cc") else "no C compiler cc on the PATH (Debian: apt install gcc libc6-dev)"
 
 
 def missing_docker() -> str | None:
@@ -79,6 +84,7 @@ def missing_openssl() -> str | None:
 
 PROBES: dict[str, Callable[[], str | None]] = {
     "browser": missing_browser,
+    "compiler": missing_compiler,
     "triton": missing_triton,
     "docker": missing_docker,
     "gpu": missing_gpu,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from bantam.artifact import Artifact, seal
 from bantam.client.classifier import Classifier
 from bantam.client.transport import encode
-from bantam.errors import UnavailableError
+from bantam.errors import ClientError, UnavailableError
 from serving import counted, metrics
 from serving.metrics import Findings
 from serving.probe import infer
@@ -37,11 +38,13 @@ _execute = TritonPythonModel.execute
 
 
 def _gated(self, requests):
-    """Answer when the file `gate` is gone; write the texts of each request down, those of warming up apart."""
+    """Answer when the file `gate` is gone, warm up in {warm_s} s; write the texts of each other request down."""
     import time
 
     texts = [[value.decode() for value in request.input("TEXT").as_numpy().reshape(-1)] for request in requests]
-    if texts != [[""]]:
+    if texts == [[""]]:
+        time.sleep({warm_s})
+    else:
         with open({log!r}, "a") as log:
             log.write("".join(json.dumps(each) + "\\n" for each in texts))
         while Path({gate!r}).exists():
@@ -56,14 +59,15 @@ TritonPythonModel.execute = _gated
 class Gate:
     """Shut, the model answers nobody; its ``log`` has the texts that were begun."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.log = folder / "gate", folder / "log"
+    def __init__(self, folder: Path, warm_s: float = 0) -> None:
+        """``warm_s``: what the model takes for the one text that it is warmed up with."""
+        self.path, self.log, self._warm_s = folder / "gate", folder / "log", warm_s
 
     def into(self, version: Version) -> Version:
         """The version as it is served with the gate before it."""
         manifest = Artifact.load(version.folder).manifest
         model = version.folder / "model.py"
-        gated = GATED.format(log=str(self.log), gate=str(self.path))
+        gated = GATED.format(log=str(self.log), gate=str(self.path), warm_s=self._warm_s)
         model.write_text(model.read_text(encoding="utf-8") + gated, encoding="utf-8")
         seal(version.folder, manifest)
         return version
@@ -122,10 +126,10 @@ class Asked:
 
 
 @contextlib.contextmanager
-def running(artifact: Artifact, folder: Path, **options: int) -> Iterator[tuple[Running, Asked]]:
+def running(artifact: Artifact, folder: Path, *, warm_s: float = 0, **options: int) -> Iterator[tuple[Running, Asked]]:
     root = folder / "repository"
     root.mkdir()
-    gate = Gate(folder)
+    gate = Gate(folder, warm_s)
     gate.into(publish(artifact, root, MODEL, thresholds=None, **options))
     with Server(root, follow=True) as server:
         assert not server.backend.isolated, server.backend.reason
@@ -139,15 +143,17 @@ def running(artifact: Artifact, folder: Path, **options: int) -> Iterator[tuple[
 
 def refusals(here: Running, asked: Asked) -> tuple[list[grpc.Future], grpc.Future]:
     """Send requests until one is refused, while nothing is answered."""
-    sent: list[grpc.Future] = []
-    while not (refused := [each for each in sent if each.done()]):
-        sent.append(asked(*["wait"] * 4))
-        time.sleep(0.01)
-    return [each for each in sent if each not in refused], refused[0]
+    waiting: list[grpc.Future] = []
+    while True:
+        sent = asked(*["wait"] * 4)
+        here.until(lambda: sent.done() or here.counts()["waiting_texts"] == 4 * (len(waiting) + 1))  # noqa: B023
+        if sent.done():
+            return waiting, sent
+        waiting.append(sent)
 
 
 def test_who_would_wait_too_long_is_told_at_once_over_both_protocols(tiny_artifact: Artifact, tmp_path: Path) -> None:
-    with running(tiny_artifact, tmp_path, limit_ms=LONG_MS) as (here, asked):
+    with running(tiny_artifact, tmp_path, warm_s=2, limit_ms=LONG_MS) as (here, asked):
         held = here.hold(asked)
         waiting, refused = refusals(here, asked)
         assert refused.code() is grpc.StatusCode.UNAVAILABLE
@@ -190,21 +196,32 @@ def test_who_has_waited_for_the_limit_is_told(tiny_artifact: Artifact, tmp_path:
 
         here.until(is_told)
         assert late.code() is grpc.StatusCode.UNAVAILABLE
-        assert "has waited for the model's limit_ms, which is 300" in late.details()
+        assert re.search(r"has waited for \d+ ms, .* the model's limit_ms is 300", late.details())
         here.gate.open()
         assert held.exception(SECONDS) is None, "what was begun is answered"
         assert here.counts()["refused_late"] >= 1
 
 
+def test_a_model_that_is_slower_than_its_limit_answers_one_after_the_other(
+    tiny_artifact: Artifact, tmp_path: Path
+) -> None:
+    with running(tiny_artifact, tmp_path, warm_s=1, limit_ms=20) as (here, asked):
+        here.gate.open()
+        for texts in (["one"], ["list"] * 64):
+            assert asked(*texts, timeout=30_000_000).exception(SECONDS) is None
+        assert not any(count for name, count in here.counts().items() if name.startswith("refused"))
+
+
 def test_nothing_is_computed_for_whom_it_is_too_late_or_who_has_gone(tiny_artifact: Artifact, tmp_path: Path) -> None:
     with running(tiny_artifact, tmp_path, limit_ms=LONG_MS) as (here, asked):
         held = here.hold(asked)
-        hurried = asked("hurried", timeout=200_000)
+        hurried = asked("hurried", timeout=3_000_000)
+        here.until(lambda: here.counts()["waiting_texts"] == 1)
         gone = asked("gone")
         patient = asked("patient", timeout=1 << 62)
         here.until(lambda: here.counts()["waiting_texts"] == 3)
         gone.cancel()
-        time.sleep(1.0)  # until Triton has seen it
+        time.sleep(3.0)  # until Triton has seen it, and the other's time is over
         here.gate.open()
         assert held.exception(SECONDS) is None
         assert patient.exception(SECONDS) is None
@@ -218,16 +235,20 @@ def test_nothing_is_computed_for_whom_it_is_too_late_or_who_has_gone(tiny_artifa
 def test_the_client_says_how_long_it_waits(tiny_artifact: Artifact, tmp_path: Path) -> None:
     with running(tiny_artifact, tmp_path, limit_ms=LONG_MS) as (here, asked):
         here.gate.open()
-        for protocol, address in (("grpc", here.server.grpc_address), ("http", here.server.http_address)):
-            with Classifier(address, MODEL, protocol=protocol, timeout=0.3, retries=0) as classify:  # type: ignore[arg-type]
+        for refused, (protocol, address) in enumerate(
+            (("grpc", here.server.grpc_address), ("http", here.server.http_address)), 1
+        ):
+            with Classifier(address, MODEL, protocol=protocol, timeout=2.0, retries=0) as classify:  # type: ignore[arg-type]
                 classify("first")
                 held = here.hold(asked)
-                with pytest.raises(Exception, match=r"within 0\.3 s|overloaded"):
+                with pytest.raises(ClientError, match=r"within 2 s|overloaded"):
                     classify(protocol)
+                time.sleep(1.0)  # the server's two seconds begin later
                 here.gate.open()
                 assert held.exception(SECONDS) is None
                 here.until(lambda: here.counts()["waiting_texts"] == 0)
                 assert here.gate.begun() == [["held"]], f"not the text that was sent over {protocol}"
+                assert here.counts()["refused_deadline"] == refused
 
 
 def test_single_texts_go_before_lists(tiny_artifact: Artifact, tmp_path: Path) -> None:

@@ -1,119 +1,18 @@
-"""The queue's policy, by itself: ``queue.c`` compiled, and told what time it is."""
+"""The queue's policy, by itself: who gets in, who is next, who is refused."""
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from serving.inline.build import HERE
+from tests.serving.conftest import DEADLINE, FORESEEN, FULL, LATE, MS, WAITING, MakeQueue
 
-MS = 1_000_000
-FULL, FORESEEN, LATE, DEADLINE, GONE, WAITING = range(6)
-
-
-class Waiting(ctypes.Structure):
-    """As in ``queue.h``."""
+pytestmark = pytest.mark.compiler
 
 
-Link = ctypes.POINTER(Waiting)
-Waiting._fields_ = [
-    ("next", Link),
-    *((name, ctypes.c_uint64) for name in ("rows", "bytes", "arrived", "timeout", "foreseen")),
-    ("reason", ctypes.c_int),
-    ("watch", ctypes.c_bool),
-]
-
-
-class Queue:
-    """One queue; requests are known by the order in which they came."""
-
-    def __init__(self, library: ctypes.CDLL, limit_ms: int, most_rows: int) -> None:
-        self._library = library
-        self.counts = (ctypes.c_int64 * 6)()
-        self._queue = ctypes.c_void_p(library.queue_new(ctypes.c_uint64(limit_ms * MS), most_rows, self.counts))
-        self.requests: list[Waiting] = []
-
-    def put(self, at: float, rows: int = 1, **said: int) -> list[int]:
-        """A request comes at ``at`` ms; returns which are refused."""
-        self.requests.append(Waiting(rows=rows, **said))
-        refused = Link()
-        self._library.queue_put(
-            self._queue, ctypes.byref(self.requests[-1]), ctypes.c_uint64(int(at * MS)), ctypes.byref(refused)
-        )
-        return self._numbers(refused)
-
-    def take(self, at: float) -> tuple[list[int], list[int]]:
-        """The next batch, and which are refused."""
-        refused = Link()
-        batch = self._library.queue_take(self._queue, ctypes.c_uint64(int(at * MS)), ctypes.byref(refused))
-        return self._numbers(batch), self._numbers(refused)
-
-    def done(self, rows: int, ms: float) -> None:
-        self._library.queue_done(self._queue, ctypes.c_uint64(rows), ctypes.c_uint64(int(ms * MS)))
-
-    def learn(self, row_ms: float) -> None:
-        """A row takes so long."""
-        self.put(0)
-        assert self.take(0)[0] == [len(self.requests) - 1]
-        self.done(1, row_ms)
-        assert self.take(0) == ([], [])
-
-    def locked(self, function: Callable[[], object]) -> None:
-        self._library.queue_lock(self._queue)
-        function()
-        self._library.queue_unlock(self._queue)
-
-    def wait(self) -> bool:
-        return bool(self._library.queue_wait(self._queue))
-
-    def end(self) -> None:
-        self._library.queue_end(self._queue)
-
-    def _numbers(self, link: ctypes._Pointer[Waiting]) -> list[int]:
-        places = {ctypes.addressof(request): number for number, request in enumerate(self.requests)}
-        found = []
-        while link:
-            found.append(places[ctypes.addressof(link.contents)])
-            link = link.contents.next
-        return found
-
-
-Make = Callable[..., Queue]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    path = tmp_path_factory.mktemp("queue") / "queue.so"
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-pthread", "-o", path, HERE / "queue.c"], check=True)
-    found = ctypes.CDLL(str(path))
-    found.queue_new.restype = ctypes.c_void_p
-    found.queue_wait.restype = ctypes.c_bool
-    found.queue_take.restype = Link
-    return found
-
-
-@pytest.fixture
-def make(library: ctypes.CDLL) -> Iterator[Make]:
-    made: list[Queue] = []
-
-    def new(limit_ms: int = 1000, most_rows: int = 64) -> Queue:
-        made.append(Queue(library, limit_ms, most_rows))
-        return made[-1]
-
-    yield new
-    for queue in made:
-        while queue.take(10**9)[0]:
-            pass
-        assert queue.counts[WAITING] == 0
-        library.queue_free(queue._queue)
-
-
-def test_who_computes_is_woken_by_what_comes_and_by_the_end(make: Make) -> None:
-    queue = make()
+def test_who_computes_is_woken_by_what_comes_and_by_the_end(make_queue: MakeQueue) -> None:
+    queue = make_queue()
     woken: list[bool] = []
     number = threading.Semaphore(0)
 
@@ -133,8 +32,8 @@ def test_who_computes_is_woken_by_what_comes_and_by_the_end(make: Make) -> None:
     assert woken == [True, False]
 
 
-def test_who_would_wait_longer_than_half_the_limit_is_refused_at_once(make: Make) -> None:
-    queue = make(limit_ms=1000)
+def test_who_would_wait_longer_than_half_the_limit_is_refused_at_once(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
     queue.learn(10)
     came = [queue.put(0) for _ in range(60)]
     assert [number for refused in came for number in refused] == [*range(52, 61)], "50 rows of 10 ms are half of it"
@@ -143,78 +42,60 @@ def test_who_would_wait_longer_than_half_the_limit_is_refused_at_once(make: Make
     assert queue.counts[WAITING] == 51
 
 
-def test_what_the_running_batch_still_takes_is_waited_for_too(make: Make) -> None:
-    queue = make(limit_ms=1000)
-    queue.learn(200)
-    queue.put(0)
-    assert queue.take(0)[0] == [1]
-    queue.put(0)  # behind the 200 ms of the batch
-    queue.put(0)  # 400
-    assert queue.put(0) == [4]
-    assert queue.requests[4].foreseen == 600 * MS
-    assert queue.put(150) == [], "the batch is nearly done"
-    assert queue.requests[5].foreseen == 450 * MS
+def test_what_the_running_batch_still_takes_is_waited_for_too(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
+    queue.learn(100)
+    queue.begin()
+    assert [queue.put(0) for _ in range(5)] == [[]] * 5
+    assert queue.put(0) == [7]
+    assert queue.requests[7].foreseen == 600 * MS
+    assert queue.put(100) == [], "the batch is done"
+    assert queue.requests[8].foreseen == 500 * MS
 
 
-def test_a_batch_that_is_slower_than_those_before_is_believed(make: Make) -> None:
-    queue = make(limit_ms=1000)
-    queue.learn(1)
-    queue.put(0)
-    queue.take(0)
-    assert [queue.put(200) for _ in range(4)] == [[], [], [], [5]], "three wait, and the one under way has taken 200 ms"
+def test_a_batch_that_is_overdue_needs_as_long_again_and_says_nothing_of_what_waits(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
+    queue.learn(2)
+    queue.begin()
+    assert [queue.put(102) for _ in range(16)] == [[]] * 16
+    assert queue.requests[-1].foreseen == (100 + 15 * 2) * MS
+    assert queue.put(600) == [len(queue.requests) - 1], "it hangs"
 
 
-def test_the_rate_is_that_of_the_last_batches(make: Make) -> None:
-    queue = make()
+def test_a_batch_that_failed_says_nothing(make_queue: MakeQueue) -> None:
+    queue = make_queue()
     queue.learn(10)
-    for _ in range(40):
-        queue.learn(100)
+    queue.begin()
+    queue.done(5000)
     queue.put(0)
     queue.put(0)
-    assert 99 * MS < queue.requests[-1].foreseen <= 100 * MS
-    queue.take(0)
-    queue.done(0, 5000)  # a batch that failed
-    queue.put(0)
-    queue.put(0)
-    assert queue.requests[-1].foreseen <= 100 * MS
+    assert queue.requests[-1].foreseen == 10 * MS
 
 
-def test_what_has_waited_for_the_limit_is_refused_when_others_come_and_before_a_batch(make: Make) -> None:
-    queue = make(limit_ms=1000)
+def test_what_has_waited_for_the_limit_is_refused_when_others_come_and_before_a_batch(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
+    queue.put(0, watch=1)
     for at in (0, 500, 900):
         queue.put(at)
     queue.put(910, rows=8)
-    assert queue.put(1000) == [0]
-    assert queue.take(1911) == ([4], [3, 2, 1])
+    assert queue.put(1000) == [1]
+    assert queue.take(1911) == ([0, 5], [2, 3, 4]), "in the order in which they came"
     assert queue.counts[LATE] == 4
 
 
-def test_a_batch_takes_a_quarter_of_the_limit_or_one_request(make: Make) -> None:
-    queue = make(limit_ms=1000, most_rows=64)
-    queue.learn(50)
-    for _ in range(8):
-        queue.put(0)
-    assert queue.take(0)[0] == [1, 2, 3, 4, 5]
-    slow = make(limit_ms=1000)
-    slow.learn(600)
-    slow.put(0)
-    slow.put(0)
-    assert slow.take(0)[0] == [1]
-    fast = make(limit_ms=1000, most_rows=8)
-    for _ in range(20):
-        fast.put(0)
-    assert fast.take(0)[0] == [*range(8)]
+def test_what_came_to_an_idle_queue_is_never_late(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=20)
+    queue.learn(1)
+    queue.put(0)
+    queue.put(1)
+    assert queue.take(30_000) == ([1], [2])
+    queue.done(5000, 1)
+    assert queue.put(30_000, rows=64) == []
+    assert queue.take(90_000) == ([3], [])
 
 
-def test_a_model_that_is_idle_takes_anything(make: Make) -> None:
-    queue = make(limit_ms=100)
-    queue.learn(5000)
-    assert queue.put(0, rows=64) == []
-    assert queue.take(0)[0] == [1]
-
-
-def test_few_texts_go_before_lists_which_get_one_row_in_four(make: Make) -> None:
-    queue = make(limit_ms=100_000, most_rows=8)
+def test_few_texts_go_before_lists_which_get_one_row_in_four(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=100_000, most_rows=8)
     for _ in range(4):
         queue.put(0, rows=8)
     for _ in range(100):
@@ -223,8 +104,26 @@ def test_few_texts_go_before_lists_which_get_one_row_in_four(make: Make) -> None
     assert lists == [3, 7, 11, 15], "after 24 single ones each"
 
 
-def test_lists_are_let_in_while_single_texts_fill_their_part(make: Make) -> None:
-    queue = make(limit_ms=1000)
+@pytest.mark.parametrize("row_ms", [4, 20, 100, 300])
+def test_lists_get_one_row_in_four_however_slow_the_model(make_queue: MakeQueue, row_ms: int) -> None:
+    queue = make_queue(limit_ms=1000)
+    queue.learn(row_ms)
+    computed = {1: 0, 64: 0}
+    for _ in range(1000):
+        for rows in computed:
+            while not queue.put(0, rows):
+                pass
+        batch, refused = queue.take(0)
+        assert not refused
+        queue.done(row_ms * queue.rows(batch), *batch)
+        for number in batch:
+            rows = queue.requests[number].rows
+            computed[rows] += rows
+    assert 0.2 < computed[64] / sum(computed.values()) < 0.3
+
+
+def test_lists_are_let_in_while_single_texts_fill_their_part(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
     queue.learn(10)
     while not queue.put(0):
         pass
@@ -235,47 +134,76 @@ def test_lists_are_let_in_while_single_texts_fill_their_part(make: Make) -> None
     assert queue.take(0)[0] == [*range(1, 26)]
 
 
-def test_a_list_may_wait_for_twice_what_it_takes_itself(make: Make) -> None:
-    queue = make(limit_ms=1000)
+def test_a_list_may_wait_for_twice_what_it_takes_itself(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
     queue.learn(100)
-    queue.put(0, rows=64)
-    assert queue.take(0)[0] == [1]
-    assert queue.put(0) == [2], "a text may not"
-    assert queue.put(0, rows=64) == queue.put(0, rows=64) == []
-    assert queue.put(0, rows=64) == [5], "it would wait for three others"
-    queue.done(64, 6400)
-    assert queue.take(6400) == ([3], [])
-    queue.done(64, 6400)
-    assert queue.take(12800) == ([4], [])
+    queue.begin(rows=64)
+    for _ in range(3):
+        assert queue.put(0, timeout=60_000 * MS) == []
+    assert queue.put(0) == [5], "a text may not"
+    assert queue.put(0, rows=64) == []
+    assert queue.put(0, rows=64) == [7], "it would wait for two others, and three texts"
+    queue.done(6400, 1)
+    assert queue.take(6400) == ([2, 3], []), "four under way are no overload, and not late when their turn comes"
+    queue.done(200, 2, 3)
+    assert queue.take(6600) == ([4], [])
+    queue.done(100, 4)
+    assert queue.take(6700) == ([6], [])
 
 
-def test_deadlines(make: Make) -> None:
-    queue = make(limit_ms=1000)
+def test_four_requests_under_way_are_no_overload(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
+    queue.learn(100)
+    queue.begin(rows=64)
+    assert [queue.put(0, rows=rows) for rows in (64, 5, 1)] == [[], [], []]
+    assert queue.put(0, rows=5) == [5]
+    assert queue.counts[FORESEEN] == 1
+
+
+def test_deadlines(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
     queue.learn(10)
     queue.put(0, timeout=100 * MS)
-    assert queue.put(0, timeout=5 * MS) == [2], "it would wait for 10 ms"
+    assert queue.put(0, timeout=15 * MS) == [2], "it would wait for 10 ms, and take 10 itself"
+    assert queue.put(0, timeout=21 * MS) == []
     queue.put(0)
-    assert queue.take(150) == ([3], [1])
-    assert queue.counts[DEADLINE] == 2
+    assert queue.take(150) == ([4], [1, 3])
+    assert queue.put(150, timeout=155 * MS) == []
+    queue.put(150, timeout=145 * MS)
+    assert queue.put(310) == [5, 6], "they hold no place"
+    assert queue.counts[DEADLINE] == 5
 
 
-def test_the_watch_is_never_refused_and_first(make: Make) -> None:
-    queue = make(limit_ms=100)
+def test_what_cannot_be_ready_in_time_is_computed_only_where_nothing_else_waits(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=1000)
+    queue.learn(10)
+    assert queue.put(0, rows=64, timeout=100 * MS) == [], "an idle queue takes anything"
+    assert queue.take(50) == ([1], [])
+    queue.done(64, 1)  # by which a rate that was wrong is unlearned
+    queue.put(0)
+    assert queue.put(0, rows=60, timeout=100 * MS) == []
+    assert queue.take(95) == ([2], [3])
+    assert queue.counts[DEADLINE] == 1
+
+
+def test_the_watch_is_never_refused_and_first(make_queue: MakeQueue) -> None:
+    queue = make_queue(limit_ms=100)
     queue.learn(30)
+    queue.begin()
     while not queue.put(0):
         pass
     probe = len(queue.requests)
-    assert queue.put(0, watch=1) == []
+    assert queue.put(0, watch=1, timeout=1) == []
     batch, refused = queue.take(5000)
     assert batch == [probe]
-    assert probe not in refused
+    assert refused == [*range(2, probe - 1)]
 
 
-def test_there_is_a_bound_before_the_rate_is_known(make: Make) -> None:
-    queue = make()
+def test_there_is_a_bound_before_the_rate_is_known(make_queue: MakeQueue) -> None:
+    queue = make_queue()
     assert [queue.put(0) for _ in range(16384)] == [[]] * 16384
     assert queue.put(0) == [16384]
     assert queue.counts[FULL] == 1
-    large = make()
+    large = make_queue()
     assert large.put(0, bytes=1 << 30) == [], "alone, it may be as large as it wants"
     assert large.put(0, bytes=1) == [1]
