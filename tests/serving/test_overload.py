@@ -313,9 +313,12 @@ def test_a_limit_that_an_operator_has_set_survives_promotions_and_rollbacks(
     assert rollback(tmp_path, MODEL).number == 1
     assert limit() == 250
     publish(make_artifact(details={"third": True}), tmp_path, MODEL, thresholds=None, limit_ms=70)
-    assert limit() == 70
+    assert limit() == 250, "it wins over what a version was published with"
+    config.write_text(config.read_text().replace('"250"', '"300"'))
+    publish(make_artifact(details={"third": True}), tmp_path, MODEL, thresholds=None, limit_ms=70)
+    assert limit() == 300, "also where the version is served already"
     rollback(tmp_path, MODEL)
-    assert limit() == 70, "the one that was served goes on"
+    assert limit() == 300
 
 
 def test_a_limit_that_is_none_is_told_at_the_start(tiny_artifact: Artifact, tmp_path: Path) -> None:
