@@ -28,7 +28,7 @@ GPU_CONFIG = "configs/gpu.pbtxt"
 """What a Triton reads in its place that was started with --model-config-name=gpu."""
 LIMIT = "limit_ms"
 """The parameter that says how long a request may wait, for the inline backend."""
-LIMIT_MS = 1000
+LIMIT_MS = 2000
 """How long, where a config does not say."""
 PREVIOUS = "previous_version"
 """The parameter that names the version that was served before; clients have no use for it."""

@@ -60,7 +60,7 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
     root = run.request.repository
     options = run.recipe.serving.model_dump()
     if found := alone(run, scored.artifact):
-        options |= {"text_threads": found.text_threads, "limit_ms": found.limit_ms}
+        options |= found.options
     known = "" if chosen is None else evidence(run, chosen)
     staged = stage(
         scored.artifact, root, name, thresholds=scored.thresholds, identity=run.identity, evidence=known, **options

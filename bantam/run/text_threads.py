@@ -47,8 +47,9 @@ MARGIN = 0.04
 """The share of its time that a text has to win for more threads to be chosen."""
 LONGEST = 512
 """Tokens of the longest text that is timed."""
-WAITS = 10
-"""How many of the longest texts a request may wait for: a model to which these take long has a longer queue."""
+WAITS = 64
+"""How many of the longest texts the limit of the served model's queue is: who has 32 clients that send such texts and
+wait, refused beyond half of it, is not overloaded."""
 
 
 class Measured(NamedTuple):
@@ -64,6 +65,11 @@ class Measured(NamedTuple):
         """How long a request to the served model may wait, a multiple of 100; None if the usual limit will do."""
         limit = 100 * round(WAITS * self.longest_ms / 100)
         return limit if limit > LIMIT_MS else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Both as :func:`serving.repository.stage` takes them."""
+        return {"text_threads": self.text_threads, "limit_ms": self.limit_ms}
 
 
 def measured(artifact: Artifact, threads: int | None) -> Measured | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bantam.artifact import Artifact
 from bantam.errors import StageError
@@ -16,6 +17,7 @@ from bantam.run.prepare import prepare
 from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored
 from bantam.run.state import Run
+from bantam.run.text_threads import measured
 from benchmarks.bench.contenders import OURS, Contender
 from optimizer.data import Dataset
 from optimizer.recipe import ServingConfig
@@ -72,7 +74,7 @@ def gather(runs: list[Run]) -> Ours:
 
 def contenders(made: Ours, threads: int) -> list[tuple[Contender, Scored]]:
     """Bantam's variants as rows of the same table: in process by the same driver, served by Triton."""
-    options = {
+    serving = {
         "micro_batch": made.serving.micro_batch,
         "max_batch_size": made.serving.max_batch_size,
         "threads": threads,
@@ -85,7 +87,7 @@ def contenders(made: Ours, threads: int) -> list[tuple[Contender, Scored]]:
                 OURS,
                 (ENGINES[scored.artifact.manifest.layout], "tokenizers"),
                 "make optimize",
-                options,
+                {**serving, **_measured(scored.artifact, threads)},
                 protocol="triton-grpc",
                 precision=scored.artifact.manifest.compute.precision,
             ),
@@ -93,3 +95,11 @@ def contenders(made: Ours, threads: int) -> list[tuple[Contender, Scored]]:
         )
         for name, scored in made.variants.items()
     ]
+
+
+def _measured(artifact: Artifact, threads: int) -> dict[str, Any]:
+    """What a publish measures of it, as JSON."""
+    found = measured(artifact, threads)
+    if found is None:
+        return {}
+    return {**found.options, "text_threads": found.text_threads and found.text_threads._asdict()}

@@ -96,16 +96,7 @@ def _publish_and_start(prepared: Prepared, root: Path, port: int, stack: ExitSta
     """Bantam's own server with one variant."""
     assert prepared.ours is not None
     repository, options = root / "repositories" / prepared.contender.slug, prepared.contender.options
-    publish(
-        prepared.ours,
-        repository,
-        MODEL,
-        thresholds=None,
-        max_batch_size=options["max_batch_size"],
-        micro_batch=options["micro_batch"],
-        threads=options["threads"],
-        link=True,
-    )
+    publish(prepared.ours, repository, MODEL, thresholds=None, link=True, **options)
     server = Server(repository, models=[MODEL], grpc_port=port, http_port=port + 1, metrics_port=port + 2)
     try:
         stack.enter_context(server)

@@ -21,7 +21,7 @@ Answer = tuple[int, bytes, bytes, int, int]
 OK = -1
 
 
-LIMIT_MS = 1000
+LIMIT_MS = 2000
 """How long a request may wait where the config does not say: ``serving.triton_config``, which is not here."""
 
 MOST_MS = 24 * 3600 * 1000

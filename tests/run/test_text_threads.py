@@ -94,5 +94,5 @@ def test_a_round_of_each_count_and_length_is_timed(tiny_artifact: Artifact, monk
 
 
 def test_a_model_to_which_texts_take_long_lets_requests_wait_longer() -> None:
-    assert Measured(None, 99.0).limit_ms is None
-    assert Measured(None, 251.0).limit_ms == 2500
+    assert Measured(None, 31.0).limit_ms is None
+    assert Measured(None, 251.0).options == {"text_threads": None, "limit_ms": 16100}

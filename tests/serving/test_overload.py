@@ -305,7 +305,7 @@ def test_a_limit_that_an_operator_has_set_survives_promotions_and_rollbacks(
         return limit_ms((tmp_path / MODEL / CONFIG).read_text())
 
     publish(tiny_artifact, tmp_path, MODEL, thresholds=None)
-    assert limit() == 1000
+    assert limit() == 2000
     config = tmp_path / MODEL / CONFIG
     config.write_text(config.read_text() + 'parameters { key: "limit_ms" value { string_value: "250" } }\n')
     publish(make_artifact(details={"other": True}), tmp_path, MODEL, thresholds=None)

@@ -20,4 +20,5 @@ def load(folder: Path, job: Job) -> Callable[[list[str]], NDArray[np.float32]]:
     """The engine on a variant's folder; ``micro_batch`` as in the recipe."""
     from serving.backend.engine import Engine
 
-    return Engine(folder, threads=job.threads, micro_batch=job.options["micro_batch"]).probabilities
+    given = job.options.get("text_threads")
+    return Engine(folder, threads=job.threads, micro_batch=job.options["micro_batch"], text_threads=given).probabilities
