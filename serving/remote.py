@@ -155,27 +155,28 @@ class Remote:
         return max(self.numbers(name, whole=False), default=0) + 1
 
     def promote(self, name: str, number: int) -> bool:
-        """Make a version the served one; returns whether it was not. One that is not whole is refused."""
-        served, text = self.served(name), self._text(name, str(number), CONFIG)
+        """Make a version the served one; returns whether it was not. One that is not whole is refused.
+
+        What a kill has left undone it does when it is asked for again: see :mod:`serving.repository`.
+        """
+        text, before = self._text(name, str(number), CONFIG), self._text(name, CONFIG)
         if text is None:
             raise RepositoryError(f"{self.url}/{name} has no version {number}. Publish it first.")
-        if served and served.number == number:
-            return False
-        config = text
-        if served:
+        served = None if before is None else served_version(before)
+        changed = served is None or served.number != number
+        config = before if before and not changed else text
+        if served and changed:
             published = self._text(name, str(served.number), CONFIG)
-            config = following(text, served.number, self._text(name, CONFIG) or "", published or "")
+            config = following(text, served.number, before or "", published or "")
         with tempfile.TemporaryDirectory() as folder:
             known = self.describe(name, number, Path(folder)).manifest.files
             on_gpu = version_folder.gpu_config(Path(folder), config)
-        self._check_there(name, str(number), known)
-        with self._asking():
-            if on_gpu is not None:
-                self._fs.pipe_file(self._path(name, GPU_CONFIG), on_gpu.encode())
-            elif self._names(name, "configs"):
-                self._fs.rm_file(self._path(name, GPU_CONFIG))
-            self._fs.pipe_file(self._path(name, CONFIG), config.encode())
-        return True
+        if changed:
+            self._check_there(name, str(number), known)
+            with self._asking():
+                self._fs.pipe_file(self._path(name, CONFIG), config.encode())
+        self._put_gpu_config(name, None if on_gpu is None else on_gpu.encode())
+        return changed
 
     def rollback(self, name: str) -> ServedVersion:
         """Make the version served that was before; returns what is now, and was. What is served stays on errors."""
@@ -217,6 +218,16 @@ class Remote:
                 self._fs.rm(self._path(name, str(number)), recursive=True)
             removed.append(number)
         return removed
+
+    def _put_gpu_config(self, name: str, content: bytes | None) -> None:
+        """Have the model's ``configs/gpu.pbtxt`` be this, or not be there."""
+        if content == self._read(name, GPU_CONFIG):
+            return
+        with self._asking():
+            if content is None:
+                self._fs.rm_file(self._path(name, GPU_CONFIG))
+            else:
+                self._fs.pipe_file(self._path(name, GPU_CONFIG), content)
 
     def _check_there(self, name: str, number: str, files: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise :class:`RepositoryError` for a file of a version that is not there, or of another size."""

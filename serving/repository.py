@@ -7,7 +7,8 @@
 the model's ``config.pbtxt``, whose version policy names exactly one version, by the version's own. That replace is the
 single commit point: killed before it, nothing has happened, and the version before stays. ``config.pbtxt`` also says
 which version it followed, so that ``rollback`` is a promote too. ``publish`` is stage and promote, unchecked.
-``configs/gpu.pbtxt`` is for another Triton than that of ``bantam serve``, which makes it itself: :mod:`serving.view`.
+``configs/gpu.pbtxt`` is made of it afterwards, for a Triton that is not ``bantam serve``'s (:mod:`serving.view`): after
+a kill between the two it is still of the version before, and the same promote, asked for again, makes it anew.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def verified(folder: Path, otherwise: type[BantamError] = RepositoryError, *, ev
 
 
 def promote(version: Version) -> Version:
-    """Make a staged version the served one; does nothing if it is. A server that runs takes it within seconds.
+    """Make a staged version the served one, if it is not. A server that runs takes it within seconds.
 
     Raises :class:`RepositoryError` if it is not there; what is served stays.
     """
@@ -264,16 +265,15 @@ def _promote(version: Version) -> Version:
             write_text(replaced, before)
         previous = served.number if served.number != version.number else served.previous
         text = following(text, previous, before, replaced.read_text(encoding="utf-8"))
-    # First: what a kill leaves undone after this, the same promote does when it is asked for again.
+    changed = not (target.is_file() and target.read_bytes() == text.encode())  # bytes: what is damaged may be no text
+    if changed:
+        # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
+        with replacing_file(target) as temporary:
+            temporary.write_bytes(text.encode())
+            version_folder.sync(temporary)
+        version_folder.sync(model)
     version_folder.put_gpu_config(model, version_folder.gpu_config(version.folder, text))
-    if target.is_file() and target.read_bytes() == text.encode():  # bytes: what is damaged may be no text
-        return replace(version, changed=False)
-    # On disk before it is named: after a power cut, config.pbtxt must not point at half a model.
-    with replacing_file(target) as temporary:
-        temporary.write_bytes(text.encode())
-        version_folder.sync(temporary)
-    version_folder.sync(model)
-    return replace(version, changed=True)
+    return replace(version, changed=changed)
 
 
 def _kept(root: Path, name: str) -> set[int]:

@@ -240,10 +240,12 @@ def following(text: str, previous: int | None, before: str = "", published: str 
 
 
 def on_gpu(text: str) -> str:
-    """A version's config.pbtxt as it is on a machine with a GPU: on the first one, in runs as large as these take."""
+    """A version's config.pbtxt as it is on a machine with a GPU: on the first one, in runs as large as these take.
+
+    Raises :class:`RepositoryError` if it asks for another one.
+    """
     message = parse_pbtxt(text)
-    del message.instance_group[:]
-    message.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=1, gpus=[0])
+    _one_instance(message, gpu=True)
     message.parameters["device"].string_value = "cuda"
     message.parameters.pop("micro_batch", None)
     return str(text_format.MessageToString(message))
@@ -253,18 +255,25 @@ def inline(text: str) -> str:
     """A config.pbtxt as Triton reads it where the inline backend serves.
 
     Its queue stands in for Triton's batcher; it has one model, whatever brings the requests, so one instance will do.
+    Raises :class:`RepositoryError` if that is to be on a GPU that is not the first.
     """
     message = parse_pbtxt(text)
     message.ClearField("dynamic_batching")
-    groups = [group for group in message.instance_group if group.kind == group.KIND_GPU]
-    del message.instance_group[:]
-    group = message.instance_group.add()
-    if groups:
-        group.CopyFrom(groups[0])
-    else:
-        group.kind = group.KIND_CPU
-    group.count = 1
+    _one_instance(message, gpu=any(group.kind == group.KIND_GPU for group in message.instance_group))
     return str(text_format.MessageToString(message))
+
+
+def _one_instance(message: Any, *, gpu: bool) -> None:
+    """Have the model run once, on the CPU or on the first GPU: the engine knows no other one."""
+    if asked := sorted({number for group in message.instance_group for number in group.gpus} - {0}):
+        raise RepositoryError(
+            f"{CONFIG} of {message.name} has instance_group on GPU {', '.join(map(str, asked))}; expected gpus: [ 0 ], "
+            "or none: a model runs on the first GPU that its server sees. Start a server with CUDA_VISIBLE_DEVICES for "
+            "each of the others."
+        )
+    kinds = model_config_pb2.ModelInstanceGroup
+    del message.instance_group[:]
+    message.instance_group.add(kind=kinds.KIND_GPU if gpu else kinds.KIND_CPU, count=1, gpus=[0] if gpu else [])
 
 
 def limit_ms(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bantam.artifact import Artifact, cache_key, seal, sha256
 from bantam.errors import ArtifactError
-from bantam.files import write_text
+from bantam.files import sweep, write_text
 from serving.triton_config import CONFIG, GPU_CONFIG, LABELS_FILE, ServedVersion, TritonConfig, on_gpu
 
 EVIDENCE = "evidence.json"
@@ -103,8 +103,9 @@ def gpu_config(folder: Path, config: str) -> str | None:
 
 
 def put_gpu_config(model: Path, text: str | None) -> None:
-    """Have the model's ``configs/gpu.pbtxt`` be this text, or not be there."""
+    """Have the model's ``configs/gpu.pbtxt`` be this text, or not be there; the caller holds the model's lock."""
     target = model / GPU_CONFIG
+    sweep(target.parent)
     if text is None:
         target.unlink(missing_ok=True)
     elif not target.is_file() or target.read_bytes() != text.encode():

@@ -15,7 +15,7 @@ from typing import Literal
 from bantam.errors import RepositoryError, ServerError
 from serving import repository, triton_config
 from serving.repository import Version
-from serving.triton_config import CONFIG, GPU_CONFIG, served_version
+from serving.triton_config import CONFIG, served_version
 from serving.version_folder import gpu_config
 
 CACHE = "__pycache__"
@@ -49,7 +49,7 @@ class View:
         """Put a version in the place of the one of its model that is shown, in one step.
 
         Raises ``OSError`` if there is no space, or no such version any more, and :class:`RepositoryError` if its
-        config.pbtxt is none; then the other one is still shown.
+        config.pbtxt is none, or asks for a GPU that is not the first; then the other one is still shown.
         """
         # Made anew also for one that was shown before: Triton takes only what is newer than what it has.
         self._made += 1
@@ -81,18 +81,17 @@ class View:
 def config_of(version: Version, target: Target = "cpu") -> str:
     """The config.pbtxt that a version is served with: the model's, with what an operator changed in it, if promoted.
 
-    For a GPU that of ``configs/gpu.pbtxt``, or what it would be; the other one if the version was not made for GPUs.
+    For a GPU with what :func:`serving.triton_config.on_gpu` changes in that, if the version was made for GPUs. Raises
+    :class:`RepositoryError` if it is no config, or asks for a GPU that is not the first.
     """
-    config = _promoted(version, CONFIG) or (version.folder / CONFIG).read_text(encoding="utf-8")
-    if target == "gpu" and (on_gpu := gpu_config(version.folder, config)):
-        return _promoted(version, GPU_CONFIG) or on_gpu
-    return config
+    config = _promoted(version) or (version.folder / CONFIG).read_text(encoding="utf-8")
+    return (gpu_config(version.folder, config) if target == "gpu" else None) or config
 
 
-def _promoted(version: Version, file: str) -> str | None:
-    """The model's own config in this file, if it is of this version."""
+def _promoted(version: Version) -> str | None:
+    """The model's own config.pbtxt, if it is of this version."""
     with contextlib.suppress(OSError, RepositoryError):
-        text = (version.folder.parent / file).read_text(encoding="utf-8")
+        text = (version.folder.parent / CONFIG).read_text(encoding="utf-8")
         if (served := served_version(text)) and served.number == version.number:
             return text
     return None

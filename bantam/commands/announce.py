@@ -51,7 +51,8 @@ def _is_for_gpus(server: Server, name: str) -> bool:
 def _limits_ms(server: Server) -> dict[str, int]:
     """Of each model that has a queue of ours before it."""
     found = {} if server.backend.isolated else {name: published(server.repository, name) for name in server.models}
-    return {name: limit_ms(config_of(version)) for name, version in found.items() if version is not None}
+    target = server.settings.target
+    return {name: limit_ms(config_of(version, target)) for name, version in found.items() if version is not None}
 
 
 def _reads_pairs(server: Server) -> bool:

@@ -114,7 +114,15 @@ def serve_in_container(
 
 
 def as_arguments(options: ServeOptions) -> list[str]:
-    """What was asked for, for the ``bantam serve`` inside. Raises :class:`ContainerError` for files of this machine."""
+    """What was asked for, for the ``bantam serve`` inside.
+
+    Raises :class:`ContainerError` for what is not in there: files of this machine, and its GPU.
+    """
+    if options.target == "gpu":
+        raise ContainerError(
+            "Got --target gpu for a container, which is given no GPU; expected cpu. Build the image with "
+            "`make image KIND=gpu` and run it with docker itself, `docker run --gpus all`: docs/gpu.md has the line."
+        )
     found = ["--log-format", options.log_format]  # documents, if nothing is said
     for field in fields(options):
         value = getattr(options, field.name)

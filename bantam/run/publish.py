@@ -52,7 +52,9 @@ def publish_chosen(run: Run, chosen: str, log: Log) -> None:
     for variant, version in staged:
         run.published = promote(version)
         state = "published as" if run.published.changed else "is published already as"
-        log(f"{variant} {state} {run.published.folder}")
+        # How it was measured is not part of its content.
+        kept = "" if version.changed else ", with the text_threads and limit_ms that were measured when it was made"
+        log(f"{variant} {state} {run.published.folder}{kept}")
 
 
 def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = None) -> Version:

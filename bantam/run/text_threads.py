@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from bantam.artifact import Artifact, Text
 from bantam.errors import StageError
 from bantam.run.state import Run
-from bantam.run.worker import Child
+from bantam.run.worker import Child, placed
 from serving.backend.cores import TextThreads, usable_cores
 from serving.triton_config import LIMIT_MS
 
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
     """What was measured of a model on this machine."""
 
     text_threads: TextThreads | None
-    """None where there is nothing to choose: one core, or a runtime or size of model that has one way to run."""
+    """None where there is nothing to choose: a GPU, one core, or a runtime or size of model that has one way to run."""
     longest_ms: float
     """Of a text of as many tokens as the model can take, at most ``LONGEST``."""
 
@@ -72,9 +72,9 @@ class Measured(NamedTuple):
         return {"text_threads": self.text_threads, "limit_ms": self.limit_ms}
 
 
-def measured(artifact: Artifact, threads: int | None) -> Measured | None:
-    """Measure a model that can be served; None where it cannot be run here."""
-    with suppress(StageError), _Timer(artifact.name, _Timing, artifact.folder, threads) as timer:
+def measured(artifact: Artifact, threads: int | None, device: Literal["cpu", "cuda"] = "cpu") -> Measured | None:
+    """Measure a model that can be served, where it will run; None where it cannot be run here."""
+    with suppress(StageError), _Timer(artifact.name, _Timing, artifact.folder, threads, device) as timer:
         return timer.measured()
     return None
 
@@ -82,7 +82,8 @@ def measured(artifact: Artifact, threads: int | None) -> Measured | None:
 def alone(run: Run, artifact: Artifact) -> Measured | None:
     """What was measured of a variant in this run, or is now."""
     if artifact.name not in run.alone:
-        run.alone[artifact.name] = measured(artifact, run.recipe.serving.threads)
+        device = placed(artifact, run.request.device)
+        run.alone[artifact.name] = measured(artifact, run.recipe.serving.threads, device)
     return run.alone[artifact.name]
 
 
@@ -123,21 +124,23 @@ class _Timer(Child):
 class _Timing:
     """The job of a :class:`_Timer`."""
 
-    def __init__(self, folder: Path, threads: int | None) -> None:
+    def __init__(self, folder: Path, threads: int | None, device: Literal["cpu", "cuda"] = "cpu") -> None:
         from serving.backend.manifest import read_manifest
 
         self._folder, self._manifest, self._threads = folder, read_manifest(folder), threads or usable_cores()
+        self._device = device
 
     def measured(self) -> Measured:
         from serving.backend.engine import Engine
         from serving.backend.onnx_program import held_once
 
         chosen = None
-        if self._threads > 1 and self._manifest.layout == "onnx" and not held_once(self._folder):
+        on_cpu = self._device == "cpu" and self._manifest.layout == "onnx"
+        if on_cpu and self._threads > 1 and not held_once(self._folder):
             ratios = self._ratios()
             chosen = choose(ratios, self._threads) if ratios else None
         given = chosen._asdict() if chosen else None
-        engine = Engine(self._folder, threads=self._threads, text_threads=given)
+        engine = Engine(self._folder, device=self._device, threads=self._threads, text_threads=given)
         words = "a " * min(LONGEST, self._manifest.max_length)
         text: Text = (words, words) if self._manifest.pair else words
         return Measured(chosen, 1e3 * min(_seconds(partial(engine.probabilities, [text])) for _ in range(2)))

@@ -353,3 +353,5 @@ def test_what_was_asked_for_reaches_the_server_inside() -> None:
     assert as_arguments(options) == ["--log-format", "json", "--cache", "100MB"]  # the rest is the container's
     with pytest.raises(ContainerError, match=r"Got the file key\.pem, which is not in the container"):
         as_arguments(ServeOptions(tls_key=Path("key.pem")))
+    with pytest.raises(ContainerError, match=r"Got --target gpu .* no GPU; expected cpu.* `make image KIND=gpu`"):
+        as_arguments(ServeOptions(target="gpu"))

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bantam.artifact import Artifact
 from bantam.errors import StageError
-from bantam.run.latency import LEAST_TEXTS, grouped, measure
+from bantam.run.latency import LEAST_TEXTS, grouped, measure, server_mb, worker_mb
 from bantam.run.noise import Sample
 from bantam.run.timing import equal
+from serving.backend import onnx_program
 from tests.run.rig import ANCHORS, TEXTS, Rig, artifact, config, room_for, run, variants
 
 
@@ -25,6 +27,15 @@ def test_groups_are_as_large_as_the_limit_allows_and_hold_everyone_once() -> Non
 def test_a_large_variant_has_a_group_of_its_own() -> None:
     known = {**variants("a"), "large": artifact("large", mb=5000), **{name: artifact(name) for name in "bc"}}
     assert grouped(known, ANCHORS, room_for(4)) == [["fp32", "a"], ["large"], ["b", "c"]]
+
+
+def test_a_second_session_takes_room_too(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_two = [worker_mb(tiny_artifact), server_mb(tiny_artifact)]
+    monkeypatch.setattr(onnx_program, "LARGE", 0)
+    second = pytest.approx(tiny_artifact.size_bytes / 1e6)
+    assert [
+        two - one for two, one in zip(of_two, (worker_mb(tiny_artifact), server_mb(tiny_artifact)), strict=True)
+    ] == [second, second]
 
 
 def test_what_is_open_at_a_time_is_one_group_with_the_anchors_in_it() -> None:

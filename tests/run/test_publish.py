@@ -118,6 +118,9 @@ def test_what_is_published_already_is_said_to_be_and_a_baseline_is_not_asked_aga
     said: list[str] = []
     assert publish.go(said=said).published.changed is False
     assert [line.split()[1:4] for line in said] == [["is", "published", "already"]] * 2
+    assert all(
+        line.endswith("/1, with the text_threads and limit_ms that were measured when it was made") for line in said
+    )
     assert publish.checked[2:] == [("it", 1, 1)]
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
+import onnxruntime as ort
 import pytest
 
-from bantam.artifact import Artifact, seal
+from bantam.artifact import Artifact, Compute, seal
 from bantam.run import text_threads as module
-from bantam.run.text_threads import Measured, choose, measured, pays_from
+from bantam.run.request import OptimizeRequest
+from bantam.run.state import Run
+from bantam.run.text_threads import Measured, alone, choose, measured, pays_from
+from optimizer.recipe import ServingConfig
 from serving.backend.cores import TextThreads
+from serving.backend.providers import CUDA
 
 
 def test_times_without_cores_for_several_threads_choose_nothing(
@@ -74,6 +81,27 @@ def test_what_cannot_be_run_here_is_not_measured(make_artifact: Callable[..., Ar
     broken = make_artifact()
     (broken.folder / "model.onnx").write_bytes(b"not a model")
     assert measured(Artifact(broken.folder, seal(broken.folder, broken.manifest)), 2) is None
+
+
+@pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_a_model_is_measured_where_the_run_places_it(
+    tiny_artifact: Artifact, make_artifact: Callable[..., Artifact]
+) -> None:
+    parts: Any = {
+        "alone": {},
+        "request": OptimizeRequest(target="gpu"),
+        "recipe": SimpleNamespace(serving=ServingConfig()),
+    }
+    run = cast(Run, SimpleNamespace(**parts))
+    found = alone(run, tiny_artifact)
+    assert found is not None, "it was made for the CPU alone"
+    assert found.longest_ms > 0
+    for_gpus = make_artifact(compute=Compute(devices=("cpu", "cuda")))
+    parts["alone"].clear()
+    assert alone(run, for_gpus) is None, "there is no CUDA"
+    timing = module._Timing(for_gpus.folder, 2, "cuda")
+    with pytest.raises(ValueError, match="Device cuda was asked for"):
+        timing.measured()
 
 
 def test_a_machine_that_is_never_quiet_leaves_the_choice_to_the_rule(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +29,11 @@ from serving.image.build import copy_published
 from serving.mirror import Mirror
 from serving.ports import free_ports
 from serving.remote import Remote
-from serving.repository import Version, promote, prune, publish, rollback, withdraw
+from serving.repository import Version, promote, prune, publish, rollback, stage, withdraw
 from serving.server import Server
-from serving.triton_config import CONFIG, GPU_CONFIG, parse_pbtxt, served_version
+from serving.triton_config import CONFIG, GPU_CONFIG, limit_ms, parse_pbtxt, served_version
 from serving.view import View
+from tests.plugins.needs import ROOT
 
 HALF = Compute(weights=Numbers("float", 16), activations=Numbers("float", 16), devices=("cpu", "cuda"))
 ON_GPU = Placement("cuda", 2, 64)
@@ -135,6 +139,40 @@ def test_it_answers_on_the_gpu_as_on_the_cpu(plain: Artifact, caches: Path) -> N
     np.testing.assert_allclose(scores, Engine(plain.folder).probabilities(texts), atol=1e-3)
 
 
+KILLED = """
+import itertools, os, signal, sys
+from pathlib import Path
+from serving.remote import Remote
+from serving.repository import Version, promote
+
+where, until = sys.argv[1], int(sys.argv[2])
+written = itertools.count()
+
+
+def end_after_so_many() -> None:
+    if next(written) == until:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if where.startswith("s3://"):
+    remote = Remote(where)
+    write = remote._fs.pipe_file
+    remote._fs.pipe_file = lambda *given: end_after_so_many() or write(*given)
+    remote.promote("tiny", 2)
+else:
+    ours = lambda event, given: event == "os.rename" and str(given[1]).startswith(where)
+    sys.addaudithook(lambda event, given: ours(event, given) and end_after_so_many())
+    promote(Version("tiny", 2, Path(where, "tiny", "2")))
+"""
+"""Promotes version 2 in a folder or a bucket, and is killed when so many files are in their places."""
+
+
+def killed(where: str, written: int) -> None:
+    command = [sys.executable, "-c", KILLED, where, str(written)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
 class TestOfARepository:
     """``configs/gpu.pbtxt`` goes where ``config.pbtxt`` goes."""
 
@@ -168,11 +206,35 @@ class TestOfARepository:
         withdraw(root, "tiny")
         assert not on_gpu.exists()
 
-    def test_what_a_kill_left_undone_is_done_by_the_next_promote(self, root: Path) -> None:
-        on_gpu = root / "tiny" / GPU_CONFIG
-        on_gpu.unlink()
-        assert promote(Version("tiny", 2, root / "tiny" / "2")).changed is False
+    @pytest.fixture
+    def second(self, plain: Artifact, make_artifact: MakeArtifact, tmp_path: Path) -> Version:
+        """Staged beside version 1, which is served; both are for GPUs."""
+        publish(plain, tmp_path / "both", "tiny", thresholds=None)
+        return stage(make_artifact(compute=HALF, details={"seed": 1}), tmp_path / "both", "tiny", thresholds=None)
+
+    @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+    def test_a_kill_leaves_that_of_the_version_before_and_the_same_promote_mends_it(self, second: Version) -> None:
+        config, on_gpu = (second.root / "tiny" / name for name in (CONFIG, GPU_CONFIG))
+        for written in (0, 1):
+            killed(str(second.root), written)
+            assert served_version(config.read_text()) == (1 + written, 1 if written else None)
+            assert served_version(on_gpu.read_text()) == (1, None)
+        assert promote(second).changed is False
         assert served_version(on_gpu.read_text()) == (2, 1)
+        assert [path.name for path in on_gpu.parent.iterdir()] == ["gpu.pbtxt"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+    def test_a_kill_in_a_bucket_does_no_more(self, second: Version, bucket: str) -> None:
+        remote = Remote(bucket)
+        for number in (1, 2):
+            remote.upload(Version("tiny", number, second.root / "tiny" / str(number)))
+        remote.promote("tiny", 1)
+        for written in (0, 1):
+            killed(bucket, written)
+            assert remote.served("tiny") == (1 + written, 1 if written else None)
+            assert served_version(remote._text("tiny", GPU_CONFIG) or "") == (1, None)
+        assert remote.promote("tiny", 2) is False
+        assert served_version(remote._text("tiny", GPU_CONFIG) or "") == (2, 1)
 
     def test_it_is_baked_into_an_image(self, root: Path, tmp_path: Path) -> None:
         copy_published(root, "tiny", tmp_path / "baked" / "tiny")
@@ -194,13 +256,15 @@ class TestOfARepository:
 
     def test_our_own_server_makes_it_from_the_one_file_that_is_promoted(self, root: Path, tmp_path: Path) -> None:
         first, second = (Version("tiny", number, root / "tiny" / str(number)) for number in (1, 2))
-        on_gpu = root / "tiny" / GPU_CONFIG
+        config, on_gpu = (root / "tiny" / name for name in (CONFIG, GPU_CONFIG))
         view = View(tmp_path, [second], "gpu")
         seen = view.models / "tiny" / CONFIG
         assert seen.read_text() == on_gpu.read_text()
-        on_gpu.write_text(on_gpu.read_text() + "# an operator's\n")
+        on_gpu.write_text("nothing that it reads")
+        config.write_text(config.read_text() + 'parameters { key: "limit_ms" value { string_value: "70" } }')
         view.show(second)
-        assert seen.read_text().endswith("# an operator's\n")
+        assert limit_ms(seen.read_text()) == 70, "an operator's"
+        assert 'string_value: "cuda"' in seen.read_text()
         rollback(root, "tiny")
         view.show(first)
         assert "cuda" not in seen.read_text(), "it was not made for a GPU"

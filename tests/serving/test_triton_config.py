@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from serving.triton_config import (
     following,
     inline,
     limit_ms,
+    on_gpu,
     parse_pbtxt,
     renamed,
     served_version,
@@ -164,7 +166,8 @@ GROUPS = "instance_group { kind: KIND_CPU count: 3 }"
         (TritonConfig(**BASE).to_pbtxt(), "KIND_CPU", []),
         ('name: "tiny"', "KIND_CPU", []),
         (f"dynamic_batching {{ max_queue_delay_microseconds: 100 }} {GROUPS} {GROUPS}", "KIND_CPU", []),
-        (f"{GROUPS} instance_group {{ kind: KIND_GPU gpus: [1] count: 1 }}", "KIND_GPU", [1]),
+        (f"{GROUPS} instance_group {{ kind: KIND_GPU count: 2 }}", "KIND_GPU", [0]),
+        (f"{GROUPS} instance_group {{ kind: KIND_GPU gpus: [ 0 ] }}", "KIND_GPU", [0]),
     ],
 )
 def test_inline_a_model_has_one_instance_and_no_batcher(text: str, kind: str, gpus: list[int]) -> None:
@@ -174,3 +177,10 @@ def test_inline_a_model_has_one_instance_and_no_batcher(text: str, kind: str, gp
     assert not message.HasField("dynamic_batching")
     before = parse_pbtxt(text)
     assert (message.name, message.parameters) == (before.name, before.parameters)
+
+
+@pytest.mark.parametrize("served", [inline, on_gpu])
+@pytest.mark.parametrize("gpus", ["[ 1 ]", "[ 0, 1 ]"])
+def test_another_gpu_than_the_first_is_refused(served: Callable[[str], str], gpus: str) -> None:
+    with pytest.raises(RepositoryError, match=r"of tiny has .* GPU 1; expected gpus: \[ 0 \], .* CUDA_VISIBLE_DEVICES"):
+        served(f'name: "tiny" instance_group {{ kind: KIND_GPU gpus: {gpus} }}')
