@@ -79,5 +79,9 @@ def session(path: Path, threads: int, providers: Sequence[Provider] = ((CPU, {})
 
 
 def _by_work(path: Path, cores: int) -> TextThreads:
-    """All cores for a text that computes enough."""
-    return TextThreads(cores, -(-PAYING_WORK // max(1, multiply_adds_a_token(path))), cores)
+    """All cores for a text that computes enough; for any, if that cannot be counted."""
+    try:
+        work = multiply_adds_a_token(path)
+    except ValueError:
+        work = PAYING_WORK
+    return TextThreads(cores, -(-PAYING_WORK // max(1, work)), cores)
