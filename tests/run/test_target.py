@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import venv
@@ -17,6 +18,7 @@ from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import RecipeError, UserError
 from bantam.run import judge, record
 from bantam.run.choose import Choice
+from bantam.run.evidence import evidence
 from bantam.run.prepare import default_recipe, prepare, run_name
 from bantam.run.request import OptimizeRequest
 from bantam.run.target import check_cuda, check_stages, check_target
@@ -117,6 +119,7 @@ def test_what_runs_in_fp16_on_a_gpu_may_be_further_apart(tmp_path: Path) -> None
     run.scored["int8"] = replace(run.scored["int8"], artifact=half)
     run.answers["int8", "dev"] = run.scored["int8"].dev + np.float32(5e-3)
     assert judge.problem(run, "int8") is None
+    assert json.loads(evidence(run, "int8"))["device"] == "cuda"
     run.request = replace(run.request, target="cpu")
     assert str(judge.problem(run, "int8")).startswith("the server's scores differ from those in process by up to 5.0e")
 
