@@ -81,7 +81,7 @@ class Compute:
     weights: Numbers = Numbers()
     activations: Numbers = Numbers()
     batch_invariant: bool = True
-    """A text's logits do not depend on its neighbours in a batch, nor on padding: the engine may batch."""
+    """A text's logits depend on no neighbour or padding (fp16 on a GPU: up to a tolerance): the engine may batch."""
     devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu",)
 
     @property

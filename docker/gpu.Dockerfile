@@ -39,7 +39,8 @@ ENV PATH=/opt/bantam/bin:/opt/tritonserver/bin:/usr/local/nvidia/bin:/usr/local/
     LANG=C.UTF-8 \
     PYTHONDONTWRITEBYTECODE=1 \
     BANTAM_CACHE=/var/cache/bantam
-RUN install -d -m 0700 -o 10001 -g 10001 /var/cache/bantam
+# As /tmp: whoever the container runs as makes a folder of its own in it, and takes engines from no other.
+RUN install -d -m 1777 -o 10001 -g 10001 /var/cache/bantam
 VOLUME /var/cache/bantam
 USER 10001:10001
 WORKDIR /tmp

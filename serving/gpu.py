@@ -8,7 +8,7 @@ from bantam.errors import ServerError
 from serving.view import Target
 
 START_TIMEOUT_S = 900.0
-"""TensorRT takes minutes for a model that it has not seen on this kind of GPU."""
+"""TensorRT is expected to take minutes for a model that it has not seen on this kind of GPU."""
 
 
 def check(target: Target) -> None:

@@ -128,8 +128,11 @@ def _embedded(python: Path) -> Installation:
     return Installation(
         triton / "bin" / "tritonserver",
         environment={
-            # The backend must load the libpython of the interpreter whose packages it uses.
-            "LD_LIBRARY_PATH": f"{libraries}:{Path(site, 'nvidia_pytriton.libs')}",
+            # The backend must load the libpython of the interpreter whose packages it uses. The user's own folders come
+            # after: CUDA, cuDNN or TensorRT may be in one.
+            "LD_LIBRARY_PATH": ":".join(
+                filter(None, [libraries, f"{site}/nvidia_pytriton.libs", os.environ.get("LD_LIBRARY_PATH")])
+            ),
             # Where the interpreter itself is linked without one, the one of its version that the stub asks for, too.
             "BANTAM_LIBPYTHON": libpython if ".so" in libpython else f"libpython{version}.so.1.0",
             # Its Python takes the environment of the first python3 on PATH for its own.

@@ -52,15 +52,16 @@ def ask(version: Version, repository: str) -> Canary:
     # numpy's maximum, of which NaN is part.
     difference = float(np.max(apart(np.array(known.scores, np.float32), answers)))
     here = cpu_kind(manifest.layout)
-    allowed = SCORE_TOLERANCE if known.cpu == here else elsewhere(manifest.compute)
+    same = (known.device, known.cpu) == ("cpu", here)
+    allowed = SCORE_TOLERANCE if same else elsewhere(manifest.compute)
     if not difference <= allowed:
         raise UnfaithfulError(
             f"{version.folder}: on the {len(texts)} texts that were published with it, its scores are up to "
             f"{difference:.1e} from those recorded, expected at most {allowed:g} on "
-            f"{'this kind of CPU' if known.cpu == here else f'a CPU of another kind ({here})'}. It is not promoted; "
-            "what is served stays. Publish it again from its run, or run `bantam optimize` here."
+            f"{'this kind of CPU' if same else _here(known, here)}. It is not promoted; what is served stays. Publish "
+            "it again from its run, or run `bantam optimize` here."
         )
-    warnings = () if known.cpu == here else (_elsewhere(version, known, here, repository),)
+    warnings = () if same else (_elsewhere(version, known, here, repository),)
     return Canary(len(texts), difference, allowed, warnings)
 
 
@@ -76,8 +77,14 @@ def _without_evidence(version: Version, answers: NDArray[np.float32]) -> Canary:
 
 def _elsewhere(version: Version, known: Evidence, here: str, repository: str) -> str:
     there = f"{known.machine} ({known.cpu})" if known.cpu else known.machine
+    if known.device == "cuda":
+        there = f"the GPU of {known.machine}"
     return (
-        f"version {version.number} of {version.name} was measured on {there}; this is a CPU of another kind ({here}). "
+        f"version {version.number} of {version.name} was measured on {there}; this is {_here(known, here)}. "
         "How much faster it is, and whether it keeps its budget, is unproven here. Once it is promoted, prove it: "
         f"bantam measure {version.name} --repository {repository}"
     )
+
+
+def _here(known: Evidence, here: str) -> str:
+    return f"a CPU ({here}), and no GPU" if known.device == "cuda" else f"a CPU of another kind ({here})"

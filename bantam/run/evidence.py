@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from bantam.artifact import Artifact, Compute, Text
 from bantam.errors import ArtifactError, RepositoryError
 from bantam.machine import cpu_kind, describe_machine
 from bantam.run import judge
-from bantam.run.state import SCORE_TOLERANCE, Run
+from bantam.run.state import HALF_TOLERANCE, SCORE_TOLERANCE, Run
+from bantam.run.worker import placed
 from serving.version_folder import EVIDENCE, evidence_of
 
 ROWS = 500
@@ -37,19 +39,22 @@ class Evidence:
     machine: str
     cpu: str = ""
     """What :func:`bantam.machine.cpu_kind` was there; empty from before it was recorded."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What computed the scores."""
 
 
 def elsewhere(compute: Compute) -> float:
-    """How far scores of what computes so may be apart on two kinds of CPU.
+    """How far scores of what computes so may be apart on two kinds of CPU, or on a GPU and a CPU.
 
     - Integers on both sides of a product: kernels without VNNI add pairs of products in 16 bits, which saturate; then
       the result may be as far off as int8 itself is from fp32, which was 0.084 at most on MiniLM.
-    - bfloat16: a CPU without it computes in fp32, which moved scores by some 1e-3; allowed is ten times that.
+    - Floats of 16 bits: :data:`HALF_TOLERANCE`.
     - Else the products are of fp32 everywhere, and only the order of sums differs.
     """
     if compute.activations.kind == "int":
         return 0.1
-    return 0.01 if "bfloat" in (compute.activations.kind, compute.weights.kind) else SCORE_TOLERANCE
+    floats = [numbers for numbers in (compute.activations, compute.weights) if numbers.kind != "int"]
+    return HALF_TOLERANCE if any(numbers.bits == 16 for numbers in floats) else SCORE_TOLERANCE
 
 
 def evidence(run: Run, name: str) -> str:
@@ -57,6 +62,7 @@ def evidence(run: Run, name: str) -> str:
     split, timing = run.data.splits["test"], run.measured[name]
     rows = np.sort(np.random.default_rng(0).permutation(len(split.texts))[:ROWS])
     in_process, served = timing.in_process, timing.served
+    artifact = run.scored[name].artifact
     found = Evidence(
         texts=tuple(split.texts[row] for row in rows),
         scores=_rows(run.scored[name].on("test")[rows]),
@@ -66,7 +72,8 @@ def evidence(run: Run, name: str) -> str:
         in_process_ms=in_process.p50_ms.value if in_process else float("nan"),
         served_ms=served.p50_ms.value if served else None,
         machine=describe_machine().title,
-        cpu=cpu_kind(run.scored[name].artifact.manifest.layout),
+        cpu=cpu_kind(artifact.manifest.layout),
+        device=placed(artifact, run.request.device),
     )
     return json.dumps(asdict(found), ensure_ascii=False)
 

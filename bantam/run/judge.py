@@ -8,7 +8,7 @@ from bantam.artifact import Artifact
 from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
 from bantam.run.choose import Candidate
-from bantam.run.state import SCORE_TOLERANCE, Run
+from bantam.run.state import Run
 from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, disagreement, one_hot, predict
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Measure, Metric
 from optimizer.slices import Portion, by_group, by_length, by_pieces
@@ -159,7 +159,7 @@ def group_drops(run: Run, name: str, split: str) -> dict[str, Drop]:
 
 def problem(run: Run, name: str) -> str | None:
     """Why a variant cannot be published, however fast and good it is; None if there is no reason."""
-    if not (difference := run.difference(name, "dev")) <= SCORE_TOLERANCE:
+    if not (difference := run.difference(name, "dev")) <= run.tolerance(run.scored[name].artifact):
         return f"the server's scores differ from those in process by up to {difference:.1e}"
     if run.measured[name].failed:
         return f"{run.measured[name].failed} of the requests to it failed"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tomli_w
 
-from bantam.errors import GateError, ParityError, UnfaithfulError
+from bantam.errors import GateError, ParityError, StageError, UnfaithfulError
 from bantam.files import write_text
 from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, write_report
@@ -75,7 +75,7 @@ def make(run: Run, log: Log) -> None:
     run.failed = {name: str(exc) for name, exc in built.failed.items()}
     _check_texts(run, log)
     measured = [stage.name for stage in run.recipe.stages if stage.measure]
-    evaluator.score_dev(run, [name for name in measured if name in run.artifacts], log)
+    _score(run, [name for name in measured if name in run.artifacts], log)
     for note in of_order(run):
         log(note)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
@@ -99,6 +99,18 @@ def _check_texts(run: Run, log: Log) -> None:
             log(f"{name:<24} failed: {exc}")
         else:
             log(f"{name:<24} treats texts as the model's own tokenizer does, largest difference {difference:.1e}")
+
+
+def _score(run: Run, names: list[str], log: Log) -> None:
+    """Score variants on dev. One that cannot run here is one that failed, unless nothing can be chosen without it."""
+    for name in names:
+        try:
+            evaluator.score_dev(run, [name], log)
+        except StageError as exc:
+            if name in (BASELINE, run.safe):
+                raise
+            run.failed[name] = str(exc)
+            log(f"{name:<24} failed: {exc}")
 
 
 def take_part(request: OptimizeRequest) -> None:

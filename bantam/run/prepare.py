@@ -15,7 +15,7 @@ from bantam.run.adoption import as_they_are, texts_alone
 from bantam.run.measures import check_metric, given_thresholds
 from bantam.run.request import DEFAULT_DATA, OptimizeRequest
 from bantam.run.state import Log, Run
-from bantam.run.target import check_target
+from bantam.run.target import check_stages, check_target
 from optimizer.catalog import CATALOG, Checkpoint
 from optimizer.config import ExportConfig, QuantizeConfig
 from optimizer.data import BUNDLED, Columns, Dataset, load_dataset
@@ -38,7 +38,8 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
     """
     started = time.monotonic()
     given, request = request, replace(request, data=request.data or DEFAULT_DATA)
-    check_target(_recipe(request.recipe or default_recipe(request), request), request)  # before anything is downloaded
+    check_target(request)
+    _recipe(request.recipe or default_recipe(request), request)  # refused before anything is downloaded
     name = published_name(request)
     _check_name(name)
     _check_accepted(request)
@@ -48,6 +49,7 @@ def prepare(request: OptimizeRequest, log: Log) -> Run:
         request = replace(request, recipe=default_recipe(request, kind(checkpoint)))
         log(f"recipe {request.recipe}: {checkpoint.name} has the architecture of a text {kind(checkpoint)}")
     recipe = _recipe(str(request.recipe), request)
+    check_stages(recipe, request)
     if checkpoint.random_weights and data.labelled and request.finetune != "always":
         recipe = recipe.planned()
     data = bounded(data, recipe.measure.dev_rows, recipe.measure.test_rows)

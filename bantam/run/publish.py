@@ -12,7 +12,7 @@ from bantam.errors import RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
 from bantam.run.evidence import evidence
 from bantam.run.score import Scored
-from bantam.run.state import SCORE_TOLERANCE, Log, Run
+from bantam.run.state import Log, Run
 from bantam.run.text_threads import alone
 from optimizer.evaluate import apart
 from serving.listing import check_interface, interface_of
@@ -80,10 +80,10 @@ def _stage_and_check(run: Run, scored: Scored, name: str, chosen: str | None = N
                 run.server_peak_rss_mb = sum(process.peak for process in server.memory().values())
         # numpy's maximum, of which NaN is part; Python's would pass over it.
         difference = float(np.max([apart(scored.on(split), answers[split]).max() for split in SPLITS]))
-        if not difference <= SCORE_TOLERANCE:
+        if not difference <= (allowed := run.tolerance(scored.artifact)):
             raise UnfaithfulError(
                 f"{staged.folder}: staged for {name}, it answers with scores that differ from those measured by up to "
-                f"{difference:.1e}, expected at most {SCORE_TOLERANCE:g}. Nothing was published, and the version "
+                f"{difference:.1e}, expected at most {allowed:g}. Nothing was published, and the version "
                 "before, if any, stays. Please report this."
             )
     except BaseException:

@@ -78,8 +78,8 @@ class OptimizeRequest:
     price: Annotated[
         list[str] | None,
         Option(
-            help="Price of an hour of a machine, cpu=0.10 or gpu=0.90, to report what a million texts cost; may be "
-            "given several times."
+            help="Price of an hour of a machine, cpu=0.10 or, with --target gpu, gpu=0.90, to report what a million "
+            "texts cost; may be given once for each."
         ),
     ] = None
     require_gain: Annotated[
@@ -153,12 +153,14 @@ class OptimizeRequest:
 
     @property
     def prices(self) -> dict[Literal["cpu", "gpu"], float]:
-        """Of an hour. Raises :class:`UserError` for what is none."""
+        """Of an hour. Raises :class:`UserError` for what is none, and for two of one machine."""
         found: dict[Literal["cpu", "gpu"], float] = {}
         for text in self.price or ():
             device, _, value = text.partition("=")
             if device not in ("cpu", "gpu") or not PRICE.fullmatch(value):
                 raise UserError(f"Got --price {text}; expected cpu= or gpu= and a price above 0, such as cpu=0.10.")
+            if device in found:
+                raise UserError(f"Got --price {text} and another one of {device}; expected one. Leave one out.")
             found["gpu" if device == "gpu" else "cpu"] = float(value)
         return found
 

@@ -16,28 +16,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.wheels import install, joined
+
+if TYPE_CHECKING:  # which needs what may have to be brought
+    from benchmarks.gpu.measured import Plan
 
 NEEDED = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "pydantic", "psutil", "filelock")
 MODELS = "minilm,bert"
 BROUGHT = "BANTAM_BENCHMARK_WHEELS"
-"""Set where the wheels are installed already."""
+"""Set where the wheels are installed already: to the seconds that this took, which count as time spent."""
 
 
 def main() -> None:
     """Bring what is lacking, look at what is there, make, measure, write."""
     asked = _parse()
-    started = time.monotonic()
+    started = time.monotonic() - float(os.environ.get(BROUGHT, "0"))
     if asked.wheels and not os.environ.get(BROUGHT):
         with tempfile.TemporaryDirectory() as folder:
             install(joined(asked.wheels, Path(folder)), Path(folder, "site"))
             path = os.pathsep.join([str(Path(folder, "site")), *filter(None, [os.environ.get("PYTHONPATH")])])
             # The wheels' own onnxruntime is to be the one that is found, from the start.
             again = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]]
-            sys.exit(subprocess.run(again, env={**os.environ, "PYTHONPATH": path, BROUGHT: "1"}).returncode)
+            spent = f"{time.monotonic() - started:.1f}"
+            sys.exit(subprocess.run(again, env={**os.environ, "PYTHONPATH": path, BROUGHT: spent}).returncode)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         sys.exit(f"Got a Python without {', '.join(missing)}; expected these. Bring their wheels: --wheels FOLDER.")
     _run(asked, started)
@@ -48,8 +53,7 @@ def _run(asked: argparse.Namespace, started: float) -> None:
     import torch
 
     from bantam.machine import describe_machine, versions
-    from bantam.report.schema import BASELINE
-    from benchmarks.gpu.measured import QUICK, Plan, make, measure
+    from benchmarks.gpu.measured import QUICK, Plan
 
     there = {"cuda": torch.cuda.is_available(), "providers": onnxruntime.get_available_providers()}
     if asked.device == "cuda" and not there["cuda"]:
@@ -64,19 +68,42 @@ def _run(asked: argparse.Namespace, started: float) -> None:
         "quick": asked.quick,
         "models": models,
     }
-    for model in asked.models.split(","):
-        only = [name for name in asked.variants.split(",") if name]
-        if time.monotonic() > plan.deadline:
-            models[model] = {"left_out": "no time was left"}
-        else:
-            made = make(model, asked.weights, plan, asked.build / f"gpu-{Path(model).name}", only)
-            wanted = {name: each for name, each in made.artifacts.items() if not only or name in (*only, BASELINE)}
-            figures = measure(wanted, plan, lambda line: print(line, file=sys.stderr, flush=True))
-            figures |= {name: {"failed": str(exc)} for name, exc in made.failed.items()}
-            models[model] = {"weights": "own" if asked.weights else "random", "variants": figures}
+
+    def write() -> None:
+        """What is there, whatever comes."""
         result["seconds"] = round(time.monotonic() - started)
-        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")  # what is there, whatever comes
+        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    for model in asked.models.split(","):
+        models[model] = {"left_out": "no time was left"}
+        if time.monotonic() < plan.deadline:
+            models[model] = {"weights": "own" if asked.weights else "random"}
+            _one(model, asked, plan, models[model], write)
+        write()
     print(asked.out)
+
+
+def _one(model: str, asked: argparse.Namespace, plan: Plan, result: dict[str, Any], write: Callable[[], None]) -> None:
+    """Make and measure a model's variants, and ``write`` after each; a model that cannot be made says so."""
+    from bantam.errors import BantamError
+    from bantam.report.schema import BASELINE
+    from benchmarks.gpu.measured import make, measure
+
+    def note(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    only = [name for name in asked.variants.split(",") if name]
+    try:
+        made = make(model, asked.weights, plan, asked.build / f"gpu-{Path(model).name}", only)
+    except BantamError as exc:
+        note(f"{model}: {exc}")
+        result["failed"] = str(exc)
+        return
+    figures = result["variants"] = {name: {"failed": str(exc)} for name, exc in made.failed.items()}
+    wanted = {name: each for name, each in made.artifacts.items() if not only or name in (*only, BASELINE)}
+    for name, found in measure(wanted, plan, note):
+        figures[name] = found
+        write()
 
 
 def _parse() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -71,22 +71,26 @@ def make(model: str, weights: bool, plan: Plan, folder: Path, only: Sequence[str
         )
 
 
-def measure(variants: dict[str, Artifact], plan: Plan, note: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Figures by variant; each runs alone, in a process of its own. What fails, or is out of time, says so."""
+def measure(
+    variants: dict[str, Artifact], plan: Plan, note: Callable[[str], None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A variant's name and figures, one after the other; each runs alone, in a process of its own.
+
+    What fails, or is out of time, says so.
+    """
     texts = drawn(variants[BASELINE], plan)
     expected: dict[int, np.ndarray] = {}
-    found: dict[str, dict[str, Any]] = {}
     for name, variant in variants.items():
         if time.monotonic() > plan.deadline:
-            found[name] = {"left_out": "no time was left"}
+            yield name, {"left_out": "no time was left"}
             continue
         device = placed(variant, plan.device)
         try:
             with Worker(variant, threads=None, micro_batch=8, device=device) as worker:
                 figures = _figures(worker, texts, plan)
         except BantamError as exc:
-            found[name] = {"failed": str(exc)}
             note(f"{name}: {exc}")
+            yield name, {"failed": str(exc)}
             continue
         answers = figures.pop("answers")
         if name == BASELINE:
@@ -95,10 +99,10 @@ def measure(variants: dict[str, Artifact], plan: Plan, note: Callable[[str], Non
         difference = max(
             (float(apart(known, answers[tokens]).max()) for tokens, known in expected.items()), default=None
         )
-        found[name] = {"device": device, "size_mb": round(variant.size_bytes / 1e6, 1), **figures,
-                       "max_score_difference": difference}  # fmt: skip
-        note(f"{name} on {device}: {found[name]}")
-    return found
+        found = {"device": device, "size_mb": round(variant.size_bytes / 1e6, 1), **figures,
+                 "max_score_difference": difference}  # fmt: skip
+        note(f"{name} on {device}: {found}")
+        yield name, found
 
 
 def drawn(variant: Artifact, plan: Plan) -> dict[int, list[str]]:

@@ -15,7 +15,6 @@ from bantam.errors import ParityError, StageError
 from bantam.memory import give_back
 from optimizer import logits, parity
 from optimizer.config import ExportConfig
-from optimizer.export import onnx, openvino
 from optimizer.stage import RunContext
 
 
@@ -26,14 +25,22 @@ class Writer(Protocol):
         """Without ``fuse``, attention is left as torch wrote it. Raises :class:`StageError` if it cannot be written."""
 
 
-FORMATS: dict[str, Writer] = {"onnx": onnx.write, "openvino": openvino.write}
+def _writer(format_: str) -> Writer:
+    """Imported when it is used: who makes ONNX alone needs no OpenVINO."""
+    if format_ == "openvino":
+        from optimizer.export import openvino
+
+        return openvino.write
+    from optimizer.export import onnx
+
+    return onnx.write
 
 
 COMPUTED = {
     "fp32": Compute(),
     # OpenVINO's kernels for other shapes round otherwise.
     "bf16": Compute(activations=Numbers("bfloat", 16), batch_invariant=False),
-    # Sums are in fp32, in the kernels of CUDA and, by casts, on a CPU; where it rounds is the same beside other texts.
+    # Batched on a GPU too, though a text's scores may differ by the shape there: one by one it would be no gain.
     "fp16": Compute(Numbers("float", 16), Numbers("float", 16), devices=("cpu", "cuda")),
 }
 """By ``config.precision``. How far a text's probabilities alone and among others or padding are apart (MiniLM): ONNX
@@ -88,7 +95,7 @@ def _write(
     Raises as :func:`run` does.
     """
     started = time.monotonic()
-    details = FORMATS[config.format](parent, context.folder, config, fuse=fuse)
+    details = _writer(config.format)(parent, context.folder, config, fuse=fuse)
     give_back()
     written = time.monotonic()
     expected = answers()

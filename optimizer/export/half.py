@@ -2,7 +2,8 @@
 
 What overflows in fp16 (largest number 65,504) is kept from it: the additive mask's lowest fp32 number becomes the
 lowest fp16 one, which added to a score is minus infinity at worst, and no row of a softmax is of these alone. Sums of
-squares and of exponentials (LayerNormalization, Softmax, attention) are in fp32 inside the kernels of CUDA.
+squares and of exponentials (LayerNormalization, Softmax, attention) are left to ONNX Runtime's kernels for CUDA, which
+are expected to accumulate in fp32.
 """
 
 from __future__ import annotations

@@ -9,11 +9,14 @@ import numpy as np
 from .manifest import ModelManifest
 from .onnx_program import session
 from .program import Feeds, Placement
-from .providers import BUCKET, check, providers
+from .providers import BUCKET, check, providers, usable
 
 
 class CudaProgram:
-    """``model.onnx`` in ``folder`` on the first GPU. Raises ``ValueError`` if there is none that it can run on."""
+    """``model.onnx`` in ``folder`` on the first GPU. Raises ``ValueError`` if there is none that it can run on.
+
+    What fails on it, at load or at a run, raises: nothing goes to the CPU in its place.
+    """
 
     bucket = BUCKET
     powers_of_two = False
@@ -23,11 +26,12 @@ class CudaProgram:
     def __init__(self, folder: Path, manifest: ModelManifest, placement: Placement) -> None:
         import onnxruntime as ort
 
-        asked = providers(placement, manifest, ort.get_available_providers())
+        available = usable(ort.get_available_providers())
+        asked = providers(placement, manifest, available)
         ort.preload_dlls()  # CUDA's libraries, where they came from a package index
         self._session = session(folder / "model.onnx", 1, asked)
         self.providers = tuple(self._session.get_providers())
-        check(self.providers)
+        check(asked, self.providers)
 
     def __call__(self, feeds: Feeds, *, runs: int = 1) -> np.ndarray:
         """Logits, float32 ``[texts, labels]``; one run or more make no difference."""

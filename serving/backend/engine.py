@@ -22,7 +22,8 @@ from .cuda_program import CudaProgram
 from .manifest import ModelManifest, read_manifest
 from .onnx_program import OnnxProgram
 from .openvino_program import OpenVinoProgram
-from .program import Feeds, Placement, Program
+from .program import MAX_PADDED_TOKENS, Feeds, Placement, Program
+from .providers import most_texts
 from .reader import Reader, Text
 
 PROGRAMS: Mapping[str, Mapping[str, Callable[[Path, ModelManifest, Placement], Program]]] = MappingProxyType(
@@ -30,13 +31,10 @@ PROGRAMS: Mapping[str, Mapping[str, Callable[[Path, ModelManifest, Placement], P
 )
 """A manifest's layout -> device -> what loads and runs it."""
 MICRO_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 8, "cuda": 64})
-"""Device -> most texts in one run: a core is busy with 8 short ones, a GPU waits for its next kernel even then."""
-MAX_PADDED_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 4096, "cuda": 32768})
-"""Device -> bound on rows x tokens of one run: as many texts as above, of 512 tokens. Attention's memory grows with
-rows x tokens^2."""
+"""Device -> most texts in one run: a core is busy with 8 short ones; a GPU is expected to need more."""
 WARM_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 128, "cuda": 512})
 """Where shapes are rounded, because a new one costs time, single texts up to this length are run at the start, and full
-micro-batches up to half of it; what is longer pays at its first text. A GPU does them all within a second."""
+micro-batches up to half of it; what is longer pays at its first text."""
 
 
 class Engine:
@@ -66,6 +64,8 @@ class Engine:
         # Where a text's logits depend on its neighbours, texts run one by one: one text, one answer. With ONNX Runtime,
         # singles in parallel over the cores reach the throughput of batches.
         most = (micro_batch or MICRO_BATCH[device]) if manifest.batch_invariant else 1
+        if device == "cuda":
+            most = most_texts(most, manifest)
         threads = threads or usable_cores()
         measured = TextThreads(**text_threads) if text_threads else None
         of_here = measured if measured and measured.cores == threads else None

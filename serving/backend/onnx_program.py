@@ -75,7 +75,8 @@ def session(path: Path, threads: int, providers: Sequence[Provider] = ((CPU, {})
     # server: then one client waits 0.05 ms longer, on a slow machine 0.1.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(str(path), options, providers=[*providers])
+    # Python's front would otherwise go on with fewer providers when one fails, at load or at a run, and print that.
+    return ort.InferenceSession(str(path), options, providers=[*providers], enable_fallback=0)
 
 
 def _by_work(path: Path, cores: int) -> TextThreads:

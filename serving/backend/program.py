@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,6 +13,9 @@ from .cores import TextThreads
 
 Feeds = dict[str, np.ndarray]
 """Input name -> int64 ``[texts, tokens]``."""
+MAX_PADDED_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 4096, "cuda": 32768})
+"""Device -> bound on rows x tokens of one run: 8 texts of 512 tokens on a CPU, 64 on a GPU. Attention's memory grows
+with rows x tokens^2."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.measured import Plan, drawn
+from bantam.artifact import Artifact
+from benchmarks.gpu.__main__ import BROUGHT
+from benchmarks.gpu.measured import Plan, drawn, measure
 from benchmarks.gpu.wheels import install, joined
 from tests.optimizer.tiny_models import write_tiny_model
 from tests.plugins.tiny import write_checkpoint
@@ -22,12 +26,14 @@ VARIANTS = ("onnx-fp16", "tensorrt-fp16", "torch-fp16")
 @pytest.mark.slow
 def test_it_runs_on_a_cpu(tmp_path: Path) -> None:
     model, out = write_checkpoint(tmp_path / "toy"), tmp_path / "gpu.json"
-    options = ["--device=cpu", "--quick", f"--models={model}", f"--variants={','.join(VARIANTS)}"]
+    gone = tmp_path / "gone"
+    options = ["--device=cpu", "--quick", f"--models={gone},{model}", f"--variants={','.join(VARIANTS)}"]
     command = [sys.executable, "-m", "benchmarks.gpu", *options, f"--build={tmp_path}", f"--out={out}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert (found["device"], found["quick"]) == ("cpu", True)
+    assert set(found["models"][str(gone)]) == {"weights", "failed"}, "it is not the end of the others"
     variants = found["models"][str(model)]["variants"]
     assert set(variants) == {"baseline", *VARIANTS}
     for name, figures in variants.items():
@@ -37,6 +43,24 @@ def test_it_runs_on_a_cpu(tmp_path: Path) -> None:
         assert figures["max_score_difference"] <= 1e-2 * (name != "baseline")
     assert variants["onnx-fp16"]["runs_on"] == ["CPUExecutionProvider"]
     assert variants["torch-fp16"]["runs_on"] == ["PyTorch on cpu"]
+
+
+def test_figures_come_one_variant_after_the_other(tmp_path: Path, tiny_artifact: Artifact) -> None:
+    plan, said = Plan("cpu", time.monotonic() + 100, tokens=(16,), single=2, many=4, seconds=0.05), list[str]()
+    found = measure({"baseline": tiny_artifact, "again": tiny_artifact}, plan, said.append)
+    name, figures = next(found)
+    assert (name, figures["device"], len(said)) == ("baseline", "cpu", 1), "who writes has it before the next one runs"
+    assert [name for name, _ in found] == ["again"]
+
+
+def test_the_time_that_wheels_took_counts(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device=cpu", "--minutes=1", "--models=minilm", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, BROUGHT: "61"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["models"] == {"minilm": {"left_out": "no time was left"}}
+    assert found["seconds"] >= 61
 
 
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,12 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="module")
 def bert_onnx(bert: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return export.run(bert, ONNX, make_context(tmp_path_factory.mktemp("bert") / "onnx"))
+
+
+def test_who_makes_onnx_alone_needs_no_openvino() -> None:
+    code = "import sys, optimizer.export as export; export._writer('onnx'); assert 'openvino' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
@@ -249,7 +257,7 @@ def test_a_damaged_weight_in_an_exported_model_is_caught(
         onnx.save(model, folder / "model.onnx")
         return details
 
-    monkeypatch.setitem(export.FORMATS, "onnx", damaged)
+    monkeypatch.setattr(export_onnx, "write", damaged)
     context = make_context(tmp_path / "onnx")
     with pytest.raises(ParityError) as error:
         export.run(bert, ONNX, context)

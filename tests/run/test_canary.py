@@ -110,6 +110,22 @@ def test_on_another_kind_of_cpu_the_bound_is_wider_and_a_warning_says_what_is_un
 
 
 @needs_triton
+def test_what_was_scored_on_a_gpu_is_asked_on_the_cpu_with_the_wider_bound(
+    make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    half = make_artifact(compute=Compute(Numbers("float", 16), Numbers("float", 16), devices=("cpu", "cuda")))
+    near, far = ({**json.loads(off(half, by)), "device": "cuda"} for by in (0.005, 0.05))
+    found = ask(staged(half, tmp_path, json.dumps(near)), str(tmp_path))
+    assert found.allowed == 0.01
+    (warning,) = found.warnings
+    assert "was measured on the GPU of Some CPU, 2 cores; this is a CPU (" in warning
+    with pytest.raises(UnfaithfulError, match=r"expected at most 0\.01 on a CPU \(.*\), and no GPU\. It is not"):
+        ask(staged(half, tmp_path, json.dumps(far), "far"), str(tmp_path))
+    with pytest.raises(UnfaithfulError, match=r"expected at most 0\.001 on this kind of CPU"):
+        ask(staged(half, tmp_path, off(half, 0.005), "here"), str(tmp_path))
+
+
+@needs_triton
 def test_a_forced_instruction_set_is_another_kind_of_cpu(
     make_artifact: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +164,7 @@ def test_evidence_from_before_it_was_sealed_and_the_kind_of_cpu_was_recorded_can
     version = staged(tiny_artifact, tmp_path, json.dumps(known))
     unsealed(version)
     assert (read(version.folder).cpu, len(read(version.folder).texts)) == ("", len(TEXTS))
+    assert read(version.folder).device == "cpu"
     assert take(version.folder, tmp_path / "to", "tiny").changed is True
 
 
@@ -188,6 +205,7 @@ def test_evidence_that_says_too_little_is_refused(
         (Compute(), 1e-3),
         (Compute(weights=Numbers("int", 8, "symmetric", "channel")), 1e-3),
         (Compute(Numbers("bfloat", 16), Numbers("bfloat", 16)), 0.01),
+        (Compute(Numbers("float", 16), Numbers("float", 16)), 0.01),
         (Compute(Numbers("int", 8, "symmetric", "channel"), INT8, batch_invariant=False), 0.1),
     ],
 )

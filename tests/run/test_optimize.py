@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bantam.artifact import Manifest, Signature, seal
-from bantam.errors import GateError, UnfaithfulError
+from bantam.artifact import Artifact, Manifest, Signature, seal
+from bantam.errors import GateError, StageError, UnfaithfulError
 from bantam.report.file import read_report
 from bantam.run import builder, evaluator, text_parity
 from bantam.run import optimize as module
@@ -146,9 +146,28 @@ def test_a_folder_shows_the_stages_of_the_recipe_and_their_scores_once_all_are_t
     monkeypatch.setattr(text_parity, "check", lambda *_: 0.0)
     monkeypatch.setattr(evaluator, "score_dev", lambda *_: shown.append(len(list(run.folder.glob("*/manifest.json")))))
     module.make(run, lambda line: None)
-    assert shown == [5], "nothing goes before all is there"
+    assert shown == [5] * 3, "nothing goes before all is there"
     assert sorted(path.parent.name for path in run.folder.glob("*/manifest.json")) == sorted(kept)
     assert len(store.collect()) == 2
+
+
+def test_a_variant_that_cannot_run_here_has_failed_and_is_not_the_end_of_the_run(
+    tmp_path: Path, make_artifact: Callable[..., Artifact]
+) -> None:
+    run = make_run(tmp_path, rows=20)
+    run.folder = tmp_path / "run"
+    broken, said = make_artifact(details={"made": "broken"}), list[str]()
+    (broken.folder / "model.onnx").write_bytes(b"no model")
+    run.artifacts = {"fp32": make_artifact(), "int8": replace(broken, name="int8"), "baseline": make_artifact()}
+    run.scored.clear()
+    module._score(run, ["baseline", "int8", "fp32"], said.append)
+    assert set(run.scored) == {"baseline", "fp32"}
+    assert run.failed["int8"].startswith("int8 failed while running in process: ")
+    assert f"{'int8':<24} failed: {run.failed['int8']}" in said
+    for needed in ("baseline", "fp32"):
+        run.artifacts[needed] = broken
+        with pytest.raises(StageError, match="failed while running in process"):
+            module._score(run, [needed], said.append)
 
 
 def _write(key: str, folder: Path) -> None:

@@ -86,7 +86,7 @@ def test_what_is_published_is_remeasured_against_what_its_metric_wants(tmp_path:
     found = json.loads(evidence(run, "int8"))
     rows = np.sort(np.random.default_rng(0).permutation(ROWS)[: len(found["texts"])])
     assert found["metric"] == "agreement"
-    assert found["cpu"] == cpu_kind("onnx")
+    assert (found["cpu"], found["device"]) == (cpu_kind("onnx"), "cpu")
     assert (np.array(found["actual"]) == judge.decided(run, "baseline", "test")[rows]).all()
     assert (judge.wanted(run, "test", Metric("macro-f1")) == judge.actual(run, "test")).all()
     assert (np.array(found["actual"]) != judge.actual(run, "test")[rows]).any()

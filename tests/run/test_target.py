@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import venv
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +16,15 @@ import torch
 
 from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import RecipeError, UserError
-from bantam.run import record
+from bantam.run import judge, record
 from bantam.run.choose import Choice
+from bantam.run.evidence import evidence
 from bantam.run.prepare import default_recipe, prepare, run_name
 from bantam.run.request import OptimizeRequest
-from bantam.run.target import check_target
+from bantam.run.target import check_cuda, check_stages, check_target
 from bantam.run.worker import Worker, placed
 from optimizer.recipe import load_recipe
+from serving import tritonserver
 from tests.run.made_up import artifact, make_run
 
 HALF = Compute(weights=Numbers("float", 16), activations=Numbers("float", 16), devices=("cpu", "cuda"))
@@ -49,12 +55,43 @@ def test_a_machine_without_a_gpu_is_told_before_any_work(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="it has CUDA")
-def test_so_is_an_onnx_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(RecipeError, match=r"'onnx-fp16' is for a GPU, and ONNX Runtime has .*; expected CUDA"):
-        check_target(load_recipe("gpu"), OptimizeRequest(target="gpu"))
-    check_target(load_recipe("int8"), OptimizeRequest(target="gpu"))
-    check_target(load_recipe("gpu"), OptimizeRequest())
+def test_so_is_an_onnx_runtime_that_runs_nothing_on_cuda() -> None:
+    on_gpu = OptimizeRequest(target="gpu")
+    with pytest.raises(RecipeError, match=r"'onnx-fp16' .* of \S+ has none: CPUExecutionProvider; expected CUDA"):
+        check_stages(load_recipe("gpu"), on_gpu)
+    for recipe in ("int8", "decoder"):  # what a decoder gets without a name
+        check_stages(load_recipe(recipe), on_gpu)
+    check_stages(load_recipe("gpu"), OptimizeRequest())
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="it has CUDA")
+@pytest.mark.skipif(not tritonserver.serving_python().exists(), reason="no serving environment")
+def test_so_is_a_serving_environment_without_cuda() -> None:
+    installation = tritonserver.find(tritonserver.serving_python())
+    with pytest.raises(RecipeError, match=r"the ONNX Runtime of \S+ has none: CPUExecutionProvider; expected CUDA"):
+        check_cuda(tritonserver.serving_python(), tritonserver.environment(installation), "onnx-fp16")
+
+
+def test_a_python_without_onnx_runtime_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nowhere cannot be asked for its ONNX Runtime: .* Run `make setup"):
+        check_cuda(tmp_path / "nowhere", {}, "onnx-fp16")
+    venv.create(tmp_path / "bare", symlinks=True)
+    with pytest.raises(RecipeError, match=r"has none: ModuleNotFoundError: No module named '\w+'; expected CUDA"):
+        check_cuda(tmp_path / "bare" / "bin" / "python", {}, "onnx-fp16")
+
+
+@pytest.mark.gpu
+def test_where_onnx_runtime_runs_on_a_gpu_nothing_is_said() -> None:
+    check_cuda(sys.executable, os.environ, "onnx-fp16")
+    assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def test_prices_that_nothing_uses_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"Got --price gpu= without --target gpu, where nothing runs on a GPU"):
+        check_target(OptimizeRequest(price=["gpu=0.9"]))
+    with pytest.raises(UserError, match=r"Got --price cpu=0\.2 and another one of cpu; expected one\."):
+        check_target(OptimizeRequest(price=["cpu=0.1", "cpu=0.2"]))
+    check_target(OptimizeRequest(price=["cpu=0.1"]))
 
 
 def test_what_was_made_for_a_gpu_runs_there_and_pytorch_runs_anywhere(tmp_path: Path) -> None:
@@ -71,6 +108,20 @@ def test_what_was_made_for_a_gpu_runs_there_and_pytorch_runs_anywhere(tmp_path: 
         "nf4": "cpu",
     }
     assert {placed(each, "cpu") for each in kinds.values()} == {"cpu"}
+
+
+def test_what_runs_in_fp16_on_a_gpu_may_be_further_apart(tmp_path: Path) -> None:
+    half, single = artifact(tmp_path, "half", "onnx", HALF, STEP), artifact(tmp_path, "fp32", "onnx", Compute(), STEP)
+    run = make_run(tmp_path)
+    assert [run.tolerance(each) for each in (half, single)] == [1e-3, 1e-3]
+    run.request = replace(run.request, target="gpu")
+    assert [run.tolerance(each) for each in (half, single)] == [1e-2, 1e-3]
+    run.scored["int8"] = replace(run.scored["int8"], artifact=half)
+    run.answers["int8", "dev"] = run.scored["int8"].dev + np.float32(5e-3)
+    assert judge.problem(run, "int8") is None
+    assert json.loads(evidence(run, "int8"))["device"] == "cuda"
+    run.request = replace(run.request, target="cpu")
+    assert str(judge.problem(run, "int8")).startswith("the server's scores differ from those in process by up to 5.0e")
 
 
 def test_a_worker_says_how_many_texts_of_a_list_it_does_a_second_and_on_what(tiny_artifact: Artifact) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from bantam.artifact import LAYOUTS, Artifact, Compute, seal
-from serving.backend import engine as module
 from serving.backend.cores import usable_cores
 from serving.backend.engine import PROGRAMS, Engine, micro_batches, sigmoid, softmax
 from serving.backend.manifest import read_manifest
+from serving.backend.program import MAX_PADDED_TOKENS
 
 TEXTS = ["i love it", "hate", "", "that is so very much fear ! " * 3, "😀 ñ \x00", "i", "love " * 200]
 
@@ -166,7 +166,7 @@ def test_micro_batches_hold_each_text_once_longest_first() -> None:
 def test_micro_batches_bound_the_padded_tokens() -> None:
     lengths = [2000, 2000, 2000, 9000, 10]
     for batch in micro_batches(lengths, 64):
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= module.MAX_PADDED_TOKENS["cpu"]
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= MAX_PADDED_TOKENS["cpu"]
     assert micro_batches([], 8) == []
 
 

@@ -1,4 +1,4 @@
-"""Models on a GPU: what is asked of runtimes and Triton, what is said where there is none, and that one answers."""
+"""Models on a GPU: what is asked of Triton, and what is said where there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 import pytest
 from google.protobuf import text_format
@@ -20,11 +19,8 @@ from bantam.artifact import Artifact, Compute, Numbers
 from bantam.commands.serve_options import ServeOptions
 from bantam.errors import ServerError
 from serving import tritonserver
-from serving.backend.engine import MICRO_BATCH, Engine, micro_batches, warm_shapes
-from serving.backend.manifest import read_manifest
-from serving.backend.program import Placement
-from serving.backend.providers import CPU, CUDA, TENSORRT, check, engine_cache, providers
-from serving.gpu import count
+from serving.backend.providers import CUDA
+from serving.gpu import START_TIMEOUT_S, count
 from serving.image.build import copy_published
 from serving.mirror import Mirror
 from serving.ports import free_ports
@@ -33,11 +29,10 @@ from serving.repository import Version, promote, prune, publish, rollback, stage
 from serving.server import Server
 from serving.triton_config import CONFIG, GPU_CONFIG, limit_ms, parse_pbtxt, served_version
 from serving.view import View
+from tests.k8s.kustomize import build
 from tests.plugins.needs import ROOT
 
 HALF = Compute(weights=Numbers("float", 16), activations=Numbers("float", 16), devices=("cpu", "cuda"))
-ON_GPU = Placement("cuda", 2, 64)
-ALL = (TENSORRT, CUDA, CPU)
 PROTOCOLS = ("gRPC", "HTTP", "metrics")
 
 MakeArtifact = Callable[..., Artifact]
@@ -47,96 +42,6 @@ MakeArtifact = Callable[..., Artifact]
 def plain(make_artifact: MakeArtifact) -> Artifact:
     """Made for GPUs, of standard operators."""
     return make_artifact(compute=HALF, details={"fused_attention": 0})
-
-
-@pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BANTAM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "tensorrt"
-
-
-def test_on_the_cpu_it_is_the_cpu_alone(plain: Artifact, caches: Path) -> None:
-    assert Engine(plain.folder).providers == (CPU,)
-    assert not caches.exists()
-
-
-def test_fused_attention_is_for_cuda_alone(make_artifact: MakeArtifact, caches: Path) -> None:
-    for details in ({"fused_attention": 6}, {"quantizer": "whatever"}):
-        manifest = read_manifest(make_artifact(compute=HALF, details=details).folder)
-        assert [name for name, _ in providers(ON_GPU, manifest, ALL)] == [CUDA, CPU]
-    assert not caches.exists()
-
-
-def test_standard_operators_are_for_tensorrt_where_it_is_there(plain: Artifact, caches: Path) -> None:
-    manifest = read_manifest(plain.folder)
-    assert [name for name, _ in providers(ON_GPU, manifest, (CUDA, CPU))] == [CUDA, CPU]
-    asked = providers(ON_GPU, manifest, ALL)
-    assert [name for name, _ in asked] == [TENSORRT, CUDA, CPU]
-    options = asked[0][1]
-    assert options["trt_profile_min_shapes"] == "input_ids:1x1,attention_mask:1x1"
-    assert options["trt_profile_opt_shapes"] == "input_ids:64x64,attention_mask:64x64"
-    assert (
-        options["trt_profile_max_shapes"]
-        == f"input_ids:64x{manifest.max_length},attention_mask:64x{manifest.max_length}"
-    )
-    assert Path(options["trt_engine_cache_path"]) == caches / manifest.weights[:16]
-    assert (caches / manifest.weights[:16]).stat().st_mode & 0o777 == 0o700
-
-
-def test_the_profile_holds_every_shape_that_the_engine_runs(plain: Artifact, caches: Path) -> None:
-    manifest = read_manifest(plain.folder)
-    largest = providers(ON_GPU, manifest, ALL)[0][1]["trt_profile_max_shapes"]
-    texts, tokens = map(int, largest.split(",")[0].removeprefix("input_ids:").split("x"))
-    shapes = warm_shapes(ON_GPU, 16, manifest.max_length)
-    for batch in micro_batches([manifest.max_length] * 200, ON_GPU.micro_batch, 16, most_tokens=10**9):
-        shapes.append((len(batch), manifest.max_length))
-    assert max(rows for rows, _ in shapes) == texts
-    assert max(length for _, length in shapes) == tokens
-
-
-def test_other_weights_have_other_engines(make_artifact: MakeArtifact, plain: Artifact, caches: Path) -> None:
-    other = make_artifact(compute=HALF, details={"fused_attention": 0}, labels=("joy", "anger"))
-    folders = {engine_cache(read_manifest(each.folder)) for each in (plain, other)}
-    assert len(folders) == 2
-    assert {folder.parent for folder in folders} == {caches}
-
-
-def test_a_cache_that_cannot_be_made_is_said(plain: Artifact, caches: Path) -> None:
-    caches.parent.write_text("a file in its way", encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=r"cannot be written to, expected a folder for TensorRT's engines\. Name one in"
-    ):
-        providers(ON_GPU, read_manifest(plain.folder), ALL)
-
-
-@pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
-def test_an_onnx_runtime_without_cuda_is_refused(plain: Artifact) -> None:
-    with pytest.raises(ValueError, match=r"has .*CPUExecutionProvider; expected CUDAExecutionProvider\. Install"):
-        Engine(plain.folder, device="cuda")
-
-
-def test_a_session_that_fell_back_is_refused(plain: Artifact) -> None:
-    used = ort.InferenceSession(str(plain.folder / "model.onnx"), providers=["CPUExecutionProvider"]).get_providers()
-    with pytest.raises(ValueError, match=r"runs the model on CPUExecutionProvider; expected CUDAExecutionProvider"):
-        check(used)
-    check([CUDA, CPU])
-    assert used == [CPU]
-
-
-def test_a_gpu_gets_larger_runs_of_rounded_lengths() -> None:
-    assert MICRO_BATCH["cuda"] > MICRO_BATCH["cpu"]
-    assert [len(batch) for batch in micro_batches([20] * 100, 64, 16, most_tokens=32768)] == [64, 36]
-    assert [len(batch) for batch in micro_batches([500] * 100, 64, 16, most_tokens=32768)] == [64, 36]
-    assert warm_shapes(ON_GPU, 1, 512) == []
-    shapes = warm_shapes(ON_GPU, 16, 512)
-    assert ((1, 512) in shapes, (64, 256) in shapes, (64, 272) in shapes) == (True, True, False)
-
-
-@pytest.mark.gpu
-def test_it_answers_on_the_gpu_as_on_the_cpu(plain: Artifact, caches: Path) -> None:
-    texts = ["i love it", "hate", "", "love " * 200] * 40
-    scores = Engine(plain.folder, device="cuda").probabilities(texts)
-    np.testing.assert_allclose(scores, Engine(plain.folder).probabilities(texts), atol=1e-3)
 
 
 KILLED = """
@@ -277,6 +182,25 @@ def test_a_machine_without_a_gpu_is_told_before_triton_starts(plain: Artifact, t
     publish(plain, tmp_path / "repository", "tiny", thresholds=None)
     with pytest.raises(ServerError, match=r"Got --target gpu, and CUDA's driver sees 0 GPUs here; expected one\."):
         Server(tmp_path / "repository", settings=ServeOptions(target="gpu").settings()).start()
+
+
+def test_kubernetes_waits_as_long_as_the_server_does_and_gives_it_its_cache() -> None:
+    (deployment,) = [each for each in build(ROOT / "docker/k8s/overlays/gpu") if each["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == START_TIMEOUT_S
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
+@pytest.mark.skipif(not tritonserver.serving_python().exists(), reason="no serving environment")
+def test_the_user_s_own_libraries_are_found_behind_those_of_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tritonserver.serving_python()
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda/lib64:/opt/tensorrt/lib")
+    found = tritonserver.find(python).environment["LD_LIBRARY_PATH"]
+    assert found.endswith("/nvidia_pytriton.libs:/opt/cuda/lib64:/opt/tensorrt/lib")
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    assert tritonserver.find(python).environment["LD_LIBRARY_PATH"].endswith("/nvidia_pytriton.libs")
 
 
 @pytest.mark.triton
