@@ -29,7 +29,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     ("arguments", "message"),
     [
         (["./nowhere"], "nowhere"),
-        (["./tiny", "--recipe", "int9"], "Unknown recipe 'int9'. Known: decoder, decoder-study, int8"),
+        (["./tiny", "--recipe", "int9"], "Unknown recipe 'int9'. Known: decoder, decoder-study, gpu, int8"),
         (["./tiny", "--data", "goemotion"], "goemotions-ekman"),
         (["./tiny", "--profile", "slow"], "Unknown profile 'slow'. Known: quick, full"),
         (["./tiny", "--data", "moods.csv", "--label-column", "mood"], "labels"),

@@ -211,7 +211,7 @@ def test_memory_does_not_follow_the_size(kind: str, out: str, published: Version
     (tmp_path / "measured.py").write_text(MEASURED, encoding="utf-8")
     texts = sentences(10_000)
     peaks = []
-    for times in (1, 6):
+    for times in (1, 12):
         source = write_corpus(tmp_path / f"in-{times}.{kind}", [{"text": f"{t} {'x' * 500}"} for t in texts * times])
         words = [sys.executable, "measured.py", str(source), f"out-{times}.{out}", str(published.root)]
         found = subprocess.run(
@@ -224,4 +224,4 @@ def test_memory_does_not_follow_the_size(kind: str, out: str, published: Version
         )
         assert found.returncode == 0, found.stderr
         peaks.append(float(found.stdout))
-    assert peaks[1] < peaks[0] + 25, "30 MB more of texts, of which none stays"
+    assert peaks[1] < peaks[0] + 40, "60 MB more of texts, of which none stays"

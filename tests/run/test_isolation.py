@@ -15,6 +15,7 @@ from bantam.run.record import serving_notes
 from bantam.run.state import Run
 from serving.repository import publish
 from serving.server import Server
+from serving.settings import Settings
 from serving.tritonserver import Backend
 
 WHY = "there is no C compiler 'cc'"
@@ -28,6 +29,7 @@ def server(backend: Backend, http_host: str = "127.0.0.1", repository: Path = Pa
         models=("tiny",),
         backend=backend,
         repository=repository,
+        settings=Settings(),
     )
     return cast(Server, started)
 
