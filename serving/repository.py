@@ -26,6 +26,7 @@ from bantam.artifact import LAYOUTS, Artifact, cache_key
 from bantam.errors import ArtifactError, BantamError, RepositoryError
 from bantam.files import replacing, replacing_file, sweep, write_text, writing
 from serving import version_folder
+from serving.backend.cores import TextThreads
 from serving.triton_config import CONFIG, ServedVersion, config_for, following, parse_pbtxt, renamed, served_version
 from serving.version_folder import Identity
 
@@ -60,7 +61,7 @@ def stage(
     identity: Identity | None = None,
     evidence: str = "",
     link: bool = False,
-    **options: int | None,
+    **options: int | TextThreads | None,
 ) -> Version:
     """Write ``artifact`` as a version of model ``name`` that is not served yet; one of that content may be there.
 

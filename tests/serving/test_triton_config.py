@@ -184,3 +184,7 @@ def test_inline_a_model_has_one_instance_and_no_batcher(text: str, kind: str, gp
 def test_another_gpu_than_the_first_is_refused(served: Callable[[str], str], gpus: str) -> None:
     with pytest.raises(RepositoryError, match=r"of tiny has .* GPU 1; expected gpus: \[ 0 \], .* CUDA_VISIBLE_DEVICES"):
         served(f'name: "tiny" instance_group {{ kind: KIND_GPU gpus: {gpus} }}')
+
+
+def test_the_inline_backend_has_the_same_limit_where_a_config_says_none() -> None:
+    assert f"\nLIMIT_MS = {LIMIT_MS}\n" in (ROOT / "serving/inline/host.py").read_text(encoding="utf-8")
