@@ -47,6 +47,8 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 
+CLOSED = "Channel closed!"
+"""What gRPC says of a call that is under way when its channel is closed, with the status CANCELLED."""
 RECONNECT_S = 0.2
 """So long a call waits for a connection that was lost, at most, before it fails for want of one."""
 
@@ -169,6 +171,8 @@ def translate(target: Target, exc: grpc.RpcError) -> ClientError:
         case grpc.StatusCode.NOT_FOUND:
             return target.not_found(detail)
         case grpc.StatusCode.UNAVAILABLE:
+            return target.unavailable(detail)
+        case grpc.StatusCode.CANCELLED if detail != CLOSED:  # by a server that stops, as nothing here cancels a call
             return target.unavailable(detail)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return target.late()

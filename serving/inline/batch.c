@@ -103,17 +103,19 @@ void compute(Served *served, Waiting *waiting) {
     uint64_t compute_end = now();
     py.GILState_Release(gil);
     for (Item *item = batch; item; item = next(item)) {
-        respond(item);
         rows += item->waiting.rows;
-        cost += item->success ? item->waiting.cost : 0;
+        cost += item->error ? 0 : item->waiting.cost;
     }
+    /* Before anybody is answered: who then sends the next request finds the model idle. */
+    queue_lock(served->queue);
+    queue_done(served->queue, cost, compute_end - begin);
+    queue_unlock(served->queue);
+    for (Item *item = batch; item; item = next(item))
+        respond(item);
     uint64_t end = now();
     if (batch)
         log_and_delete(
             TRITONBACKEND_ModelInstanceReportBatchStatistics(batch->instance, rows, begin, compute_begin, compute_end, end));
-    queue_lock(served->queue);
-    queue_done(served->queue, cost, end - begin);
-    queue_unlock(served->queue);
     for (Item *item = batch; item; item = next(item))
         give_back(item, begin, compute_begin, compute_end);
     gil = enter();

@@ -24,6 +24,7 @@ Protocol = Literal["grpc", "http"]
 PARAMETERS = {"task": "multi_label", "labels": '["short", "long"]', "thresholds": "[0.5, 0.5]"}
 STATUS = {
     "unavailable": 503,
+    "stopping": 503,
     "overloaded": 503,
     "too late": 503,
     "invalid": 400,
@@ -33,6 +34,7 @@ STATUS = {
 }
 CODE = {
     "unavailable": grpc.StatusCode.UNAVAILABLE,
+    "stopping": grpc.StatusCode.CANCELLED,
     "overloaded": grpc.StatusCode.UNAVAILABLE,
     "too late": grpc.StatusCode.UNAVAILABLE,
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,

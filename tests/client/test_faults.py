@@ -49,9 +49,24 @@ both = pytest.mark.parametrize("twin", ["sync", "async"])
 
 @both
 def test_refusals_are_retried(fake: Fake, twin: str) -> None:
-    fake.script.faults = ["unavailable"] * 3
+    fake.script.faults = ["unavailable", "stopping", "unavailable"]
     assert ask(fake, twin, ["12345"], retries=3).tolist() == [[0.5, 0.5]]
     assert fake.script.requests == 4
+
+
+def test_a_call_that_is_under_way_while_its_client_is_closed_is_not_tried_again(fake: Fake) -> None:
+    if fake.protocol == "http":  # answers on a closed connection all the same
+        return
+    with ThreadPoolExecutor(1) as pool:
+        classify = fake.client(retries=3)
+        classify("12345")
+        fake.script.faults = ["stall"]
+        answer = pool.submit(classify, "12345")
+        while fake.script.faults:
+            time.sleep(0.01)
+        classify.close()
+        with pytest.raises(ClientError, match="Channel closed"):
+            answer.result()
 
 
 @both

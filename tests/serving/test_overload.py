@@ -205,7 +205,7 @@ def test_who_has_waited_for_the_limit_is_told(tiny_artifact: Artifact, tmp_path:
 def test_a_model_that_is_slower_than_its_limit_answers_one_after_the_other(
     tiny_artifact: Artifact, tmp_path: Path
 ) -> None:
-    with running(tiny_artifact, tmp_path, warm_s=1, limit_ms=20) as (here, asked):
+    with running(tiny_artifact, tmp_path, warm_s=0.5, limit_ms=20) as (here, asked):
         here.gate.open()
         for texts in (["one"], ["list"] * 64):
             assert asked(*texts, timeout=30_000_000).exception(SECONDS) is None
