@@ -45,6 +45,8 @@ COMPUTED = {
 }
 """By ``config.precision``. How far a text's probabilities alone and among others or padding are apart (MiniLM): ONNX
 7.5e-7, OpenVINO 3e-6, in bf16 1.6e-2."""
+SEEN = 64
+"""Training texts on which a model in fp16 is looked through for what overflows."""
 LARGE = 3_000_000_000
 """Bytes of a model that is compared on few rows at a time."""
 
@@ -96,6 +98,8 @@ def _write(
     """
     started = time.monotonic()
     details = _writer(config.format)(parent, context.folder, config, fuse=fuse)
+    if config.precision == "fp16":
+        details |= _halve(parent, config, context)
     give_back()
     written = time.monotonic()
     expected = answers()
@@ -128,6 +132,18 @@ def _write(
     # What padding changes is run without: one text at a time.
     alone = manifest.compute.batch_invariant and not figures["padding_matters"]
     return replace(manifest, metrics=metrics, compute=replace(manifest.compute, batch_invariant=alone))
+
+
+def _halve(parent: Artifact, config: ExportConfig, context: RunContext) -> dict[str, Any]:
+    """Make the graph that was written one in fp16; what of it stays in fp32 is for the manifest."""
+    from optimizer.export import half, onnx
+
+    texts = context.data.splits["train"].texts[:SEEN]
+    batches = logits.encode(parent.folder, parent.manifest.signature, texts)
+    kept = half.halve(context.folder, onnx.LARGEST_FILE, batches, threads=context.threads)
+    if kept:
+        context.log(f"{config.name}: fp16 may overflow in {len(kept)} nodes, which stay in fp32")
+    return {"fp32_nodes": kept} if kept else {}
 
 
 def _check_possible(parent: Artifact, config: ExportConfig) -> None:

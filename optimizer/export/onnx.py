@@ -24,7 +24,6 @@ from optimizer.config import ExportConfig
 from optimizer.export.experts import every_expert
 from optimizer.export.first_token import compute_first_token_only
 from optimizer.export.fusion import forget_weights, fuse_attention, keep_skip_apart
-from optimizer.export.half import halve
 from optimizer.load.model import load_model
 from optimizer.logits import Vocabulary, vocabulary
 from optimizer.parity import tokens
@@ -58,8 +57,6 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data" if bytes_ > LARGEST_FILE else None)
     for graph in (exported, model):
         forget_weights(graph)
-    if config.precision == "fp16":
-        halve(folder, LARGEST_FILE)
     for parameter in module.parameters():  # to which values that are no longer in the graph hold on
         parameter.data = parameter.data.new_empty(0)
     return {"opset": model.opset_imports[""], "fused_attention": fused, "first_token_only": narrowed}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import weakref
@@ -217,6 +218,28 @@ def test_fp16_is_for_gpus_and_runs_on_a_cpu_too(bert: Artifact, tmp_path: Path, 
     assert all(np.isfinite(array).all() for array in constants), "no mask of minus infinity"
     assert ({node.domain for node in graph.node} == {""}) is not fuse
     assert made.manifest.details["fused_attention"] == (2 if fuse else 0)
+
+
+def test_what_overflows_in_fp16_stays_in_fp32(bert: Artifact, tmp_path: Path) -> None:
+    model = load_model(bert.folder)
+    layer = model.base_model.encoder.layer[1]
+    with torch.no_grad():  # beyond 65,504 between two products, as GELU of what is large is that, or 0
+        layer.intermediate.dense.weight *= 1e7
+        layer.output.dense.weight *= 1e-7
+    shutil.copytree(bert.folder, tmp_path / "loud")
+    model.save_pretrained(tmp_path / "loud")
+    loud = replace(bert, folder=tmp_path / "loud")
+    config = ExportConfig(name="onnx-fp16", format="onnx", precision="fp16")
+    context = make_context(tmp_path / "fp16")
+    made = export.run(loud, config, context)
+    kept = made.manifest.details["fp32_nodes"]
+    graph = onnx.load(made.folder / "model.onnx").graph
+    kinds = [node.op_type for node in graph.node if node.name in kept]
+    assert kinds.count("MatMul") == 2
+    assert len(kept) < 8
+    assert "MatMul" in {node.op_type for node in graph.node if node.name not in kept}
+    halves = [weight for weight in graph.initializer if weight.data_type == onnx.TensorProto.FLOAT16]
+    assert len([weight for weight in halves if len(weight.dims) == 2]) > 10
 
 
 def test_what_is_in_fp16_is_no_parent(bert: Artifact, tmp_path: Path) -> None:
