@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import numpy as np
+
 from bantam.artifact import Artifact
 from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
@@ -56,13 +58,16 @@ def measure(run: Run, name: str, split: str, metric: Metric | None = None, rows:
     return metric.on(scores[chosen], said[chosen], wanted(run, split, metric)[chosen], run.data.labels)
 
 
-def drop(run: Run, name: str, split: str) -> Drop | None:
-    """What a variant loses against the baseline on a split; None for the baseline, and for random weights."""
+def drop(run: Run, name: str, split: str, tries: int = 1) -> Drop | None:
+    """What a variant loses against the baseline on a split; None for the baseline, and for random weights.
+
+    ``tries``: how many variants the interval holds for at once.
+    """
     if name == BASELINE or run.checkpoint.random_weights:
         return None
-    if (name, split) not in run.drops:
-        run.drops[name, split] = _drop(run, name, split, None, run.metric.resamples)
-    return run.drops[name, split]
+    if (name, split, tries) not in run.drops:
+        run.drops[name, split, tries] = _drop(run, name, split, run.metric, resamples=run.metric.resamples, tries=tries)
+    return run.drops[name, split, tries]
 
 
 def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
@@ -70,19 +75,64 @@ def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
     if name == BASELINE or run.checkpoint.random_weights:
         return None
     if (name, split, part.name) not in run.part_drops:
-        run.part_drops[name, split, part.name] = _drop(run, name, split, part.rows, RESAMPLES_OF_ORDER)
+        run.part_drops[name, split, part.name] = _drop(run, name, split, run.metric, part.rows)
     return run.part_drops[name, split, part.name]
 
 
-def _drop(run: Run, name: str, split: str, rows: Array | None, resamples: int) -> Drop:
-    """The drop on some ``rows`` of a split, or on all; of agreement with the interval of a share."""
+def slice_drops(run: Run, name: str, split: str) -> dict[str, Drop]:
+    """The drops on slices that are beyond what the budget has for them; empty if it has no such limit.
+
+    Slices are: each label, by its F1; the texts of each length and of each value of the slice column, by the metric.
+    The intervals hold for all slices of a variant at once.
+    """
+    limit = run.budget.slice_points
+    if limit is None or name == BASELINE or run.checkpoint.random_weights:
+        return {}
+    if (name, split) not in run.slice_drops:
+        watched: list[tuple[str, Metric, Array | None]] = [
+            *((f"label {label}", Metric("f1", label=label), None) for label in _present(run, split)),
+            *((part.name, run.metric, part.rows) for part in parts(run, split) if part.kind in ("length", "group")),
+        ]
+        run.slice_drops[name, split] = {
+            slice_name: _drop(run, name, split, metric, rows, tries=len(watched))
+            for slice_name, metric, rows in watched
+            if _points(run, name, split, metric, rows) > limit  # an interval takes a second
+        }
+    return run.slice_drops[name, split]
+
+
+def _present(run: Run, split: str) -> list[str]:
+    """The labels that rows of a split have; of a regression there are none."""
+    if run.data.task == "regression":
+        return []
+    return [label for label, there in zip(run.data.labels, actual(run, split).any(axis=0), strict=True) if there]
+
+
+def _drop(
+    run: Run,
+    name: str,
+    split: str,
+    metric: Metric,
+    rows: Array | None = None,
+    *,
+    resamples: int = RESAMPLES_OF_ORDER,
+    tries: int = 1,
+) -> Drop:
+    """The drop of a metric on some ``rows`` of a split, or on all; of agreement with the interval of a share."""
     count = len(run.data.splits[split].texts) if rows is None else int(rows.sum())
-    if run.metric.kind == "agreement" or (run.metric.kind == "accuracy" and not run.data.labelled):
+    if metric.kind == "agreement" or (metric.kind == "accuracy" and not run.data.labelled):
         chosen = slice(None) if rows is None else rows
         otherwise = decided(run, name, split)[chosen] != decided(run, BASELINE, split)[chosen]
-        return disagreement(int(otherwise.any(axis=1).sum()), count)
-    both = (measure(run, BASELINE, split, rows=rows), measure(run, name, split, rows=rows))
-    return bootstrap_drop(*both, count, resamples=resamples)
+        return disagreement(int(otherwise.any(axis=1).sum()), count, tries)
+    both = (measure(run, each, split, metric, rows) for each in (BASELINE, name))
+    return bootstrap_drop(*both, count, resamples=resamples, tries=tries)
+
+
+def _points(run: Run, name: str, split: str, metric: Metric, rows: Array | None) -> float:
+    """The drop alone."""
+    whole = np.ones((1, len(run.data.splits[split].texts) if rows is None else int(rows.sum())), dtype=np.float32)
+    before, after = (measure(run, each, split, metric, rows)(whole)[0] for each in (BASELINE, name))
+    return float(100 * (before - after))
 
 
 def parts(run: Run, split: str) -> list[Portion]:
@@ -112,9 +162,10 @@ def candidates(run: Run) -> list[Candidate]:
         Candidate(
             name=name,
             timing=timing,
-            drop=drop(run, name, "dev"),
-            groups=group_drops(run, name, "dev"),
-            numbers=numbers_drop(run, name, "dev"),
+            drop=drop(run, name, "dev", run.budget.tries),
+            size_mb=run.artifacts[name].size_bytes / 1e6,
+            slices=slice_drops(run, name, "dev"),
+            numbers=numbers_drop(run, name, "dev", run.budget.tries),
             source=parents[name],
             compressed=not as_it_was(run, name),
             published=_is_published(run, run.scored[name].artifact),
@@ -132,7 +183,7 @@ def candidates(run: Run) -> list[Candidate]:
     return found
 
 
-def numbers_drop(run: Run, name: str, split: str) -> Drop | None:
+def numbers_drop(run: Run, name: str, split: str, tries: int = 1) -> Drop | None:
     """What Pearson's correlation loses, of a regression by the default metric; None for everything else.
 
     Spearman's sees the order of the numbers alone. Quantization can move them and keep it: a threshold that somebody
@@ -142,19 +193,10 @@ def numbers_drop(run: Run, name: str, split: str) -> Drop | None:
         return None
     if name == BASELINE or run.checkpoint.random_weights:
         return None
-    both = (measure(run, BASELINE, split, PEARSON), measure(run, name, split, PEARSON))
-    return bootstrap_drop(*both, len(run.data.splits[split].texts), resamples=RESAMPLES_OF_ORDER)
+    return _drop(run, name, split, PEARSON, tries=tries)
 
 
 PEARSON = Metric("pearson")
-
-
-def group_drops(run: Run, name: str, split: str) -> dict[str, Drop]:
-    """What a variant loses on each value of the slice column, if the budget has a limit for these."""
-    if run.budget.group_points is None:
-        return {}
-    groups = [part for part in parts(run, split) if part.kind == "group"]
-    return {part.name: found for part in groups if (found := drop_on(run, name, split, part))}
 
 
 def problem(run: Run, name: str) -> str | None:

@@ -46,8 +46,8 @@ class Bench:
     """How variants are opened, and what happens around them; tests put other things in its place."""
 
     worker: Callable[[str], AbstractContextManager[Worker]]
-    endpoint: Callable[[str], AbstractContextManager[Endpoint]]
-    """Of servable variants only."""
+    endpoint: Callable[[str], AbstractContextManager[Endpoint]] | None
+    """Of servable variants only; None: in process is all that is timed."""
     served: Callable[[str, Endpoint], object] = lambda name, endpoint: None
     """Called once for each servable variant while its server is up, with the server running."""
     quiet: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -179,7 +179,8 @@ def _measure_group(
         workers = {
             name: stack.enter_context(bench.worker(name)) for name in members if name in (anchors.in_process, *group)
         }
-        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in members if variants[name].servable}
+        served = [name for name in members if variants[name].servable] if bench.endpoint else []
+        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in served if bench.endpoint}
         for turn in range(config.rounds + 1):
             bench.log(f"round {turn} of {config.rounds}" if turn else "warm-up round")
             heard = []
@@ -269,9 +270,9 @@ def _timings(logs: Mapping[str, _Log], anchors: Anchors) -> dict[str, Timing]:
 def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) -> Compared | None:
     """A variant's passes next to those of the anchor in the same group."""
     passes, beside = logs[name].passes[phase], logs[anchor].passes[phase]
-    everything = np.stack([latencies for _, latencies in beside])
     if not passes:
         return None
+    everything = np.stack([latencies for _, latencies in beside])
     groups = {group for group, _ in passes}
     own = np.stack([latencies for _, latencies in passes])
     same = own if name == anchor else np.stack([latencies for group, latencies in beside if group in groups])

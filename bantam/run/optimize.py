@@ -42,7 +42,8 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
         make(run, log)
         evaluator.measure_variants(run, run.scored, memory, log)
         choice = _choose(run, memory, log)
-        evaluator.score_test(run, [BASELINE, choice.chosen], log)
+        if choice.unmet is None:
+            evaluator.score_test(run, [BASELINE, choice.chosen], log)
         refused = _refused(run, choice)
         if refused is None:
             try:
@@ -130,12 +131,12 @@ def take_part(request: OptimizeRequest) -> None:
 
 def _choose(run: Run, memory: MemoryWatch, log: Log) -> Choice:
     """The variant to publish, measured by then: the safe choice may be one that the recipe does not measure."""
-    candidates = judge.candidates(run)
-    choice = choose(candidates, run.measured[BASELINE], run.budget, run.safe)
+    choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
     if choice.chosen not in run.scored:
         log(f"{choice.chosen} is measured too: {choice.why}")
         evaluator.score_dev(run, [choice.chosen], log)
         evaluator.measure_variants(run, [choice.chosen], memory, log)
+        choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
     if problem := judge.problem(run, choice.chosen):
         raise UnfaithfulError(
             f"Nothing was published: {choice.why}. That is {choice.chosen}, but {problem}. The version before stays."
@@ -144,7 +145,9 @@ def _choose(run: Run, memory: MemoryWatch, log: Log) -> Choice:
 
 
 def _refused(run: Run, choice: Choice) -> GateError | None:
-    """Why nothing may be published although a variant was chosen; None if it may."""
+    """Why nothing may be published although a variant was chosen, or is the nearest; None if it may."""
+    if choice.unmet:
+        return GateError(f"Nothing was published: {choice.why}. The version before, if any, stays.")
     if run.request.require_gain and not choice.gain:
         return GateError(f"Nothing was published, as --require-gain asks: {choice.why}. The version before stays.")
     if found := _contradicted(run, choice.chosen):
@@ -165,7 +168,7 @@ def _contradicted(run: Run, chosen: str) -> tuple[str, Drop] | None:
     numbers = judge.numbers_drop(run, chosen, "test")
     if numbers is not None and contradicts(numbers, run.budget):
         return " of Pearson's correlation", numbers
-    groups = judge.group_drops(run, chosen, "test")
-    if group := run.budget.contradicted_on(groups):
-        return f" on {group}", groups[group]
+    slices = judge.slice_drops(run, chosen, "test")
+    if name := run.budget.contradicted_on(slices):
+        return f" on {name}", slices[name]
     return None

@@ -145,28 +145,39 @@ def _thresholds(run: Run, chosen: str) -> Thresholds | None:
 
 
 def _budget(run: Run, choice: Choice) -> Budget:
-    met = None
-    if (drop := judge.drop(run, choice.chosen, "dev")) is not None:
-        test = judge.drop(run, choice.chosen, "test")
-        met = run.budget.holds(drop) and not (test and contradicts(test, run.budget))
-        on_dev, on_test = (judge.group_drops(run, choice.chosen, split) for split in ("dev", "test"))
-        met = met and not any(map(run.budget.broken, on_dev.values())) and not run.budget.contradicted_on(on_test)
-    nearest = choice.nearest
+    budget, nearest = run.budget, choice.nearest
     return Budget(
-        max_drop_points=run.budget.points,
-        metric=run.budget.metric,
-        met=met,
+        max_drop_points=budget.points,
+        metric=budget.metric,
+        met=_met(run, choice),
         nearest=nearest.name if nearest else None,
         rows_needed=nearest.rows_needed if nearest else None,
-        slice_column=run.budget.column,
-        max_slice_drop_points=run.budget.group_points,
+        slice_column=run.request.slice_column,
+        max_slice_drop_points=budget.slice_points,
+        max_p99_ms=budget.p99_ms,
+        max_size_mb=budget.size_mb,
+        objective=budget.aim,
+        unmet=choice.unmet,
     )
+
+
+def _met(run: Run, choice: Choice) -> bool | None:
+    """Whether every budget is kept; None if that could not be judged."""
+    if choice.unmet:
+        return False
+    on_dev = judge.drop(run, choice.chosen, "dev", run.budget.tries)
+    if on_dev is None:
+        return None
+    on_test = judge.drop(run, choice.chosen, "test")
+    kept = run.budget.holds(on_dev) and not (on_test and contradicts(on_test, run.budget))
+    of_dev, of_test = (judge.slice_drops(run, choice.chosen, split) for split in ("dev", "test"))
+    return kept and not any(map(run.budget.broken, of_dev.values())) and not run.budget.contradicted_on(of_test)
 
 
 def _variant(run: Run, name: str, chosen: str) -> Variant:
     artifact, measured = run.scored[name].artifact, run.measured[name]
     manifest = artifact.manifest
-    on_test = name in (BASELINE, chosen)
+    on_test = name in (BASELINE, chosen) and run.scored[name].test is not None
     return Variant(
         name=name,
         stages=_steps(run, name),

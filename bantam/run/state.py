@@ -65,10 +65,12 @@ class Run:
     """What servers answered, probabilities ``[rows, labels]``, by variant and split."""
     decisions: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
     """What variants decide, by variant and split; see :func:`bantam.run.judge.decided`."""
-    drops: dict[tuple[str, str], Drop] = field(default_factory=dict)
-    """Against the baseline, by variant and split."""
+    drops: dict[tuple[str, str, int], Drop] = field(default_factory=dict)
+    """Against the baseline, by variant, split and how many variants the interval holds for at once."""
     part_drops: dict[tuple[str, str, str], Drop] = field(default_factory=dict)
     """The same by variant, split and part of it."""
+    slice_drops: dict[tuple[str, str], dict[str, Drop]] = field(default_factory=dict)
+    """Those beyond the limit of slices, by variant and split."""
     tokens: dict[str, Tokens] = field(default_factory=dict)
     """How the baseline's tokenizer cuts the texts, by split."""
     measured: dict[str, Timing] = field(default_factory=dict)
@@ -106,8 +108,10 @@ class Run:
             self.recipe.points_of(self.metric, self.data.task),
             str(self.metric),
             len(self.data.splits["dev"].texts),
-            self.request.max_slice_drop,
-            self.request.slice_column,
+            self.recipe.max_slice_drop_points,
+            self.request.max_p99_ms,
+            self.request.max_size_mb,
+            self.request.objective,
         )
 
     def difference(self, name: str, split: str) -> float:
