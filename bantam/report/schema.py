@@ -21,6 +21,7 @@ from bantam.report.provenance import (
     NoiseRecord,
     Positive,
     Record,
+    SearchRecord,
     Share,
     StageStep,
     TextRecord,
@@ -121,6 +122,8 @@ class Dropped(Record):
 
     name: str
     reason: str
+    step: str | None = None
+    """At which step of a search; absent of what was measured in full."""
 
 
 class Failed(Record):
@@ -206,6 +209,8 @@ class Report(Record):
     size_ratio: Positive | None = None
     """The baseline's size divided by the chosen variant's."""
     budget: Budget
+    search: SearchRecord | None = None
+    """Absent where all variants were measured alike."""
     chosen_reason: str | None = None
     """Why it was chosen: the rest of a sentence, such as 'the fastest variant within the budget'."""
     random_weights: bool | None = None

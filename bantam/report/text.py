@@ -159,11 +159,6 @@ def kind(variant: Variant) -> str:
     return f"{FORMATS[variant.format].title} {variant.precision}{' on the GPU' if variant.device == 'gpu' else ''}"
 
 
-def dropped(report: Report) -> dict[str, str]:
-    """Name of each dropped variant and the reason, the chosen one's own entry left out."""
-    return {entry.name: entry.reason for entry in report.dropped if entry.name != report.chosen}
-
-
 def headline(report: Report) -> tuple[str, str, str]:
     """Three lines: what was chosen and why; what was gained; what was lost, and whether the budget is kept."""
     chosen = report.variant(report.chosen)

@@ -87,6 +87,8 @@ class Candidate:
     """Whether it is what is published under the run's name already."""
     problem: str | None = None
     """Why it cannot be published at all, such as answers other than those measured."""
+    left: str | None = None
+    """Why a search has not measured it to the end; then it cannot be chosen, but may be named as the nearest."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, sa
     objective = budget.objective
     dropped: dict[str, str] = {}
     for c in candidates:
-        reason = c.problem or "; ".join(one.reason for one in broken[c.name])
+        reason = c.problem or c.left or "; ".join(one.reason for one in broken[c.name])
         if found := reason or _does_not_pay(c, takes_less.get(c.source or ""), baseline, budget):
             dropped[c.name] = found
     nearest = _nearest(candidates, budget)
@@ -151,12 +153,12 @@ def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, sa
     possible = [c for c in candidates if not c.problem]
     if safe is not None and (safe in takes_less or safe not in broken):
         return Choice(safe, _why_safe(nearest, budget), False, nearest, _but(dropped, safe))
-    if left := [c for c in possible if not broken[c.name]]:
-        best = min(left, key=objective.cost)
+    if able := [c for c in possible if not broken[c.name] and c.left is None]:
+        best = min(able, key=objective.cost)
         unpaid = f"no variant is faster than the baseline; this one is the {objective.best}"
         why = unpaid if safe is None else _why(best, nearest, budget)
         return Choice(best.name, why, safe is not None and best.compressed, None, _but(dropped, best.name))
-    closest = min(possible, key=lambda c: max(one.times for one in broken[c.name]))
+    closest = min((c for c in possible if broken[c.name]), key=lambda c: max(one.times for one in broken[c.name]))
     unmet = "; ".join(one.reason for one in broken[closest.name])
     why = f"no variant holds every budget, {budget}; nearest came {closest.name}: {unmet}"
     return Choice(closest.name, why, closest.compressed, None, _but(dropped, closest.name), unmet)
@@ -171,9 +173,18 @@ def _but(reasons: Mapping[str, str], name: str) -> dict[str, str]:
     return {each: reason for each, reason in reasons.items() if each != name}
 
 
+def broken_untimed(c: Candidate, budget: Budget) -> list[Broken]:
+    """The budgets that a candidate does not hold, whatever time it takes."""
+    found = _loses(c, budget)
+    if budget.size_mb is not None and c.size_mb > budget.size_mb:
+        reason = f"it ships {c.size_mb:.2f} MB, the budget is {budget.size_mb:g} MB"
+        found.append(Broken(reason, c.size_mb / budget.size_mb, True))
+    return found
+
+
 def _broken(c: Candidate, budget: Budget) -> list[Broken]:
-    """The budgets that a candidate does not hold."""
-    return [*_loses(c, budget), *_takes(c, budget)]
+    """All of those."""
+    return [*broken_untimed(c, budget), *_takes_long(c, budget)]
 
 
 def _loses(c: Candidate, budget: Budget) -> list[Broken]:
@@ -201,25 +212,16 @@ def _loses(c: Candidate, budget: Budget) -> list[Broken]:
     return found
 
 
-def _takes(c: Candidate, budget: Budget) -> list[Broken]:
-    """Those of time and size."""
-    found = []
-    if budget.p99_ms is not None:
-        served = c.timing.served
-        high = served.p99_ms.high if served else float("inf")
-        if high > budget.p99_ms:
-            got = (
-                f"{served.p99_ms.value:.2f} ms and may be {high:.2f} (upper end of the interval)"
-                if served
-                else "unknown"
-            )
-            found.append(
-                Broken(f"its served p99 is {got}, the budget is {budget.p99_ms:g} ms", high / budget.p99_ms, True)
-            )
-    if budget.size_mb is not None and c.size_mb > budget.size_mb:
-        reason = f"it ships {c.size_mb:.2f} MB, the budget is {budget.size_mb:g} MB"
-        found.append(Broken(reason, c.size_mb / budget.size_mb, True))
-    return found
+def _takes_long(c: Candidate, budget: Budget) -> list[Broken]:
+    """That of time."""
+    if budget.p99_ms is None or c.left is not None:
+        return []
+    served = c.timing.served
+    high = served.p99_ms.high if served else float("inf")
+    if high <= budget.p99_ms:
+        return []
+    got = f"{served.p99_ms.value:.2f} ms and may be {high:.2f} (upper end of the interval)" if served else "unknown"
+    return [Broken(f"its served p99 is {got}, the budget is {budget.p99_ms:g} ms", high / budget.p99_ms, True)]
 
 
 def _does_not_pay(c: Candidate, source: Candidate | None, baseline: Timing, budget: Budget) -> str | None:

@@ -11,7 +11,8 @@ from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
 from bantam.run.choose import Candidate
 from bantam.run.state import Run
-from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, disagreement, one_hot, predict
+from bantam.run.timing import Timing
+from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, disagreement, one_hot, predict, tune_thresholds
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Measure, Metric
 from optimizer.slices import Portion, by_group, by_length, by_pieces
 from serving.repository import published
@@ -105,7 +106,7 @@ def _present(run: Run, split: str) -> list[str]:
     """The labels that rows of a split have; of a regression there are none."""
     if run.data.task == "regression":
         return []
-    return [label for label, there in zip(run.data.labels, actual(run, split).any(axis=0), strict=True) if there]
+    return [label for number, label in enumerate(run.data.labels) if actual(run, split)[:, number].any()]
 
 
 def _drop(
@@ -120,12 +121,17 @@ def _drop(
 ) -> Drop:
     """The drop of a metric on some ``rows`` of a split, or on all; of agreement with the interval of a share."""
     count = len(run.data.splits[split].texts) if rows is None else int(rows.sum())
-    if metric.kind == "agreement" or (metric.kind == "accuracy" and not run.data.labelled):
+    if _is_agreement(run, metric):
         chosen = slice(None) if rows is None else rows
         otherwise = decided(run, name, split)[chosen] != decided(run, BASELINE, split)[chosen]
         return disagreement(int(otherwise.any(axis=1).sum()), count, tries)
-    both = (measure(run, each, split, metric, rows) for each in (BASELINE, name))
-    return bootstrap_drop(*both, count, resamples=resamples, tries=tries)
+    before, after = (measure(run, each, split, metric, rows) for each in (BASELINE, name))
+    return bootstrap_drop(before, after, count, resamples=resamples, tries=tries)
+
+
+def _is_agreement(run: Run, metric: Metric) -> bool:
+    """Whether a metric is the share of rows that are decided as the baseline does."""
+    return metric.kind == "agreement" or (metric.kind == "accuracy" and not run.data.labelled)
 
 
 def _points(run: Run, name: str, split: str, metric: Metric, rows: Array | None) -> float:
@@ -152,30 +158,52 @@ FEWEST_NUMBERS = 3
 """Any two numbers are perfectly correlated."""
 
 
+def glance(run: Run, name: str, scores: Array) -> Drop | None:
+    """The drop on the first rows of dev, of which these are a variant's ``scores``; None where it cannot be known.
+
+    Its thresholds are tuned on these very rows, which flatters it: what is hopeless even so can be left.
+    """
+    if name == BASELINE or run.checkpoint.random_weights:
+        return None
+    rows, tries = len(scores), run.budget.tries
+    thresholds = run.thresholds
+    if thresholds is None and run.data.task == "multi_label":
+        thresholds = tune_thresholds(scores, run.data.splits["dev"].targets[:rows])
+    said = scores if run.data.task == "regression" else predict(scores, thresholds)
+    right = wanted(run, "dev", run.metric)[:rows]
+    if _is_agreement(run, run.metric):
+        return disagreement(int((said != right).any(axis=1).sum()), rows, tries)
+    first = np.arange(len(run.data.splits["dev"].texts)) < rows
+    before, after = measure(run, BASELINE, "dev", rows=first), run.metric.on(scores, said, right, run.data.labels)
+    return bootstrap_drop(before, after, rows, resamples=run.metric.resamples, tries=tries)
+
+
+def candidate(run: Run, name: str) -> Candidate:
+    """A servable variant that was scored on dev, as far as it was measured."""
+    return Candidate(
+        name=name,
+        timing=run.measured.get(name, Timing(None, None)),
+        drop=drop(run, name, "dev", run.budget.tries),
+        size_mb=run.artifacts[name].size_bytes / 1e6,
+        slices=slice_drops(run, name, "dev"),
+        numbers=numbers_drop(run, name, "dev", run.budget.tries),
+        source={stage.name: stage.parent for stage in run.recipe.stages}[name],
+        compressed=not as_it_was(run, name),
+        published=_is_published(run, run.scored[name].artifact),
+        problem=problem(run, name),
+        left=run.left[name].reason if name in run.left else None,
+    )
+
+
 def candidates(run: Run) -> list[Candidate]:
-    """The measured variants that can be served, in the recipe's order.
+    """The variants that can be served and were measured, or left by a search, in the recipe's order.
 
     Raises :class:`UnfaithfulError` if none of them answers as it was measured.
     """
-    parents = {stage.name: stage.parent for stage in run.recipe.stages}
-    found = [
-        Candidate(
-            name=name,
-            timing=timing,
-            drop=drop(run, name, "dev", run.budget.tries),
-            size_mb=run.artifacts[name].size_bytes / 1e6,
-            slices=slice_drops(run, name, "dev"),
-            numbers=numbers_drop(run, name, "dev", run.budget.tries),
-            source=parents[name],
-            compressed=not as_it_was(run, name),
-            published=_is_published(run, run.scored[name].artifact),
-            problem=problem(run, name),
-        )
-        for name, timing in run.measured.items()
-        if name != BASELINE and run.artifacts[name].servable
-    ]
-    if all(candidate.problem for candidate in found):
-        problems = "; ".join(f"{candidate.name}: {candidate.problem}" for candidate in found)
+    names = [name for name in run.scored if name in run.measured or name in run.left]
+    found = [candidate(run, name) for name in names if name != BASELINE and run.artifacts[name].servable]
+    if all(each.problem for each in found if each.left is None):
+        problems = "; ".join(f"{each.name}: {each.problem}" for each in found if each.left is None)
         raise UnfaithfulError(
             f"Nothing can be published: no variant answers as it was measured. {problems}.\n"
             "The version before, if any, stays. Please report this."
@@ -203,7 +231,7 @@ def problem(run: Run, name: str) -> str | None:
     """Why a variant cannot be published, however fast and good it is; None if there is no reason."""
     if not (difference := run.difference(name, "dev")) <= run.tolerance(run.scored[name].artifact):
         return f"the server's scores differ from those in process by up to {difference:.1e}"
-    if run.measured[name].failed:
+    if name in run.measured and run.measured[name].failed:
         return f"{run.measured[name].failed} of the requests to it failed"
     return None
 

@@ -13,7 +13,7 @@ from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, write_report
 from bantam.report.schema import BASELINE, Report
 from bantam.run import builder as pipeline
-from bantam.run import evaluator, judge, record, text_parity
+from bantam.run import evaluator, judge, record, search, search_record, text_parity
 from bantam.run.choose import Choice, choose, contradicts
 from bantam.run.prepare import prepare
 from bantam.run.publish import publish_chosen
@@ -25,6 +25,9 @@ from bantam.run.state import Log, Run
 from bantam.run.store import Store
 from optimizer import distributed
 from optimizer.evaluate import Drop
+
+LOOKS = (text_parity.SPLIT, evaluator.GLANCE)
+"""What else than splits a run has scores of."""
 
 
 def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
@@ -40,8 +43,13 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     with pipeline.locked(run.folder), MemoryWatch() as memory:
         rehearse(run, log)
         make(run, log)
-        evaluator.measure_variants(run, run.scored, memory, log)
+        if run.recipe.search is None:
+            evaluator.measure_variants(run, run.scored, memory, log)
+        else:
+            search.measure(run, run.recipe.search, memory, log)
         choice = _choose(run, memory, log)
+        if run.recipe.search is not None:
+            search_record.write_chosen(run, choice.chosen)
         if choice.unmet is None:
             evaluator.score_test(run, [BASELINE, choice.chosen], log)
         refused = _refused(run, choice)
@@ -53,6 +61,7 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
         run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
         report = record.report(run, choice)
         write_report(report, run.folder)
+        search.forget(run)
     if refused is not None:
         log(f"what was measured is in {run.folder / REPORT_JSON}")
         raise refused
@@ -75,13 +84,16 @@ def make(run: Run, log: Log) -> None:
     run.artifacts = built.artifacts
     run.failed = {name: str(exc) for name, exc in built.failed.items()}
     _check_texts(run, log)
-    measured = [stage.name for stage in run.recipe.stages if stage.measure]
-    _score(run, [name for name in measured if name in run.artifacts], log)
+    measured = [stage.name for stage in run.recipe.stages if stage.measure and stage.name in run.artifacts]
+    if run.recipe.search is not None:
+        _score(run, [BASELINE, *([run.safe] if run.safe else [])], log)
+        measured = search.glance(run, run.recipe.search, measured, log)
+    _score(run, [name for name in measured if name not in run.scored], log)
     for note in of_order(run):
         log(note)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
     stages = [stage.name for stage in run.recipe.stages]
-    scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, text_parity.SPLIT)]
+    scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, *LOOKS)]
     Store(run.folder.parent, log).show_only([*stages, *scores], run.folder)
 
 

@@ -12,12 +12,10 @@ from bantam.artifact import LAYOUTS, Artifact
 from bantam.machine import describe_machine, versions
 from bantam.report.cost import per_million
 from bantam.report.provenance import NoiseRecord, StageStep, TextRecord, Thresholds
-from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
     Budget,
     Conditions,
-    Dropped,
     Failed,
     InProcess,
     Optimize,
@@ -33,7 +31,9 @@ from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
 from bantam.run.noise import MOST_SPREAD, MOST_WAITED, warning
 from bantam.run.quality import figures, notes, quality
+from bantam.run.search_record import dropped, search_record, timing
 from bantam.run.sources import data_source, licences, model_source
+from bantam.run.sparsity import sparsity_notes
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
 from bantam.run.worker import placed
@@ -59,7 +59,8 @@ def report(run: Run, choice: Choice) -> Report:
         speedup=speedup(baseline, best),
         size_ratio=gain(baseline.size_mb, best.size_mb),
         budget=_budget(run, choice),
-        dropped=tuple(Dropped(name=name, reason=reason) for name, reason in choice.dropped.items()),
+        search=search_record(run),
+        dropped=dropped(run, choice),
         failed=tuple(Failed(name=name, reason=why) for name, why in run.failed.items()),
         notes=(*run.data.notes, *notes(run), *sparsity_notes(run, records), *serving_notes(run), *noise_notes(run)),
         random_weights=run.checkpoint.random_weights or None,
@@ -175,7 +176,7 @@ def _met(run: Run, choice: Choice) -> bool | None:
 
 
 def _variant(run: Run, name: str, chosen: str) -> Variant:
-    artifact, measured = run.scored[name].artifact, run.measured[name]
+    artifact, measured = run.scored[name].artifact, timing(run, name)
     manifest = artifact.manifest
     on_test = name in (BASELINE, chosen) and run.scored[name].test is not None
     return Variant(
@@ -258,38 +259,6 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
         peak_rss_mb=round(timing.server_peak_rss_mb, 1) if timing.server_peak_rss_mb else None,
         server_peak_rss_mb=round(memory, 1) if memory else None,
     )
-
-
-def sparsity_notes(run: Run, records: list[Variant]) -> list[str]:
-    """What zeros in weights were worth: a variant with zeros next to the same one, in size and format, without."""
-    notes = []
-    records = [record for record in records if waiting_ms(record)]  # the others have failed
-    zeros = {record.name: run.behind(record.name, "details", "sparsity")[-1:] for record in records}
-    for sparse in (record for record in records if zeros[record.name]):
-        share = 1 - zeros[sparse.name][0]["ratio"]
-        kind = (sparse.format, sparse.precision, sparse.parameters)
-        dense = [r for r in records if (r.format, r.precision, r.parameters) == kind and not zeros[r.name]]
-        own = _p50(sparse)
-        for other in dense[:1]:
-            gain = "faster than" if own < SPARSE_GAIN * _p50(other) else "NOT faster than"
-            notes.append(
-                f"{sparse.name}: {share:.0%} of its blocks' weights are zero; it is {gain} {other.name}, the same "
-                f"without zeros ({own:.2f} against {_p50(other):.2f} ms)."
-            )
-        if not dense:
-            notes.append(f"{sparse.name}: {share:.0%} of its blocks' weights are zero; no dense twin was measured.")
-    return notes
-
-
-SPARSE_GAIN = 0.97
-"""Two variants that do the same work differ by less than this from run to run."""
-
-
-def _p50(record: Variant) -> float:
-    """What a user will feel is the served time; the baseline has none, so it is compared in process."""
-    p50 = waiting_ms(record)
-    assert p50  # noqa: S101 others are not looked at
-    return p50
 
 
 def serving_notes(run: Run) -> list[str]:

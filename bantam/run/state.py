@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,23 @@ HALF_TOLERANCE = 1e-2
 """The same where the products of 16-bit floats are other kernels' than before. A CPU without bfloat16 computes in fp32,
 which moved scores by some 1e-3: allowed is ten times that. A GPU's libraries choose kernels by shape, and so by what
 else is in a batch: 1e-3 is what others saw in fp16 (FasterTransformer, issue 277); not measured by us."""
+
+
+class Left(NamedTuple):
+    """Why a search went no further with a variant."""
+
+    step: str
+    reason: str
+
+
+class Rung(NamedTuple):
+    """What a step of a search has timed in process."""
+
+    texts: int
+    rounds: int
+    timings: Mapping[str, Timing]
+    lists: bool
+    """Whether a time is a text's share of that of a list."""
 
 
 @dataclass
@@ -76,6 +93,10 @@ class Run:
     measured: dict[str, Timing] = field(default_factory=dict)
     alone: dict[str, Measured | None] = field(default_factory=dict)
     """How texts run alone on this machine, by the name of what can be served, as far as that is known."""
+    left: dict[str, Left] = field(default_factory=dict)
+    """The variants that a search did not measure in full, by name."""
+    rungs: list[Rung] = field(default_factory=list)
+    """What a search has timed before that."""
     published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""
@@ -112,6 +133,7 @@ class Run:
             self.request.max_p99_ms,
             self.request.max_size_mb,
             self.request.objective,
+            1 if self.recipe.search is None else len(self.recipe.servable),
         )
 
     def difference(self, name: str, split: str) -> float:
