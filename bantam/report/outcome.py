@@ -24,5 +24,5 @@ def searched(report: Report) -> list[str]:
     return [
         f"Searched {report.search.variants} variants; {timed}measured in full: {full}. Each drop was judged by an "
         f"interval of {report.search.confidence:.2%}, so that all hold at once with 95%.",
-        f"The chosen variant again, alone: {report.search.again}",
+        f"The {'nearest' if report.budget.unmet else 'chosen'} variant again, alone: {report.search.again}",
     ]

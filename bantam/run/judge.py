@@ -59,16 +59,17 @@ def measure(run: Run, name: str, split: str, metric: Metric | None = None, rows:
     return metric.on(scores[chosen], said[chosen], wanted(run, split, metric)[chosen], run.data.labels)
 
 
-def drop(run: Run, name: str, split: str, tries: int = 1) -> Drop | None:
+def drop(run: Run, name: str, split: str, tries: int = 1, metric: Metric | None = None) -> Drop | None:
     """What a variant loses against the baseline on a split; None for the baseline, and for random weights.
 
-    ``tries``: how many variants the interval holds for at once.
+    ``tries``: how many variants the interval holds for at once. ``metric``: by default the budget's.
     """
     if name == BASELINE or run.checkpoint.random_weights:
         return None
-    if (name, split, tries) not in run.drops:
-        run.drops[name, split, tries] = _drop(run, name, split, run.metric, resamples=run.metric.resamples, tries=tries)
-    return run.drops[name, split, tries]
+    metric = metric or run.metric
+    if (key := (name, split, str(metric), tries)) not in run.drops:
+        run.drops[key] = _drop(run, name, split, metric, resamples=metric.resamples, tries=tries)
+    return run.drops[key]
 
 
 def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
@@ -219,9 +220,7 @@ def numbers_drop(run: Run, name: str, split: str, tries: int = 1) -> Drop | None
     """
     if run.data.task != "regression" or run.recipe.metric is not None:
         return None
-    if name == BASELINE or run.checkpoint.random_weights:
-        return None
-    return _drop(run, name, split, PEARSON, tries=tries)
+    return drop(run, name, split, tries, PEARSON)
 
 
 PEARSON = Metric("pearson")

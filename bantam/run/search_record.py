@@ -26,7 +26,12 @@ def search_record(run: Run) -> SearchRecord | None:
         variants=len(run.recipe.servable),
         confidence=1 - 0.05 / run.budget.tries,
         rungs=tuple(
-            RungRecord(texts=rung.texts, rounds=rung.rounds, variants=tuple(rung.timings)) for rung in run.rungs
+            RungRecord(
+                texts=rung.texts,
+                rounds=rung.rounds,
+                variants=tuple(name for name in rung.timings if name != BASELINE),
+            )
+            for rung in run.rungs
         ),
         again=_again(run),
     )

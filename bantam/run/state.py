@@ -82,8 +82,8 @@ class Run:
     """What servers answered, probabilities ``[rows, labels]``, by variant and split."""
     decisions: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
     """What variants decide, by variant and split; see :func:`bantam.run.judge.decided`."""
-    drops: dict[tuple[str, str, int], Drop] = field(default_factory=dict)
-    """Against the baseline, by variant, split and how many variants the interval holds for at once."""
+    drops: dict[tuple[str, str, str, int], Drop] = field(default_factory=dict)
+    """Against the baseline, by variant, split, metric and how many variants the interval holds for at once."""
     part_drops: dict[tuple[str, str, str], Drop] = field(default_factory=dict)
     """The same by variant, split and part of it."""
     slice_drops: dict[tuple[str, str], dict[str, Drop]] = field(default_factory=dict)
