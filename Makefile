@@ -8,6 +8,9 @@ PROFILE = quick
 MAX_DROP =
 MAX_HOURS =
 MAX_SLICE_DROP =
+MAX_P99_MS =
+MAX_SIZE_MB =
+OBJECTIVE =
 METRIC =
 FINETUNE = auto
 ACCEPT_LICENCE =
@@ -62,7 +65,10 @@ help: ## List the targets and the variables
 	  'PROFILE=$(PROFILE)' 'quick (minutes) or full (all the data)' \
 	  'RECIPE=$(RECIPE)' 'which variants to make: a name or a .toml file; empty: int8, gpu with TARGET=gpu, decoder for a decoder' \
 	  'MAX_DROP=$(MAX_DROP)' "points that may be lost, such as 0.5; empty: the recipe's budget" \
-	  'MAX_SLICE_DROP=$(MAX_SLICE_DROP)' 'points that may be lost on any value of a column: with ARGS="--slice-column language"' \
+	  'MAX_SLICE_DROP=$(MAX_SLICE_DROP)' 'points that may be lost on any label or text length, and with ARGS="--slice-column language" on its values' \
+	  'MAX_P99_MS=$(MAX_P99_MS)' 'most milliseconds of the served 99th percentile; empty: no limit' \
+	  'MAX_SIZE_MB=$(MAX_SIZE_MB)' 'most MB (10^6 bytes) to ship; empty: no limit' \
+	  'OBJECTIVE=$(OBJECTIVE)' 'which variant within all of that is chosen: by latency (if empty), throughput or size' \
 	  'MAX_HOURS=$(MAX_HOURS)' 'refuse a training that would end later than this; empty: no limit' \
 	  'METRIC=$(METRIC)' 'what they are points of: macro-f1 (if empty), micro-f1, accuracy, average-precision, recall@precision=0.95, f1:LABEL' \
 	  'NAME=$(NAME)' "name to publish, serve and test under; empty: the model's own" \
@@ -78,6 +84,8 @@ optimize: $(READY) ## Fine-tune, quantize, export, publish to model_repo/, serve
 	@$(BANTAM) optimize '$(MODEL)' $(GIVEN_DATA) $(if $(RECIPE),--recipe '$(RECIPE)') --profile '$(PROFILE)' --target '$(TARGET)' \
 	  $(if $(filter-out auto,$(FINETUNE)),--finetune '$(FINETUNE)') $(if $(MAX_DROP),--max-drop '$(MAX_DROP)') \
 	  $(if $(MAX_SLICE_DROP),--max-slice-drop '$(MAX_SLICE_DROP)') $(if $(METRIC),--metric '$(METRIC)') $(if $(NAME),--name '$(NAME)') \
+	  $(if $(MAX_P99_MS),--max-p99-ms '$(MAX_P99_MS)') $(if $(MAX_SIZE_MB),--max-size-mb '$(MAX_SIZE_MB)') \
+	  $(if $(OBJECTIVE),--objective '$(OBJECTIVE)') \
 	  $(if $(MAX_HOURS),--max-hours '$(MAX_HOURS)') $(if $(ACCEPT_LICENCE),--accept-licence '$(ACCEPT_LICENCE)') $(ARGS)
 
 study: RECIPE = study

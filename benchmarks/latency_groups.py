@@ -23,7 +23,8 @@ from bantam.artifact import Artifact
 from bantam.machine import describe_machine
 from bantam.memory import MemoryWatch
 from bantam.run.endpoint import paused
-from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure, server_mb, worker_mb
+from bantam.run.evaluator import in_processes
+from bantam.run.latency import Anchors, Bench, draw_texts, measure, server_mb, worker_mb
 from bantam.run.timing import Timing
 from bantam.run.worker import Requester
 from optimizer.data import Dataset, load_dataset

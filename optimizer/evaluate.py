@@ -180,8 +180,12 @@ DRAWS = 200_000_000
 FEWEST_RESAMPLES = 1000
 
 
+BEYOND = 10
+"""Resamples that lie beyond each end of an interval at least: there are more where an interval is wider than usual."""
+
+
 class Drop(NamedTuple):
-    """What was lost against the baseline, in points, and the 95% interval of it; negative is a gain."""
+    """What was lost against the baseline, in points, and an interval of it, usually of 95%; negative is a gain."""
 
     points: float
     low: float
@@ -189,14 +193,18 @@ class Drop(NamedTuple):
 
 
 def bootstrap_drop(
-    baseline: Measure, variant: Measure, rows: int, *, resamples: int = RESAMPLES, seed: int = 0
+    baseline: Measure, variant: Measure, rows: int, *, resamples: int = RESAMPLES, seed: int = 0, tries: int = 1
 ) -> Drop:
     """Drop of a metric from baseline to variant, both measured on the same ``rows``.
 
     A paired percentile bootstrap (Efron and Tibshirani 1993, chapter 13; paired over rows as in Koehn 2004): rows are
     drawn with replacement, the same for both. On many rows there are fewer than ``resamples``, as :data:`DRAWS` says.
+
+    ``tries``: how many drops are looked at, of which this is one. The interval is of ``1 - 0.05 / tries``, so that all
+    of them hold at once with 95% (Bonferroni's inequality; Dunn 1961, "Multiple comparisons among means", JASA 56).
     """
-    resamples = min(resamples, max(FEWEST_RESAMPLES, DRAWS // rows))
+    tail = 2.5 / tries
+    resamples = min(max(resamples, round(100 * BEYOND / tail)), max(FEWEST_RESAMPLES, DRAWS // rows))
 
     def drops(weights: Array) -> Array:
         return 100.0 * (baseline(weights) - variant(weights))
@@ -209,19 +217,20 @@ def bootstrap_drop(
         drawn = rng.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
         weights = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
         samples.append(drops(weights.astype(np.float32)))
-    low, high = np.percentile(np.concatenate(samples), [2.5, 97.5])
+    low, high = np.percentile(np.concatenate(samples), [tail, 100 - tail])
     return Drop(float(drops(np.ones((1, rows), dtype=np.float32))[0]), float(low), float(high))
 
 
-def disagreement(otherwise: int, rows: int) -> Drop:
+def disagreement(otherwise: int, rows: int, tries: int = 1) -> Drop:
     """Drop of agreement with the baseline, which agrees with itself on all ``rows``: those decided ``otherwise``.
 
-    The interval is the exact one of a share (Clopper and Pearson 1934). A bootstrap of rows that all agree has nothing
+    The interval is the exact one of a share (Clopper and Pearson 1934), for one of so many ``tries`` as in
+    :func:`bootstrap_drop`. A bootstrap of rows that all agree has nothing
     to draw from but agreement, and would say that nothing can be lost, however few they are.
     """
     from scipy.stats import binomtest
 
-    low, high = binomtest(otherwise, rows).proportion_ci(0.95, method="exact")
+    low, high = binomtest(otherwise, rows).proportion_ci(1 - 0.05 / tries, method="exact")
     return Drop(100.0 * otherwise / rows, 100.0 * float(low), 100.0 * float(high))
 
 
@@ -236,13 +245,13 @@ def rows_to_prove(drop: Drop, rows: int, budget: float) -> int | None:
     return max(rows, math.ceil(rows * ((drop.high - drop.points) / (budget - drop.points)) ** 2))
 
 
-def rows_to_prove_agreement(drop: Drop, rows: int, budget: float) -> int | None:
+def rows_to_prove_agreement(drop: Drop, rows: int, budget: float, tries: int = 1) -> int | None:
     """The same for :func:`disagreement`, whose interval shrinks faster where next to none is decided otherwise.
 
     Searched in steps of a fiftieth.
     """
     if drop.points >= budget:
         return None
-    while disagreement(math.ceil(drop.points / 100 * rows), rows).high > budget:
+    while disagreement(math.ceil(drop.points / 100 * rows), rows, tries).high > budget:
         rows += max(1, rows // 50)
     return rows

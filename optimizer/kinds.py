@@ -83,3 +83,9 @@ def check_fit(stage: AnyStage, source: AnyStage) -> None:
             f"stage {stage.name!r} ({stage.stage}) starts from {source.name!r}, whose format is {LAYOUTS[made].format}"
             f"{' in fewer bits than fp32' if final else ''}; expected {formats} in fp32"
         )
+
+
+def is_servable(stage: AnyStage) -> bool:
+    """Whether what a stage makes can be served."""
+    made = METHODS[stage.method].makes if isinstance(stage, QuantizeConfig) else "hf"
+    return LAYOUTS[stage.format if isinstance(stage, ExportConfig) else made].servable

@@ -43,10 +43,11 @@ from optimizer.config import (
     FinetuneConfig,
     TrainingConfig,
 )
-from optimizer.kinds import check_fit, config_classes, read_stage
+from optimizer.kinds import check_fit, config_classes, is_servable, read_stage
 from optimizer.metric import Metric, MetricField
 from optimizer.recipe_tables import MatrixConfig
 from optimizer.recipe_tables import MeasureConfig as MeasureConfig
+from optimizer.recipe_tables import SearchConfig as SearchConfig
 from optimizer.recipe_tables import ServingConfig as ServingConfig
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ RECIPES = Path(__file__).with_name("recipes")
 DEFAULTS: Mapping[Kind, str] = {"encoder": "int8", "decoder": "decoder"}
 """Kind of transformer -> the recipe that is taken if none is named."""
 PROFILES = ("quick", "full")
-TABLES = ("measure", "serving")
+TABLES = ("measure", "search", "serving")
 """Tables of a recipe beside its stages, which a profile may override as well."""
 TAKEN = ("candidates", "card", "defaults", "matrix", "stages", *TABLES)
 """No stage can have these names, nor one that begins with ``scores-``: folders of a run, and tables of a recipe."""
@@ -83,11 +84,15 @@ class Recipe(Config):
     max_disagreement_points: float | None = Field(None, gt=0)
     """The budget where ``metric`` is agreement: points of the texts that may be decided otherwise. If absent, as
     :data:`DISAGREEMENT` says."""
+    max_slice_drop_points: float | None = Field(None, gt=0)
+    """The budget for any one slice: a label, a text length, a value of the slice column; no such limit if absent."""
     metric: MetricField | None = None
     """If absent: macro-f1; spearman for regression; agreement for classifiers of data without labels."""
     stages: tuple[Annotated[SerializeAsAny[AnyStage], BeforeValidator(read_stage)], ...] = Field(min_length=1)
     measure: MeasureConfig = MeasureConfig()
     serving: ServingConfig = ServingConfig()
+    search: SearchConfig | None = None
+    """If absent, all that is measured is measured alike."""
 
     @model_validator(mode="after")
     def _each_stage_can_start(self) -> Recipe:
@@ -107,7 +112,17 @@ class Recipe(Config):
                     raise ValueError(f"stage {stage.name!r} builds on {source!r}, which no stage before it is named")
                 check_fit(stage, seen[source])
             seen[stage.name] = stage
+        if self.search is not None and not self.servable:
+            raise ValueError(
+                "search has nothing to choose from: expected measured stages that export or quantize to "
+                "onnx or openvino; add some, or leave the table out"
+            )
         return self
+
+    @property
+    def servable(self) -> tuple[str, ...]:
+        """Names of the measured stages whose result can be served."""
+        return tuple(stage.name for stage in self.stages if stage.measure and is_servable(stage))
 
     def points_of(self, metric: Metric, task: str) -> float:
         """The budget in points of this metric, for a task."""
@@ -135,6 +150,16 @@ class Recipe(Config):
         name = next(name for name in names if name not in taken)
         export = ExportConfig(name=name, parent=parent, format="onnx", measure=False)
         return self.model_copy(update={"stages": (*self.stages, export)})
+
+    def making(self, names: Collection[str]) -> Recipe:
+        """This recipe with what these stages are made from and nothing else, all of them measured, without search."""
+        needed = set(names)
+        for stage in reversed(self.stages):
+            needed |= {*stage.sources} if stage.name in needed else set()
+        stages = tuple(
+            stage.model_copy(update={"measure": stage.name in names}) for stage in self.stages if stage.name in needed
+        )
+        return self.model_copy(update={"stages": stages, "search": None})
 
     def adopting(self, names: Collection[str]) -> Recipe:
         """This recipe with the checkpoints of these fine-tuning stages as they are, instead of trained."""

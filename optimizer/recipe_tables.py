@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -39,6 +39,17 @@ class ServingConfig(Config):
     """Most texts in one run of the model; texts are sorted by length first, padded to the longest of these."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; all cores if absent."""
+
+
+class SearchConfig(Config):
+    """How the best of many variants is found; without this table, all of them are measured alike."""
+
+    glance_rows: int = Field(200, ge=50)
+    """Rows of dev, its first ones, on which a hopeless variant is told from the others."""
+    rungs: tuple[tuple[Annotated[int, Field(ge=10)], Annotated[int, Field(ge=2)]], ...] = ((40, 2), (100, 3))
+    """Texts and rounds of each step in which the better half of the variants is kept, timed in process."""
+    finalists: int = Field(4, ge=1)
+    """So many variants, or more if they cannot be told apart, are served and measured as the table measure says."""
 
 
 class MatrixConfig(Config):

@@ -215,11 +215,22 @@ def test_variables_reach_the_command_line(checkout: Checkout) -> None:
     checkout.make("setup")
     checkout.calls()
     given = ["MODEL=distilbert", "DATA=my reviews.csv", "PROFILE=full", "MAX_DROP=0.5", "MAX_HOURS=2", "RECIPE=small"]
+    given += ["MAX_P99_MS=5", "MAX_SIZE_MB=9", "OBJECTIVE=size"]
     done = checkout.make("optimize", *given, "ACCEPT_LICENCE=gemma")
     assert done.returncode == 0, done.stderr
     (call,) = checkout.calls()
     assert call.startswith(".venv python -m bantam optimize ")
-    wanted = ("distilbert", "my reviews.csv", "full", "--max-drop 0.5", "--max-hours 2", "--recipe small")
+    wanted = (
+        "distilbert",
+        "my reviews.csv",
+        "full",
+        "--max-drop 0.5",
+        "--max-hours 2",
+        "--recipe small",
+        "--max-p99-ms 5",
+        "--max-size-mb 9",
+        "--objective size",
+    )
     for words in (*wanted, "--accept-licence gemma"):
         assert words in call
 

@@ -13,6 +13,7 @@ from jinja2 import Environment
 from bantam.report import plots
 from bantam.report.cost import against
 from bantam.report.origin import licences, quantized_once
+from bantam.report.outcome import dropped, searched
 from bantam.report.provenance import StageStep
 from bantam.report.quality import Quality, Slice
 from bantam.report.ranking import on_front
@@ -25,7 +26,6 @@ from bantam.report.text import (
     client_code,
     columns,
     cut,
-    dropped,
     headline,
     interval,
     kind,
@@ -112,6 +112,8 @@ def render(report: Report) -> str:
             dash=DASH,
             random_weights=RANDOM_WEIGHTS if report.random_weights else None,
             tradeoff=plots.tradeoff(report),
+            tradeoff_size=plots.tradeoff(report, "size") if report.search else None,
+            searched=searched(report),
             distribution=plots.distribution(report),
             labels=labels(baseline.quality, chosen.quality),
             slices=slices(baseline.quality, chosen.quality),

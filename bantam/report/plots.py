@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from bantam.report.ranking import leading, model_of, on_front, pareto_front, trade_off
+from bantam.report.ranking import Cost, leading, model_of, on_front, pareto_front, trade_off
 from bantam.report.schema import BASELINE, Latency, Report, Variant
 from bantam.report.svg import DASHES, MARKERS, STAND_INS, latency_axis, legend, new_figure, svg, unique
 from bantam.report.text import FIGURES, kind
@@ -62,14 +62,21 @@ def groups(report: Report) -> list[Series]:
     return result
 
 
-def tradeoff(report: Report) -> Markup | None:
-    """Quality against in-process p50, with the Pareto front, the drop's intervals and the budget; SVG.
+COSTS: dict[Cost, tuple[str, str, str]] = {
+    "latency": ("tradeoff", "in-process latency", "in-process p50, ms (less is better)"),
+    "size": ("tradeoff-size", "size", "size, MB (less is better)"),
+}
+"""What quality is plotted against: the plot's name, the words for it, the axis."""
+
+
+def tradeoff(report: Report, cost: Cost = "latency") -> Markup | None:
+    """Quality against in-process p50, or against size, with the Pareto front, the drop's intervals and the budget; SVG.
 
     None if fewer than two variants have both figures. An interval bar is the baseline's quality minus the ends of the
     interval of the drop.
     """
     many = len(report.variants) > MOST_SERIES
-    drawn = [(s, *point) for s in (groups(report) if many else series(report)) if (point := trade_off(s.variant))]
+    drawn = [(s, *point) for s in (groups(report) if many else series(report)) if (point := trade_off(s.variant, cost))]
     if len(drawn) < 2 or report.random_weights:
         return None
     metric, quality = FIGURES[report.judged_by]
@@ -84,25 +91,26 @@ def tradeoff(report: Report) -> Markup | None:
         for item, latency, f1 in drawn:
             _interval(axes, item, latency, base_f1, faint=many and not item.chosen)
             _point(axes, item, latency, f1, many=many)
-        latency_axis(axes, "in-process p50, ms (less is better)")
+        name, words, label = COSTS[cost]
+        latency_axis(axes, label)
         axes.set_ylabel(f"{quality} (more is better)")
         axes.locator_params(axis="y", nbins=6)
         axes.yaxis.set_major_formatter("{x:.3f}")
         axes.margins(x=0.12, y=0.15)
         handles, labels = unique([axes])
         if many:
-            _name_the_best(axes, report)
+            _name_the_best(axes, report, cost)
             handles, labels = _keys(handles, labels, [item for item, _, _ in drawn])
         legend(figure, handles, labels)
-        title = f"{quality[0].upper()}{quality[1:]} against in-process latency"
-        return svg(figure, "tradeoff", title, _in_words(report, drawn))
+        title = f"{quality[0].upper()}{quality[1:]} against {words}"
+        return svg(figure, name, title, _in_words(report, drawn, cost))
 
 
-def _in_words(report: Report, drawn: Sequence[tuple[Series, float, float]]) -> str:
+def _in_words(report: Report, drawn: Sequence[tuple[Series, float, float]], cost: Cost) -> str:
     """The plot's text alternative: every point, and which of them are on the front."""
-    front = on_front(report.variants)
+    front, unit = on_front(report.variants, cost), "MB" if cost == "size" else "ms"
     return "; ".join(
-        f"{item.variant.name}: {latency:g} ms, {FIGURES[report.judged_by][1]} {f1:.3f}"
+        f"{item.variant.name}: {latency:g} {unit}, {FIGURES[report.judged_by][1]} {f1:.3f}"
         + (", on the Pareto front" if item.variant.name in front else "")
         for item, latency, f1 in drawn
     )
@@ -136,10 +144,10 @@ def _point(axes: Axes, item: Series, latency: float, f1: float, *, many: bool) -
               markeredgecolor=STAND_INS[edge], linestyle="none", label=item.variant.name)  # fmt: skip
 
 
-def _name_the_best(axes: Axes, report: Report) -> None:
+def _name_the_best(axes: Axes, report: Report, cost: Cost) -> None:
     """Names at the points of the front and of the chosen variant, which a legend of models and formats lacks."""
-    for name in sorted(on_front(report.variants) | {report.chosen}):
-        point = trade_off(report.variant(name))
+    for name in sorted(on_front(report.variants, cost) | {report.chosen}):
+        point = trade_off(report.variant(name), cost)
         if point:
             axes.annotate(name, point, xytext=(9, 9), textcoords="offset points", fontsize=9, zorder=5)
 

@@ -133,6 +133,26 @@ class Thresholds(Record):
     """Label to threshold, of the chosen variant."""
 
 
+class RungRecord(Record):
+    """A step of a search: variants that were timed in process beside the baseline, of which the better half went on."""
+
+    texts: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    variants: tuple[str, ...]
+
+
+class SearchRecord(Record):
+    """How the chosen variant was found among many, of which not all were measured in full."""
+
+    variants: int = Field(ge=1)
+    """How many could have been chosen."""
+    confidence: Share
+    """Of each interval that the choice was made by: then all of them hold at once with 95%."""
+    rungs: tuple[RungRecord, ...] = ()
+    again: str
+    """What to type to make the chosen variant again, alone."""
+
+
 class NoiseRecord(Record):
     """A fixed piece of work, done again and again between the timed passes: what it took says how quiet it was."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from bantam.report.schema import BASELINE, Report, Variant
 
+Cost = Literal["latency", "size"]
 MADE_FOR_AN_ENGINE = ("export", "quantize")
 """Stages that write another form of a model, not another model."""
 
@@ -37,18 +39,26 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def trade_off(variant: Variant) -> tuple[float, float] | None:
-    """In-process p50 in milliseconds and quality where all variants have it; None if either was not measured."""
-    if variant.in_process is None or variant.on_dev is None or variant.on_dev.figure is None:
+def trade_off(variant: Variant, cost: Cost = "latency") -> tuple[float, float] | None:
+    """In-process p50 in milliseconds, or MB, and quality where all variants have it; None if one was not measured."""
+    paid = variant.size_mb if cost == "size" else variant.in_process and variant.in_process.p50_ms
+    if not paid or variant.on_dev is None or variant.on_dev.figure is None:
         return None
-    return variant.in_process.p50_ms, variant.on_dev.figure
+    return paid, variant.on_dev.figure
 
 
-def on_front(variants: Sequence[Variant]) -> set[str]:
-    """Names of the variants that no other one beats both in in-process p50 and in quality."""
-    found = {variant.name: point for variant in variants if (point := trade_off(variant))}
+def on_front(variants: Sequence[Variant], cost: Cost = "latency") -> set[str]:
+    """Names of the variants that no other one beats both in that cost and in quality."""
+    found = {variant.name: point for variant in variants if (point := trade_off(variant, cost))}
     front = set(pareto_front(found.values()))
     return {name for name, point in found.items() if point in front}
+
+
+def front(report: Report) -> list[Variant]:
+    """The variants that are on either front, the best first."""
+    names = on_front(report.variants) | on_front(report.variants, "size")
+    found = [variant for variant in report.variants if variant.name in names]
+    return sorted(found, key=lambda variant: -((variant.on_dev and variant.on_dev.figure) or 0))
 
 
 def model_of(variant: Variant) -> str:

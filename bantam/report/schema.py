@@ -21,6 +21,7 @@ from bantam.report.provenance import (
     NoiseRecord,
     Positive,
     Record,
+    SearchRecord,
     Share,
     StageStep,
     TextRecord,
@@ -121,6 +122,8 @@ class Dropped(Record):
 
     name: str
     reason: str
+    step: str | None = None
+    """At which step of a search; absent of what was measured in full."""
 
 
 class Failed(Record):
@@ -145,7 +148,15 @@ class Budget(Record):
     slice_column: str | None = None
     """The column whose values have slices of their own."""
     max_slice_drop_points: Positive | None = None
-    """What may be lost on any one of them; absent if there is no such limit."""
+    """What may be lost on any one label, text length or value of that column; absent if there is no such limit."""
+    max_p99_ms: Positive | None = None
+    """Most that the served p99 may be, the upper end of its interval; likewise."""
+    max_size_mb: Positive | None = None
+    """Most that production may have to ship; likewise."""
+    objective: Literal["latency", "throughput", "size"] | None = None
+    """What the chosen variant is the best at; latency if absent."""
+    unmet: str | None = None
+    """What the nearest variant, which ``chosen`` names, would need; absent if a variant holds every budget."""
 
     @property
     def is_macro_f1(self) -> bool:
@@ -198,6 +209,8 @@ class Report(Record):
     size_ratio: Positive | None = None
     """The baseline's size divided by the chosen variant's."""
     budget: Budget
+    search: SearchRecord | None = None
+    """Absent where all variants were measured alike."""
     chosen_reason: str | None = None
     """Why it was chosen: the rest of a sentence, such as 'the fastest variant within the budget'."""
     random_weights: bool | None = None

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from bantam.report.cost import against, places
 from bantam.report.origin import licences, quantized_once
-from bantam.report.ranking import leading
+from bantam.report.outcome import dropped, searched
+from bantam.report.ranking import front, leading
 from bantam.report.schema import Report, Variant
 from bantam.report.text import (
     LATENCY_GROUPS,
@@ -22,7 +23,6 @@ from bantam.report.text import (
     Column,
     client_code,
     columns,
-    dropped,
     headline,
     kind,
     lost,
@@ -34,6 +34,10 @@ MARK = "»"
 """In front of the chosen variant."""
 MOST_ROWS = 12
 """Variants in the table, unless all are asked for: a study has some two dozen, and a screen has as many lines."""
+
+
+FRONT = ("Quality", "In process, ms", "Gain and cost")
+"""Groups of the columns in the table of the front."""
 
 
 def show(report: Report, console: Console, *, html: Path | None = None, whole: bool = False) -> None:
@@ -53,6 +57,9 @@ def show(report: Report, console: Console, *, html: Path | None = None, whole: b
         console.print(part)
     if len(shown) < len(report.variants):
         console.print(Text(_rest(report, len(shown), html)))
+    if report.search is not None:
+        console.print(Text("Front: no other variant is both better and smaller, or better and faster in process"))
+        console.print(table(report, front(report), [c for c in columns(report) if c.group in FRONT]))
     for line in _explanation(report, shown):
         console.print(Text(line, style="dim"))
     console.print()
@@ -114,8 +121,10 @@ def _explanation(report: Report, shown: Sequence[Variant]) -> list[str]:
     lines = [f"{MARK} chosen ({kind(chosen)}). Drop: {lost(report)} {rows}same rows as the baseline."]
     lines += [line for line in (worst_group(chosen), places(report), against(report)) if line]
     lines += [f"Failed {failed.name}: {failed.reason}" for failed in report.failed]
-    names = {variant.name for variant in shown}
+    # What a search never measured in full has no row to be looked for.
+    names = {variant.name for variant in shown} | ({*dropped(report)} if report.search else set())
     lines += [f"Dropped {name}: {reason}" for name, reason in dropped(report).items() if name in names]
+    lines += searched(report)
     lines += [f"Note: {note}" for note in report.notes]
     lines += [once] if (once := quantized_once(report)) else []
     lines += [f"Licence of {line}" for line in licences(report)]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from bantam.artifact import EXAMPLES
 from bantam.report.provenance import DataSource
-from bantam.report.quality import Quality
 from bantam.report.schema import BASELINE, Report, Variant, speedup
 
 DASH = "\N{EN DASH}"
@@ -160,17 +159,14 @@ def kind(variant: Variant) -> str:
     return f"{FORMATS[variant.format].title} {variant.precision}{' on the GPU' if variant.device == 'gpu' else ''}"
 
 
-def dropped(report: Report) -> dict[str, str]:
-    """Name of each dropped variant and the reason, the chosen one's own entry left out."""
-    return {entry.name: entry.reason for entry in report.dropped if entry.name != report.chosen}
-
-
 def headline(report: Report) -> tuple[str, str, str]:
     """Three lines: what was chosen and why; what was gained; what was lost, and whether the budget is kept."""
     chosen = report.variant(report.chosen)
+    if report.budget.unmet:
+        return f"Nothing was chosen: {report.chosen_reason}.", _gains(report, chosen), _cost(report, chosen)
     verb = "The baseline stays" if chosen.name == BASELINE else f"{chosen.name} was chosen"
     reason = f": {report.chosen_reason.rstrip('.')}" if report.chosen_reason else f" ({kind(chosen)})"
-    return f"{verb}{reason}.", _gains(report, chosen), _cost(report, chosen.quality, chosen.on_dev)
+    return f"{verb}{reason}.", _gains(report, chosen), _cost(report, chosen)
 
 
 WORDS = {
@@ -249,8 +245,9 @@ def _ratio(ratio: float, better: str, worse: str) -> str:
     return f"{times(ratio)} {better}" if ratio >= 1 else f"{times(1 / ratio)} {worse}"
 
 
-def _cost(report: Report, quality: Quality | None, on_dev: Quality | None) -> str:
+def _cost(report: Report, chosen: Variant) -> str:
     """The drop of the chosen variant, and the budget."""
+    quality, on_dev = chosen.quality, chosen.on_dev
     limit = f"{report.budget.max_drop_points:g} point{'' if report.budget.max_drop_points == 1 else 's'}"
     verdict = {True: f"the budget of {limit} is kept", False: f"the budget of {limit} is NOT kept", None: ""}
     end = verdict[report.budget.met] or f"the budget of {limit} was not judged"

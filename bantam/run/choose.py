@@ -1,4 +1,4 @@
-"""Which variant to publish: the fastest within the budget, or else the unquantized export.
+"""Which variant to publish: of those that hold every budget the best by the objective, or else the unquantized export.
 
 Nothing is chosen that was not proved on dev: the whole interval of a drop has to be within the budget.
 """
@@ -7,45 +7,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from bantam.run.timing import Compared, Timing, equal
+from bantam.run.objective import OBJECTIVES, Aim, Objective, slower
+from bantam.run.timing import Timing
 from optimizer.evaluate import Drop, rows_to_prove, rows_to_prove_agreement
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be lost against the baseline."""
+    """What may be lost against the baseline, and what the chosen variant may take."""
 
     points: float
     metric: str
     rows: int
     """Of dev, on which the drops were measured."""
-    group_points: float | None = None
-    """What may be lost on any one value of ``column``; None if there is no such limit."""
-    column: str | None = None
+    slice_points: float | None = None
+    """What may be lost on any one slice: a label, a text length, a value of a column. None: no such limit."""
+    p99_ms: float | None = None
+    """Most that the served 99th percentile may be, the upper end of its interval."""
+    size_mb: float | None = None
+    """Most that production may have to ship, in MB (10^6 bytes)."""
+    aim: Aim = "latency"
+    """What the chosen variant is the best at."""
+    tries: int = 1
+    """How many variants are judged by intervals that hold for all of them at once."""
+
+    @property
+    def objective(self) -> Objective:
+        """What the aim means."""
+        return OBJECTIVES[self.aim]
 
     def holds(self, drop: Drop) -> bool:
         """Whether the upper end of the drop's interval is within the budget."""
         return drop.high <= self.points
 
     def broken(self, drop: Drop) -> bool:
-        """Whether a drop on one value of the column is beyond its limit.
+        """Whether a drop on one slice is beyond its limit.
 
         It is if the drop itself is, and is none that chance explains: the lower end of its interval is above 0. The
-        rule of the whole, that the upper end be within, could be kept by no value with few rows, whatever is lost; and
-        without the second condition, one of many values would be beyond the limit by chance.
+        rule of the whole, that the upper end be within, could be kept by no slice with few rows, whatever is lost; and
+        without the second condition, one of many slices would be beyond the limit by chance.
         """
-        return self.group_points is not None and drop.points > self.group_points and drop.low > 0
+        return self.slice_points is not None and drop.points > self.slice_points and drop.low > 0
 
-    def contradicted_on(self, groups: Mapping[str, Drop]) -> str | None:
-        """A value of the column on which test says that what dev has shown is not so; see :func:`contradicts`."""
-        if self.group_points is None:
+    def contradicted_on(self, slices: Mapping[str, Drop]) -> str | None:
+        """A slice on which test says that what dev has shown is not so; see :func:`contradicts`."""
+        if self.slice_points is None:
             return None
-        return next((name for name, drop in groups.items() if drop.low > self.group_points), None)
+        return next((name for name, drop in slices.items() if drop.low > self.slice_points), None)
 
     def __str__(self) -> str:
         points = f"{self.points:g} point{'' if self.points == 1 else 's'}"
-        return points if self.group_points is None else f"{points} ({self.group_points:g} on each {self.column})"
+        limits = [] if self.slice_points is None else [f"{self.slice_points:g} on each slice"]
+        limits += [] if self.p99_ms is None else [f"a p99 of {self.p99_ms:g} ms"]
+        limits += [] if self.size_mb is None else [f"{self.size_mb:g} MB"]
+        return f"{points} ({', '.join(limits)})" if limits else points
 
 
 @dataclass(frozen=True)
@@ -56,8 +73,10 @@ class Candidate:
     timing: Timing
     drop: Drop | None
     """On dev; None if it cannot be known, as with random weights."""
-    groups: Mapping[str, Drop] = field(default_factory=dict)
-    """The same on each value of the slice column; empty if the budget has no limit for them."""
+    size_mb: float = 0.0
+    """What production ships, in MB (10^6 bytes)."""
+    slices: Mapping[str, Drop] = field(default_factory=dict)
+    """On which slices it loses more than the budget has for them, by their names."""
     numbers: Drop | None = None
     """Of Pearson's correlation, where the budget holds for it too: of a regression by the default metric."""
     source: str | None = None
@@ -68,6 +87,8 @@ class Candidate:
     """Whether it is what is published under the run's name already."""
     problem: str | None = None
     """Why it cannot be published at all, such as answers other than those measured."""
+    left: str | None = None
+    """Why a search has not measured it to the end; then it cannot be chosen, but may be named as the nearest."""
 
 
 @dataclass(frozen=True)
@@ -92,29 +113,57 @@ class Choice:
     nearest: Nearest | None = None
     """Set if there are compressed variants and none kept the budget."""
     dropped: dict[str, str] = field(default_factory=dict)
+    unmet: str | None = None
+    """What the chosen variant, the nearest one, would need: nothing holds every budget, so nothing is published."""
+
+
+class Broken(NamedTuple):
+    """A budget that a variant does not hold."""
+
+    reason: str
+    """What was got, and what the budget is."""
+    times: float
+    """The one divided by the other."""
+    takes: bool
+    """Whether it is of what a variant takes, time or size, and not of what it loses."""
 
 
 def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, safe: str | None) -> Choice:
-    """The fastest candidate within the budget; ``safe``, the unquantized export, if there is none.
+    """The best candidate that holds every budget; ``safe``, the unquantized export, if there is none.
 
-    Of those that nobody can tell from the fastest, the one that is published already is chosen. What is slower than
-    the baseline, or than what it was made from, does not pay. ``safe`` is None for random weights, whose quality is
-    unknown: then the fastest is chosen whatever it gains. At least one candidate has no ``problem``.
+    Of those that nobody can tell from the best, the one that is published already is chosen. What is worse than the
+    baseline, or than what it was made from, does not pay. ``safe`` is None for random weights, whose quality is
+    unknown: then the best is chosen whatever it gains. What takes more time or size than it may is never chosen: if
+    that is all that is left, the choice says what is ``unmet``. At least one candidate has no ``problem``.
     """
-    by_name = {c.name: c for c in candidates}
-    dropped = {c.name: r for c in candidates if (r := _why_not(c, by_name.get(c.source or ""), baseline, budget))}
+    broken = {c.name: _broken(c, budget) for c in candidates}
+    takes_less = {c.name: c for c in candidates if not any(one.takes for one in broken[c.name])}
+    objective = budget.objective
+    dropped: dict[str, str] = {}
+    for c in candidates:
+        reason = c.problem or c.left or "; ".join(one.reason for one in broken[c.name])
+        if found := reason or _does_not_pay(c, takes_less.get(c.source or ""), baseline, budget):
+            dropped[c.name] = found
     nearest = _nearest(candidates, budget)
     if kept := [c for c in candidates if c.name not in dropped]:
-        fastest = min(kept, key=_p50)
-        best = next((c for c in kept if c.published and equal(c.timing, fastest.timing)), fastest)
-        tie = "" if best is fastest else f", as fast as {fastest.name} within what can be told, and published already"
+        first = min(kept, key=objective.cost)
+        best = next((c for c in kept if c.published and objective.equal(c, first)), first)
+        tie = "" if best is first else f", as good as {first.name} within what can be told, and published already"
         return Choice(best.name, _why(best, nearest, budget) + tie, best.compressed, nearest, dropped)
-    if safe is not None:
-        reasons = {name: reason for name, reason in dropped.items() if name != safe}
-        return Choice(safe, _why_safe(nearest, budget), False, nearest, reasons)
-    best = min((c for c in candidates if not c.problem), key=_p50)
-    reasons = {name: reason for name, reason in dropped.items() if name != best.name}
-    return Choice(best.name, "no variant is faster than the baseline; this one is the fastest", False, None, reasons)
+    possible = [c for c in candidates if not c.problem]
+    if safe is not None and (safe in takes_less or safe not in broken):
+        return Choice(safe, _why_safe(nearest, budget), False, nearest, _but(dropped, safe))
+    if able := [c for c in possible if not broken[c.name] and c.left is None]:
+        best = min(able, key=objective.cost)
+        unpaid = f"no variant is faster than the baseline; this one is the {objective.best}"
+        why = unpaid if safe is None else _why(best, nearest, budget)
+        return Choice(best.name, why, safe is not None and best.compressed, None, _but(dropped, best.name))
+    # Nobody knows how long what was left takes: where that counts, it is no measure of how near it came.
+    known = [c for c in possible if broken[c.name] and (c.left is None or budget.p99_ms is None)]
+    closest = min(known, key=lambda c: max(one.times for one in broken[c.name]))
+    unmet = "; ".join(one.reason for one in broken[closest.name])
+    why = f"no variant holds every budget, {budget}; nearest came {closest.name}: {unmet}"
+    return Choice(closest.name, why, closest.compressed, None, _but(dropped, closest.name), unmet)
 
 
 def contradicts(drop: Drop, budget: Budget) -> bool:
@@ -122,44 +171,72 @@ def contradicts(drop: Drop, budget: Budget) -> bool:
     return drop.low > budget.points
 
 
-def _why_not(c: Candidate, source: Candidate | None, baseline: Timing, budget: Budget) -> str | None:
-    """Why a candidate cannot be chosen; None if it can."""
-    if c.problem:
-        return c.problem
+def _but(reasons: Mapping[str, str], name: str) -> dict[str, str]:
+    return {each: reason for each, reason in reasons.items() if each != name}
+
+
+def broken_untimed(c: Candidate, budget: Budget) -> list[Broken]:
+    """The budgets that a candidate does not hold, whatever time it takes."""
+    found = _loses(c, budget)
+    if budget.size_mb is not None and c.size_mb > budget.size_mb:
+        reason = f"it ships {c.size_mb:.2f} MB, the budget is {budget.size_mb:g} MB"
+        found.append(Broken(reason, c.size_mb / budget.size_mb, True))
+    return found
+
+
+def _broken(c: Candidate, budget: Budget) -> list[Broken]:
+    """All of those."""
+    return [*broken_untimed(c, budget), *_takes_long(c, budget)]
+
+
+def _loses(c: Candidate, budget: Budget) -> list[Broken]:
+    """Those of what it may lose."""
+    found = []
+    end = "upper end of the interval" + (f", which holds for {budget.tries} tries" if budget.tries > 1 else "")
     if c.drop is not None and not budget.holds(c.drop):
-        if c.drop.points > budget.points:
-            return f"loses {c.drop.points:.2f} points, the budget is {budget.points:g}"
-        return f"may lose {c.drop.high:.2f} points (upper end of the interval), the budget is {budget.points:g}"
+        certain = c.drop.points > budget.points
+        lost = f"loses {c.drop.points:.2f} points" if certain else f"may lose {c.drop.high:.2f} points ({end})"
+        found.append(Broken(f"{lost}, the budget is {budget.points:g}", c.drop.high / budget.points, False))
     if c.numbers is not None and not budget.holds(c.numbers):
-        return (
-            f"may lose {c.numbers.high:.2f} points of Pearson's correlation (upper end of the interval), the budget is "
-            f"{budget.points:g}: the order of the numbers is kept, they are not; METRIC=spearman judges the order alone"
+        reason = (
+            f"may lose {c.numbers.high:.2f} points of Pearson's correlation ({end}), the budget is {budget.points:g}: "
+            "the order of the numbers is kept, they are not; METRIC=spearman judges the order alone"
         )
-    for name, drop in c.groups.items():
-        if budget.broken(drop):
-            return (
-                f"loses {drop.points:.2f} points on {name} (95% interval {drop.low:.2f} to {drop.high:.2f}), the "
-                f"budget for each {budget.column} is {budget.group_points:g}"
-            )
-    if source is not None and (figures := _slower(c.timing, source.timing)):
-        return f"not faster than {source.name}, which it was made from: {figures}"
-    if figures := _slower(c.timing, baseline):
+        found.append(Broken(reason, c.numbers.high / budget.points, False))
+    beyond = [(drop, name) for name, drop in c.slices.items() if budget.broken(drop)]
+    if beyond and budget.slice_points is not None:
+        drop, name = max(beyond)
+        reason = (
+            f"loses {drop.points:.2f} points on {name} (interval {drop.low:.2f} to {drop.high:.2f}), the budget for "
+            f"each slice is {budget.slice_points:g}"
+        )
+        found.append(Broken(reason, drop.points / budget.slice_points, False))
+    return found
+
+
+def _takes_long(c: Candidate, budget: Budget) -> list[Broken]:
+    """That of time."""
+    if budget.p99_ms is None or c.left is not None:
+        return []
+    served = c.timing.served
+    high = served.p99_ms.high if served else float("inf")
+    if high <= budget.p99_ms:
+        return []
+    got = f"{served.p99_ms.value:.2f} ms and may be {high:.2f} (upper end of the interval)" if served else "unknown"
+    return [Broken(f"its served p99 is {got}, the budget is {budget.p99_ms:g} ms", high / budget.p99_ms, True)]
+
+
+def _does_not_pay(c: Candidate, source: Candidate | None, baseline: Timing, budget: Budget) -> str | None:
+    """Why what holds every budget is not worth its while; ``source`` is what it was made from, if that may be chosen.
+
+    By size, what is slower pays. The baseline is no alternative where time or size have a limit.
+    """
+    if source is not None and (figures := budget.objective.worse(c, source)):
+        return f"{budget.objective.no_better} {source.name}, which it was made from: {figures}"
+    limited = budget.p99_ms is not None or budget.size_mb is not None
+    if budget.aim != "size" and not limited and (figures := slower(c.timing, baseline)):
         return f"not faster than the baseline: {figures}"
     return None
-
-
-def _slower(one: Timing, other: Timing) -> str | None:
-    """Both medians if ``one`` is slower beyond doubt, served against served or in process against in process."""
-    pair = (one.served, other.served) if one.served and other.served else (one.in_process, other.in_process)
-    if pair[0] is None or pair[1] is None or pair[0].versus(pair[1]).low <= 1:
-        return None
-    where = "served" if pair[0] is one.served else "in process"
-    return f"{pair[0].p50_ms.value:.2f} ms against {pair[1].p50_ms.value:.2f} ms {where}"
-
-
-def _p50(c: Candidate) -> float:
-    timed: Compared | None = c.timing.served or c.timing.in_process
-    return timed.p50_ms.value if timed else float("inf")
 
 
 def _nearest(candidates: Sequence[Candidate], budget: Budget) -> Nearest | None:
@@ -167,16 +244,17 @@ def _nearest(candidates: Sequence[Candidate], budget: Budget) -> Nearest | None:
     if not known or any(budget.holds(drop) for _, _, drop in known):
         return None
     _, name, drop = min(known)
-    needed = rows_to_prove_agreement if budget.metric == "agreement" else rows_to_prove
-    return Nearest(name, drop, needed(drop, budget.rows, budget.points))
+    if budget.metric == "agreement":
+        return Nearest(name, drop, rows_to_prove_agreement(drop, budget.rows, budget.points, budget.tries))
+    return Nearest(name, drop, rows_to_prove(drop, budget.rows, budget.points))
 
 
 def _why(best: Candidate, nearest: Nearest | None, budget: Budget) -> str:
     if best.drop is None:
-        return "the fastest variant; with random weights, nobody knows what it loses"
+        return f"the {budget.objective.best}; with random weights, nobody knows what it loses"
     if nearest is not None:
         return _nothing_kept(nearest, budget)
-    return f"the fastest variant within {budget}"
+    return f"the {budget.objective.best} within {budget}"
 
 
 def _why_safe(nearest: Nearest | None, budget: Budget) -> str:

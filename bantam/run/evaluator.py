@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
-from bantam.artifact import TOKENIZER_FILES
+import numpy as np
+from numpy.typing import NDArray
+
+from bantam.artifact import TOKENIZER_FILES, Artifact
 from bantam.files import writing
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
 from bantam.run.endpoint import Endpoint, paused
-from bantam.run.latency import Anchors, Bench, draw_texts, in_processes, measure
+from bantam.run.latency import Anchors, Bench, draw_texts, measure
 from bantam.run.noise import sample
-from bantam.run.score import score, with_test
+from bantam.run.score import score, scores_on, with_test
 from bantam.run.state import Log, Run
 from bantam.run.text_threads import alone
-from bantam.run.worker import Requester
+from bantam.run.timing import Timing
+from bantam.run.worker import Lister, Requester, Worker, placed
+from optimizer.data.dataset import Split
+from optimizer.recipe import ServingConfig
 from optimizer.slices import tokens_of
 from optimizer.stage import RunContext
 from serving.backend.cores import TextThreads, usable_cores
@@ -39,6 +48,18 @@ def score_test(run: Run, names: Iterable[str], log: Log) -> None:
     _tokenize(run, "test")
 
 
+GLANCE = "glance"
+"""What the first rows of dev are called among the scores of a run."""
+
+
+def glance(run: Run, name: str, rows: int, log: Log) -> NDArray[np.float32]:
+    """Scores of a variant on the first ``rows`` of dev, in process, ``[rows, labels]``; kept as those of all are."""
+    dev = run.data.splits["dev"]
+    first = Split(dev.texts[:rows], dev.targets[:rows], dev.groups[:rows])
+    data = replace(run.data, splits=MappingProxyType({GLANCE: first}), digest=f"first {rows} rows of {run.data.digest}")
+    return scores_on(GLANCE, run.artifacts[name], data, context(run, log), run.recipe.serving)
+
+
 def _tokenize(run: Run, split: str) -> None:
     """See how the baseline's tokenizer cuts the texts of a split."""
     baseline = run.artifacts[BASELINE]
@@ -56,6 +77,46 @@ def measure_variants(run: Run, names: Iterable[str], memory: MemoryWatch, log: L
             _measure(run, names, candidates, memory, log)
     finally:
         shutil.rmtree(candidates, ignore_errors=True)
+
+
+def time_variants(
+    run: Run, names: Iterable[str], texts: int, rounds: int, memory: MemoryWatch, log: Log, *, lists: bool = False
+) -> dict[str, Timing]:
+    """Time variants in process alone, beside the baseline, on so many texts in so many rounds.
+
+    With ``lists``, all texts are one list, and a time is that of the list divided by how many they are.
+    """
+    variants = {name: run.artifacts[name] for name in dict.fromkeys([BASELINE, *names])}
+    threads = {name: found and found.text_threads for name in names for found in [alone(run, variants[name])]}
+    kind = Lister if lists else Worker
+    bench = Bench(
+        worker=in_processes(variants, run.recipe.serving, threads, run.request.device, kind),
+        endpoint=None,
+        quiet=memory.paused,
+        noise=partial(sample, usable_cores()),
+        log=log,
+    )
+    config = run.recipe.measure.model_copy(update={"rounds": rounds})
+    return measure(
+        variants, Anchors(BASELINE, BASELINE), draw_texts(run.data.splits["dev"].texts, texts), config, bench
+    )
+
+
+def in_processes(
+    variants: Mapping[str, Artifact],
+    serving: ServingConfig,
+    text_threads: Mapping[str, TextThreads | None],
+    device: Literal["cpu", "cuda"] = "cpu",
+    kind: type[Worker] = Worker,
+) -> Callable[[str], Worker]:
+    """Opens variants in processes of their own, which run as they are served, of a run on ``device``."""
+    return lambda name: kind(
+        variants[name],
+        threads=serving.threads,
+        micro_batch=serving.micro_batch,
+        text_threads=text_threads.get(name),
+        device=placed(variants[name], device),
+    )
 
 
 def _measure(run: Run, names: list[str], candidates: Path, memory: MemoryWatch, log: Log) -> None:

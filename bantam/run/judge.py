@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import numpy as np
+
 from bantam.artifact import Artifact
 from bantam.errors import ArtifactError, RepositoryError, UnfaithfulError
 from bantam.report.schema import BASELINE
 from bantam.run.choose import Candidate
 from bantam.run.state import Run
-from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, disagreement, one_hot, predict
+from bantam.run.timing import Timing
+from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, disagreement, one_hot, predict, tune_thresholds
 from optimizer.metric import RESAMPLES_OF_ORDER, Array, Measure, Metric
 from optimizer.slices import Portion, by_group, by_length, by_pieces
 from serving.repository import published
@@ -56,13 +59,17 @@ def measure(run: Run, name: str, split: str, metric: Metric | None = None, rows:
     return metric.on(scores[chosen], said[chosen], wanted(run, split, metric)[chosen], run.data.labels)
 
 
-def drop(run: Run, name: str, split: str) -> Drop | None:
-    """What a variant loses against the baseline on a split; None for the baseline, and for random weights."""
+def drop(run: Run, name: str, split: str, tries: int = 1, metric: Metric | None = None) -> Drop | None:
+    """What a variant loses against the baseline on a split; None for the baseline, and for random weights.
+
+    ``tries``: how many variants the interval holds for at once. ``metric``: by default the budget's.
+    """
     if name == BASELINE or run.checkpoint.random_weights:
         return None
-    if (name, split) not in run.drops:
-        run.drops[name, split] = _drop(run, name, split, None, run.metric.resamples)
-    return run.drops[name, split]
+    metric = metric or run.metric
+    if (key := (name, split, str(metric), tries)) not in run.drops:
+        run.drops[key] = _drop(run, name, split, metric, resamples=metric.resamples, tries=tries)
+    return run.drops[key]
 
 
 def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
@@ -70,19 +77,69 @@ def drop_on(run: Run, name: str, split: str, part: Portion) -> Drop | None:
     if name == BASELINE or run.checkpoint.random_weights:
         return None
     if (name, split, part.name) not in run.part_drops:
-        run.part_drops[name, split, part.name] = _drop(run, name, split, part.rows, RESAMPLES_OF_ORDER)
+        run.part_drops[name, split, part.name] = _drop(run, name, split, run.metric, part.rows)
     return run.part_drops[name, split, part.name]
 
 
-def _drop(run: Run, name: str, split: str, rows: Array | None, resamples: int) -> Drop:
-    """The drop on some ``rows`` of a split, or on all; of agreement with the interval of a share."""
+def slice_drops(run: Run, name: str, split: str) -> dict[str, Drop]:
+    """The drops on slices that are beyond what the budget has for them; empty if it has no such limit.
+
+    Slices are: each label, by its F1; the texts of each length and of each value of the slice column, by the metric.
+    The intervals hold for all slices of a variant at once.
+    """
+    limit = run.budget.slice_points
+    if limit is None or name == BASELINE or run.checkpoint.random_weights:
+        return {}
+    if (name, split) not in run.slice_drops:
+        watched: list[tuple[str, Metric, Array | None]] = [
+            *((f"label {label}", Metric("f1", label=label), None) for label in _present(run, split)),
+            *((part.name, run.metric, part.rows) for part in parts(run, split) if part.kind in ("length", "group")),
+        ]
+        run.slice_drops[name, split] = {
+            slice_name: _drop(run, name, split, metric, rows, tries=len(watched))
+            for slice_name, metric, rows in watched
+            if _points(run, name, split, metric, rows) > limit  # an interval takes a second
+        }
+    return run.slice_drops[name, split]
+
+
+def _present(run: Run, split: str) -> list[str]:
+    """The labels that rows of a split have; of a regression there are none."""
+    if run.data.task == "regression":
+        return []
+    return [label for number, label in enumerate(run.data.labels) if actual(run, split)[:, number].any()]
+
+
+def _drop(
+    run: Run,
+    name: str,
+    split: str,
+    metric: Metric,
+    rows: Array | None = None,
+    *,
+    resamples: int = RESAMPLES_OF_ORDER,
+    tries: int = 1,
+) -> Drop:
+    """The drop of a metric on some ``rows`` of a split, or on all; of agreement with the interval of a share."""
     count = len(run.data.splits[split].texts) if rows is None else int(rows.sum())
-    if run.metric.kind == "agreement" or (run.metric.kind == "accuracy" and not run.data.labelled):
+    if _is_agreement(run, metric):
         chosen = slice(None) if rows is None else rows
         otherwise = decided(run, name, split)[chosen] != decided(run, BASELINE, split)[chosen]
-        return disagreement(int(otherwise.any(axis=1).sum()), count)
-    both = (measure(run, BASELINE, split, rows=rows), measure(run, name, split, rows=rows))
-    return bootstrap_drop(*both, count, resamples=resamples)
+        return disagreement(int(otherwise.any(axis=1).sum()), count, tries)
+    before, after = (measure(run, each, split, metric, rows) for each in (BASELINE, name))
+    return bootstrap_drop(before, after, count, resamples=resamples, tries=tries)
+
+
+def _is_agreement(run: Run, metric: Metric) -> bool:
+    """Whether a metric is the share of rows that are decided as the baseline does."""
+    return metric.kind == "agreement" or (metric.kind == "accuracy" and not run.data.labelled)
+
+
+def _points(run: Run, name: str, split: str, metric: Metric, rows: Array | None) -> float:
+    """The drop alone."""
+    whole = np.ones((1, len(run.data.splits[split].texts) if rows is None else int(rows.sum())), dtype=np.float32)
+    before, after = (measure(run, each, split, metric, rows)(whole)[0] for each in (BASELINE, name))
+    return float(100 * (before - after))
 
 
 def parts(run: Run, split: str) -> list[Portion]:
@@ -102,29 +159,52 @@ FEWEST_NUMBERS = 3
 """Any two numbers are perfectly correlated."""
 
 
+def glance(run: Run, name: str, scores: Array) -> Drop | None:
+    """The drop on the first rows of dev, of which these are a variant's ``scores``; None where it cannot be known.
+
+    Its thresholds are tuned on these very rows, which flatters it: what is hopeless even so can be left.
+    """
+    if name == BASELINE or run.checkpoint.random_weights:
+        return None
+    rows, tries = len(scores), run.budget.tries
+    thresholds = run.thresholds
+    if thresholds is None and run.data.task == "multi_label":
+        thresholds = tune_thresholds(scores, run.data.splits["dev"].targets[:rows])
+    said = scores if run.data.task == "regression" else predict(scores, thresholds)
+    right = wanted(run, "dev", run.metric)[:rows]
+    if _is_agreement(run, run.metric):
+        return disagreement(int((said != right).any(axis=1).sum()), rows, tries)
+    first = np.arange(len(run.data.splits["dev"].texts)) < rows
+    before, after = measure(run, BASELINE, "dev", rows=first), run.metric.on(scores, said, right, run.data.labels)
+    return bootstrap_drop(before, after, rows, resamples=run.metric.resamples, tries=tries)
+
+
+def candidate(run: Run, name: str) -> Candidate:
+    """A servable variant that was scored on dev, as far as it was measured."""
+    return Candidate(
+        name=name,
+        timing=run.measured.get(name, Timing(None, None)),
+        drop=drop(run, name, "dev", run.budget.tries),
+        size_mb=run.artifacts[name].size_bytes / 1e6,
+        slices=slice_drops(run, name, "dev"),
+        numbers=numbers_drop(run, name, "dev", run.budget.tries),
+        source={stage.name: stage.parent for stage in run.recipe.stages}[name],
+        compressed=not as_it_was(run, name),
+        published=_is_published(run, run.scored[name].artifact),
+        problem=problem(run, name),
+        left=run.left[name].reason if name in run.left else None,
+    )
+
+
 def candidates(run: Run) -> list[Candidate]:
-    """The measured variants that can be served, in the recipe's order.
+    """The variants that can be served and were measured, or left by a search, in the recipe's order.
 
     Raises :class:`UnfaithfulError` if none of them answers as it was measured.
     """
-    parents = {stage.name: stage.parent for stage in run.recipe.stages}
-    found = [
-        Candidate(
-            name=name,
-            timing=timing,
-            drop=drop(run, name, "dev"),
-            groups=group_drops(run, name, "dev"),
-            numbers=numbers_drop(run, name, "dev"),
-            source=parents[name],
-            compressed=not as_it_was(run, name),
-            published=_is_published(run, run.scored[name].artifact),
-            problem=problem(run, name),
-        )
-        for name, timing in run.measured.items()
-        if name != BASELINE and run.artifacts[name].servable
-    ]
-    if all(candidate.problem for candidate in found):
-        problems = "; ".join(f"{candidate.name}: {candidate.problem}" for candidate in found)
+    names = [name for name in run.scored if name in run.measured or name in run.left]
+    found = [candidate(run, name) for name in names if name != BASELINE and run.artifacts[name].servable]
+    if all(each.problem for each in found if each.left is None):
+        problems = "; ".join(f"{each.name}: {each.problem}" for each in found if each.left is None)
         raise UnfaithfulError(
             f"Nothing can be published: no variant answers as it was measured. {problems}.\n"
             "The version before, if any, stays. Please report this."
@@ -132,7 +212,7 @@ def candidates(run: Run) -> list[Candidate]:
     return found
 
 
-def numbers_drop(run: Run, name: str, split: str) -> Drop | None:
+def numbers_drop(run: Run, name: str, split: str, tries: int = 1) -> Drop | None:
     """What Pearson's correlation loses, of a regression by the default metric; None for everything else.
 
     Spearman's sees the order of the numbers alone. Quantization can move them and keep it: a threshold that somebody
@@ -140,28 +220,17 @@ def numbers_drop(run: Run, name: str, split: str) -> Drop | None:
     """
     if run.data.task != "regression" or run.recipe.metric is not None:
         return None
-    if name == BASELINE or run.checkpoint.random_weights:
-        return None
-    both = (measure(run, BASELINE, split, PEARSON), measure(run, name, split, PEARSON))
-    return bootstrap_drop(*both, len(run.data.splits[split].texts), resamples=RESAMPLES_OF_ORDER)
+    return drop(run, name, split, tries, PEARSON)
 
 
 PEARSON = Metric("pearson")
-
-
-def group_drops(run: Run, name: str, split: str) -> dict[str, Drop]:
-    """What a variant loses on each value of the slice column, if the budget has a limit for these."""
-    if run.budget.group_points is None:
-        return {}
-    groups = [part for part in parts(run, split) if part.kind == "group"]
-    return {part.name: found for part in groups if (found := drop_on(run, name, split, part))}
 
 
 def problem(run: Run, name: str) -> str | None:
     """Why a variant cannot be published, however fast and good it is; None if there is no reason."""
     if not (difference := run.difference(name, "dev")) <= run.tolerance(run.scored[name].artifact):
         return f"the server's scores differ from those in process by up to {difference:.1e}"
-    if run.measured[name].failed:
+    if name in run.measured and run.measured[name].failed:
         return f"{run.measured[name].failed} of the requests to it failed"
     return None
 

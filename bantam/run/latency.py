@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,9 +20,8 @@ from bantam.memory import available_mb
 from bantam.run.endpoint import Endpoint
 from bantam.run.noise import Noise, Sample
 from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
-from bantam.run.worker import Timed, Worker, placed
-from optimizer.recipe import MeasureConfig, ServingConfig
-from serving.backend.cores import TextThreads
+from bantam.run.worker import Timed, Worker
+from optimizer.recipe import MeasureConfig
 from serving.backend.onnx_program import held_once
 
 SHARE = 0.25
@@ -46,8 +45,8 @@ class Bench:
     """How variants are opened, and what happens around them; tests put other things in its place."""
 
     worker: Callable[[str], AbstractContextManager[Worker]]
-    endpoint: Callable[[str], AbstractContextManager[Endpoint]]
-    """Of servable variants only."""
+    endpoint: Callable[[str], AbstractContextManager[Endpoint]] | None
+    """Of servable variants only; None: in process is all that is timed."""
     served: Callable[[str, Endpoint], object] = lambda name, endpoint: None
     """Called once for each servable variant while its server is up, with the server running."""
     quiet: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -179,7 +178,11 @@ def _measure_group(
         workers = {
             name: stack.enter_context(bench.worker(name)) for name in members if name in (anchors.in_process, *group)
         }
-        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in members if variants[name].servable}
+        endpoints = {
+            name: stack.enter_context(bench.endpoint(name))
+            for name in members
+            if bench.endpoint and variants[name].servable
+        }
         for turn in range(config.rounds + 1):
             bench.log(f"round {turn} of {config.rounds}" if turn else "warm-up round")
             heard = []
@@ -269,9 +272,9 @@ def _timings(logs: Mapping[str, _Log], anchors: Anchors) -> dict[str, Timing]:
 def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) -> Compared | None:
     """A variant's passes next to those of the anchor in the same group."""
     passes, beside = logs[name].passes[phase], logs[anchor].passes[phase]
-    everything = np.stack([latencies for _, latencies in beside])
     if not passes:
         return None
+    everything = np.stack([latencies for _, latencies in beside])
     groups = {group for group, _ in passes}
     own = np.stack([latencies for _, latencies in passes])
     same = own if name == anchor else np.stack([latencies for group, latencies in beside if group in groups])
@@ -281,19 +284,3 @@ def _compared(name: str, anchor: str, phase: Phase, logs: Mapping[str, _Log]) ->
             "Expected answers; 'bantam serve' with that model shows what it says."
         )
     return Compared(own, same, min(groups), float(np.nanmedian(everything))) if enough(own) else None
-
-
-def in_processes(
-    variants: Mapping[str, Artifact],
-    serving: ServingConfig,
-    text_threads: Mapping[str, TextThreads | None],
-    device: Literal["cpu", "cuda"] = "cpu",
-) -> Callable[[str], Worker]:
-    """Opens variants in processes of their own, which run as they are served, of a run on ``device``."""
-    return lambda name: Worker(
-        variants[name],
-        threads=serving.threads,
-        micro_batch=serving.micro_batch,
-        text_threads=text_threads.get(name),
-        device=placed(variants[name], device),
-    )

@@ -13,7 +13,7 @@ from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, write_report
 from bantam.report.schema import BASELINE, Report
 from bantam.run import builder as pipeline
-from bantam.run import evaluator, judge, record, text_parity
+from bantam.run import evaluator, judge, record, search, search_record, text_parity
 from bantam.run.choose import Choice, choose, contradicts
 from bantam.run.prepare import prepare
 from bantam.run.publish import publish_chosen
@@ -25,6 +25,9 @@ from bantam.run.state import Log, Run
 from bantam.run.store import Store
 from optimizer import distributed
 from optimizer.evaluate import Drop
+
+LOOKS = (text_parity.SPLIT, evaluator.GLANCE)
+"""What else than splits a run has scores of."""
 
 
 def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
@@ -40,9 +43,15 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     with pipeline.locked(run.folder), MemoryWatch() as memory:
         rehearse(run, log)
         make(run, log)
-        evaluator.measure_variants(run, run.scored, memory, log)
+        if run.recipe.search is None:
+            evaluator.measure_variants(run, run.scored, memory, log)
+        else:
+            search.measure(run, run.recipe.search, memory, log)
         choice = _choose(run, memory, log)
-        evaluator.score_test(run, [BASELINE, choice.chosen], log)
+        if run.recipe.search is not None:
+            search_record.write_chosen(run, choice.chosen)
+        if choice.unmet is None:
+            evaluator.score_test(run, [BASELINE, choice.chosen], log)
         refused = _refused(run, choice)
         if refused is None:
             try:
@@ -52,6 +61,7 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
         run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
         report = record.report(run, choice)
         write_report(report, run.folder)
+        search.forget(run)
     if refused is not None:
         log(f"what was measured is in {run.folder / REPORT_JSON}")
         raise refused
@@ -74,13 +84,16 @@ def make(run: Run, log: Log) -> None:
     run.artifacts = built.artifacts
     run.failed = {name: str(exc) for name, exc in built.failed.items()}
     _check_texts(run, log)
-    measured = [stage.name for stage in run.recipe.stages if stage.measure]
-    _score(run, [name for name in measured if name in run.artifacts], log)
+    measured = [stage.name for stage in run.recipe.stages if stage.measure and stage.name in run.artifacts]
+    if run.recipe.search is not None:
+        _score(run, [BASELINE, *([run.safe] if run.safe else [])], log)
+        measured = search.glance(run, run.recipe.search, measured, log)
+    _score(run, [name for name in measured if name not in run.scored], log)
     for note in of_order(run):
         log(note)
     # Last: what the recipe has under another name than before is shown under one of them at any time.
     stages = [stage.name for stage in run.recipe.stages]
-    scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, text_parity.SPLIT)]
+    scores = [score_name(stage, split) for stage in stages for split in (*run.data.splits, *LOOKS)]
     Store(run.folder.parent, log).show_only([*stages, *scores], run.folder)
 
 
@@ -130,12 +143,12 @@ def take_part(request: OptimizeRequest) -> None:
 
 def _choose(run: Run, memory: MemoryWatch, log: Log) -> Choice:
     """The variant to publish, measured by then: the safe choice may be one that the recipe does not measure."""
-    candidates = judge.candidates(run)
-    choice = choose(candidates, run.measured[BASELINE], run.budget, run.safe)
+    choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
     if choice.chosen not in run.scored:
         log(f"{choice.chosen} is measured too: {choice.why}")
         evaluator.score_dev(run, [choice.chosen], log)
         evaluator.measure_variants(run, [choice.chosen], memory, log)
+        choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
     if problem := judge.problem(run, choice.chosen):
         raise UnfaithfulError(
             f"Nothing was published: {choice.why}. That is {choice.chosen}, but {problem}. The version before stays."
@@ -144,7 +157,9 @@ def _choose(run: Run, memory: MemoryWatch, log: Log) -> Choice:
 
 
 def _refused(run: Run, choice: Choice) -> GateError | None:
-    """Why nothing may be published although a variant was chosen; None if it may."""
+    """Why nothing may be published although a variant was chosen, or is the nearest; None if it may."""
+    if choice.unmet:
+        return GateError(f"Nothing was published: {choice.why}. The version before, if any, stays.")
     if run.request.require_gain and not choice.gain:
         return GateError(f"Nothing was published, as --require-gain asks: {choice.why}. The version before stays.")
     if found := _contradicted(run, choice.chosen):
@@ -165,7 +180,7 @@ def _contradicted(run: Run, chosen: str) -> tuple[str, Drop] | None:
     numbers = judge.numbers_drop(run, chosen, "test")
     if numbers is not None and contradicts(numbers, run.budget):
         return " of Pearson's correlation", numbers
-    groups = judge.group_drops(run, chosen, "test")
-    if group := run.budget.contradicted_on(groups):
-        return f" on {group}", groups[group]
+    slices = judge.slice_drops(run, chosen, "test")
+    if name := run.budget.contradicted_on(slices):
+        return f" on {name}", slices[name]
     return None

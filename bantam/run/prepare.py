@@ -134,8 +134,15 @@ def _recipe(name: str, request: OptimizeRequest) -> Recipe:
     update: dict[str, object] = {}
     if request.max_drop is not None:
         update["max_drop_points"] = update["max_disagreement_points"] = request.max_drop
-    if request.max_slice_drop is not None and request.slice_column is None:
-        raise RecipeError("Got --max-slice-drop without --slice-column: of which column's values? Name it.")
+    if request.max_slice_drop is not None:
+        update["max_slice_drop_points"] = request.max_slice_drop
+    for option, value in (
+        ("--max-slice-drop", request.max_slice_drop),
+        ("--max-p99-ms", request.max_p99_ms),
+        ("--max-size-mb", request.max_size_mb),
+    ):
+        if value is not None and not 0 < value < float("inf"):
+            raise RecipeError(f"Got {option} {value:g}; expected a number above 0, or leave it out for no such limit.")
     if request.metric is not None:
         try:
             update["metric"] = parse(request.metric)

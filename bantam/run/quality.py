@@ -135,7 +135,7 @@ def _of_groups(run: Run) -> list[str]:
         return []
     names = ", ".join(f"{value!r} ({rows})" for value, rows in [*small.items()][:5])
     more = f" and {len(small) - 5} more" if len(small) > 5 else ""
-    unheld = "" if run.budget.group_points is None else f" that is held to {run.budget.group_points:g} points"
+    unheld = "" if run.budget.slice_points is None else f" that is held to {run.budget.slice_points:g} points"
     what = f"no slice of their own{unheld}: {run.request.slice_column} {names}{more}"
     return [f"Fewer than {LEAST} rows of dev, and so {what}."]
 

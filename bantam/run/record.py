@@ -12,12 +12,10 @@ from bantam.artifact import LAYOUTS, Artifact
 from bantam.machine import describe_machine, versions
 from bantam.report.cost import per_million
 from bantam.report.provenance import NoiseRecord, StageStep, TextRecord, Thresholds
-from bantam.report.ranking import waiting_ms
 from bantam.report.schema import (
     BASELINE,
     Budget,
     Conditions,
-    Dropped,
     Failed,
     InProcess,
     Optimize,
@@ -33,7 +31,9 @@ from bantam.run import judge
 from bantam.run.choose import Choice, contradicts
 from bantam.run.noise import MOST_SPREAD, MOST_WAITED, warning
 from bantam.run.quality import figures, notes, quality
+from bantam.run.search_record import dropped, search_record, timing
 from bantam.run.sources import data_source, licences, model_source
+from bantam.run.sparsity import sparsity_notes
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
 from bantam.run.worker import placed
@@ -59,7 +59,8 @@ def report(run: Run, choice: Choice) -> Report:
         speedup=speedup(baseline, best),
         size_ratio=gain(baseline.size_mb, best.size_mb),
         budget=_budget(run, choice),
-        dropped=tuple(Dropped(name=name, reason=reason) for name, reason in choice.dropped.items()),
+        search=search_record(run),
+        dropped=dropped(run, choice),
         failed=tuple(Failed(name=name, reason=why) for name, why in run.failed.items()),
         notes=(*run.data.notes, *notes(run), *sparsity_notes(run, records), *serving_notes(run), *noise_notes(run)),
         random_weights=run.checkpoint.random_weights or None,
@@ -145,28 +146,39 @@ def _thresholds(run: Run, chosen: str) -> Thresholds | None:
 
 
 def _budget(run: Run, choice: Choice) -> Budget:
-    met = None
-    if (drop := judge.drop(run, choice.chosen, "dev")) is not None:
-        test = judge.drop(run, choice.chosen, "test")
-        met = run.budget.holds(drop) and not (test and contradicts(test, run.budget))
-        on_dev, on_test = (judge.group_drops(run, choice.chosen, split) for split in ("dev", "test"))
-        met = met and not any(map(run.budget.broken, on_dev.values())) and not run.budget.contradicted_on(on_test)
-    nearest = choice.nearest
+    budget, nearest = run.budget, choice.nearest
     return Budget(
-        max_drop_points=run.budget.points,
-        metric=run.budget.metric,
-        met=met,
+        max_drop_points=budget.points,
+        metric=budget.metric,
+        met=_met(run, choice),
         nearest=nearest.name if nearest else None,
         rows_needed=nearest.rows_needed if nearest else None,
-        slice_column=run.budget.column,
-        max_slice_drop_points=run.budget.group_points,
+        slice_column=run.request.slice_column,
+        max_slice_drop_points=budget.slice_points,
+        max_p99_ms=budget.p99_ms,
+        max_size_mb=budget.size_mb,
+        objective=budget.aim,
+        unmet=choice.unmet,
     )
 
 
+def _met(run: Run, choice: Choice) -> bool | None:
+    """Whether every budget is kept; None if that could not be judged."""
+    if choice.unmet:
+        return False
+    on_dev = judge.drop(run, choice.chosen, "dev", run.budget.tries)
+    if on_dev is None:
+        return None
+    on_test = judge.drop(run, choice.chosen, "test")
+    kept = run.budget.holds(on_dev) and not (on_test and contradicts(on_test, run.budget))
+    of_dev, of_test = (judge.slice_drops(run, choice.chosen, split) for split in ("dev", "test"))
+    return kept and not any(map(run.budget.broken, of_dev.values())) and not run.budget.contradicted_on(of_test)
+
+
 def _variant(run: Run, name: str, chosen: str) -> Variant:
-    artifact, measured = run.scored[name].artifact, run.measured[name]
+    artifact, measured = run.scored[name].artifact, timing(run, name)
     manifest = artifact.manifest
-    on_test = name in (BASELINE, chosen)
+    on_test = name in (BASELINE, chosen) and run.scored[name].test is not None
     return Variant(
         name=name,
         stages=_steps(run, name),
@@ -247,38 +259,6 @@ def _served(run: Run, name: str, timing: Timing, chosen: bool) -> ServedRecord |
         peak_rss_mb=round(timing.server_peak_rss_mb, 1) if timing.server_peak_rss_mb else None,
         server_peak_rss_mb=round(memory, 1) if memory else None,
     )
-
-
-def sparsity_notes(run: Run, records: list[Variant]) -> list[str]:
-    """What zeros in weights were worth: a variant with zeros next to the same one, in size and format, without."""
-    notes = []
-    records = [record for record in records if waiting_ms(record)]  # the others have failed
-    zeros = {record.name: run.behind(record.name, "details", "sparsity")[-1:] for record in records}
-    for sparse in (record for record in records if zeros[record.name]):
-        share = 1 - zeros[sparse.name][0]["ratio"]
-        kind = (sparse.format, sparse.precision, sparse.parameters)
-        dense = [r for r in records if (r.format, r.precision, r.parameters) == kind and not zeros[r.name]]
-        own = _p50(sparse)
-        for other in dense[:1]:
-            gain = "faster than" if own < SPARSE_GAIN * _p50(other) else "NOT faster than"
-            notes.append(
-                f"{sparse.name}: {share:.0%} of its blocks' weights are zero; it is {gain} {other.name}, the same "
-                f"without zeros ({own:.2f} against {_p50(other):.2f} ms)."
-            )
-        if not dense:
-            notes.append(f"{sparse.name}: {share:.0%} of its blocks' weights are zero; no dense twin was measured.")
-    return notes
-
-
-SPARSE_GAIN = 0.97
-"""Two variants that do the same work differ by less than this from run to run."""
-
-
-def _p50(record: Variant) -> float:
-    """What a user will feel is the served time; the baseline has none, so it is compared in process."""
-    p50 = waiting_ms(record)
-    assert p50  # noqa: S101 others are not looked at
-    return p50
 
 
 def serving_notes(run: Run) -> list[str]:

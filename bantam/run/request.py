@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Option
 
 from bantam.errors import UserError
+from bantam.run.objective import Aim
 
 if TYPE_CHECKING:
     from optimizer.data.dataset import Columns
@@ -122,8 +123,20 @@ class OptimizeRequest:
         str | None, Option(help="Column to report quality by, such as language: each of its values on its own.")
     ] = None
     max_slice_drop: Annotated[
-        float | None, Option(help="Points that may be lost on any one value of --slice-column.", min=0.01)
+        float | None,
+        Option(
+            help="Budget: points that may be lost on any one label, text length or value of --slice-column. The "
+            "recipe's own, if it has one, if left out."
+        ),
     ] = None
+    max_p99_ms: Annotated[
+        float | None,
+        Option(help="Budget: most milliseconds that 99% of the requests may take, each of one text, from one client."),
+    ] = None
+    max_size_mb: Annotated[float | None, Option(help="Budget: most MB (10^6 bytes) that production may ship.")] = None
+    objective: Annotated[
+        Aim, Option(help="Which of the variants within every budget is chosen: the fastest, or by throughput or size.")
+    ] = "latency"
     accept_licence: Annotated[
         str | None,
         Option(

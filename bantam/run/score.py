@@ -75,7 +75,7 @@ def score(
 
     ``thresholds``: those that were given; else they are tuned, where the task has any.
     """
-    dev = _scores("dev", variant, data, context, serving)
+    dev = scores_on("dev", variant, data, context, serving)
     if thresholds is None and data.task == "multi_label":
         thresholds = tune_thresholds(dev, data.splits["dev"].targets)
     return Scored(variant, dev, thresholds)
@@ -83,7 +83,7 @@ def score(
 
 def with_test(scored: Scored, data: Dataset, context: RunContext, serving: ServingConfig) -> Scored:
     """The same variant with its scores on test."""
-    return replace(scored, test=_scores("test", scored.artifact, data, context, serving))
+    return replace(scored, test=scores_on("test", scored.artifact, data, context, serving))
 
 
 def answers(
@@ -103,9 +103,10 @@ def answers(
     return Artifact(target.folder, seal(target.folder, manifest))
 
 
-def _scores(
+def scores_on(
     split: str, variant: Artifact, data: Dataset, context: RunContext, serving: ServingConfig
 ) -> NDArray[np.float32]:
+    """What a variant answers in process on a split of ``data``, ``[rows, labels]``: computed, or kept from before."""
     device = placed(variant, context.device)
     key = cache_key(
         variant=variant.digest,

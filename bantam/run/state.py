@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,23 @@ which moved scores by some 1e-3: allowed is ten times that. A GPU's libraries ch
 else is in a batch: 1e-3 is what others saw in fp16 (FasterTransformer, issue 277); not measured by us."""
 
 
+class Left(NamedTuple):
+    """Why a search went no further with a variant."""
+
+    step: str
+    reason: str
+
+
+class Rung(NamedTuple):
+    """What a step of a search has timed in process."""
+
+    texts: int
+    rounds: int
+    timings: Mapping[str, Timing]
+    lists: bool
+    """Whether a time is a text's share of that of a list."""
+
+
 @dataclass
 class Run:
     """A request, what it was resolved to, and all that was made and measured."""
@@ -65,15 +82,21 @@ class Run:
     """What servers answered, probabilities ``[rows, labels]``, by variant and split."""
     decisions: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
     """What variants decide, by variant and split; see :func:`bantam.run.judge.decided`."""
-    drops: dict[tuple[str, str], Drop] = field(default_factory=dict)
-    """Against the baseline, by variant and split."""
+    drops: dict[tuple[str, str, str, int], Drop] = field(default_factory=dict)
+    """Against the baseline, by variant, split, metric and how many variants the interval holds for at once."""
     part_drops: dict[tuple[str, str, str], Drop] = field(default_factory=dict)
     """The same by variant, split and part of it."""
+    slice_drops: dict[tuple[str, str], dict[str, Drop]] = field(default_factory=dict)
+    """Those beyond the limit of slices, by variant and split."""
     tokens: dict[str, Tokens] = field(default_factory=dict)
     """How the baseline's tokenizer cuts the texts, by split."""
     measured: dict[str, Timing] = field(default_factory=dict)
     alone: dict[str, Measured | None] = field(default_factory=dict)
     """How texts run alone on this machine, by the name of what can be served, as far as that is known."""
+    left: dict[str, Left] = field(default_factory=dict)
+    """The variants that a search did not measure in full, by name."""
+    rungs: list[Rung] = field(default_factory=list)
+    """What a search has timed before that."""
     published: Version | None = None
     server_peak_rss_mb: float | None = None
     """Peak of all processes of the server that serves the published model alone."""
@@ -106,8 +129,11 @@ class Run:
             self.recipe.points_of(self.metric, self.data.task),
             str(self.metric),
             len(self.data.splits["dev"].texts),
-            self.request.max_slice_drop,
-            self.request.slice_column,
+            self.recipe.max_slice_drop_points,
+            self.request.max_p99_ms,
+            self.request.max_size_mb,
+            self.request.objective,
+            1 if self.recipe.search is None else len(self.recipe.servable),
         )
 
     def difference(self, name: str, split: str) -> float:

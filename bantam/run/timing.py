@@ -65,6 +65,12 @@ class Compared:
         return _estimate(_p50(self.own_ms) * self._scale, self._draws[0] * self._scale)
 
     @cached_property
+    def p99_ms(self) -> Estimate:
+        """The 99th percentile of :attr:`latencies_ms`, from the same draws."""
+        own = np.array([_quantile(self.own_ms[cell], 99) for cell in self._cells])
+        return _estimate(_quantile(self.own_ms, 99) * self._scale, own * self._scale)
+
+    @cached_property
     def latencies_ms(self) -> Latencies:
         """Of all answered requests, ``[n]``, as they would be if the anchor had had its overall median in this group.
 
@@ -88,12 +94,17 @@ class Compared:
     @cached_property
     def _draws(self) -> tuple[Latencies, Latencies]:
         """The medians of both in each resample, ``[resamples]``."""
+        cells = self._cells
+        own = np.array([_p50(self.own_ms[cell]) for cell in cells])
+        return own, own if self.own_ms is self.anchor_ms else np.array([_p50(self.anchor_ms[cell]) for cell in cells])
+
+    @property
+    def _cells(self) -> list[tuple[NDArray[np.int64], ...]]:
+        """What each resample draws: indices of rounds and texts, for both alike."""
         rounds, texts = self.own_ms.shape
         columns = np.random.default_rng(0).integers(texts, size=(RESAMPLES, texts))
         rows = np.random.default_rng([1, self.group]).integers(rounds, size=(RESAMPLES, rounds))
-        cells = [np.ix_(*drawn) for drawn in zip(rows, columns, strict=True)]
-        own = np.array([_p50(self.own_ms[cell]) for cell in cells])
-        return own, own if self.own_ms is self.anchor_ms else np.array([_p50(self.anchor_ms[cell]) for cell in cells])
+        return [np.ix_(*drawn) for drawn in zip(rows, columns, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +155,12 @@ def _p50(latencies_ms: Latencies) -> float:
     """NaN if there is none: a resample may be of nothing but a round in which all failed."""
     answered = latencies_ms[~np.isnan(latencies_ms)]
     return float(np.median(answered)) if answered.size else np.nan
+
+
+def _quantile(latencies_ms: Latencies, percent: float) -> float:
+    """Likewise."""
+    answered = latencies_ms[~np.isnan(latencies_ms)]
+    return float(np.percentile(answered, percent)) if answered.size else np.nan
 
 
 def _estimate(value: float, draws: Latencies) -> Estimate:

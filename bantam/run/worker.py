@@ -32,6 +32,7 @@ from serving.backend.cores import TextThreads
 WAKE_UP = 5
 """Requests to a server that was just resumed, before those that count."""
 REQUEST_TIMEOUT_S = 60.0
+LIST_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,14 @@ class Worker(Child):
     def throughput(self, texts: Sequence[Text], seconds: float) -> float:
         """Texts a second of these texts in one list, again and again for about so long."""
         return float(self._ask("throughput", list(texts), seconds))
+
+
+class Lister(Worker):
+    """A variant that is given all texts in one list, for about :data:`LIST_SECONDS`, where a worker gets them alone."""
+
+    def timed(self, texts: Sequence[Text]) -> Timed:
+        """Each text has its share of the time of a list."""
+        return Timed(np.full(len(texts), 1e3 / self.throughput(texts, LIST_SECONDS)))
 
 
 def placed(artifact: Artifact, device: Literal["cpu", "cuda"]) -> Literal["cpu", "cuda"]:

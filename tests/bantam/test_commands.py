@@ -46,6 +46,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             "optimize bert --target gpu --max-drop 0.5 --random-init --build there",
             OptimizeRequest(model="bert", target="gpu", max_drop=0.5, random_init=True, build=Path("there")),
         ),
+        (
+            "optimize --max-p99-ms 0.001 --max-size-mb 9 --max-slice-drop 3 --objective size",
+            OptimizeRequest(max_p99_ms=0.001, max_size_mb=9.0, max_slice_drop=3.0, objective="size"),
+        ),
         ("load-test", LoadTestRequest()),
         (
             "load-test sst2 --protocol http --rate 5 --input x",

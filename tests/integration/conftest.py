@@ -29,11 +29,12 @@ class Toy:
     model: str = "tiny"
     data: str = "moods.csv"
     recipe: str = "toy.toml"
+    options: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The command line of a whole run."""
-        return ("optimize", f"./{self.model}", "--data", self.data, "--recipe", self.recipe)
+        return ("optimize", f"./{self.model}", "--data", self.data, "--recipe", self.recipe, *self.options)
 
     @property
     def run_folder(self) -> Path:

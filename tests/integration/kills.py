@@ -1,8 +1,8 @@
 """Kills a run with SIGKILL and runs it again: does it end well, in the same files, with nothing left?
 
 ``python -m tests.integration.kills --times 10`` kills at random moments, each a fresh run, and prints a line for each;
-a test kills one run at the moments that matter. The runs are of toy size, but whole: fine-tuning, export, int8, a real
-Triton, publishing.
+with ``--search`` it is a search that is killed. A test kills one run at the moments that matter. The runs are of toy
+size, but whole: fine-tuning, export, int8, a real Triton, publishing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from bantam.artifact import MANIFEST
-from benchmarks.architectures.toy import OPENVINO_INT8
+from benchmarks.architectures.toy import ONNX_FP32, OPENVINO_INT8
 from serving.version_folder import EVIDENCE
 from tests.integration.conftest import Toy, make_toy
 from tests.plugins import tiny
@@ -34,6 +34,31 @@ from tests.plugins import tiny
 SHM = Path("/dev/shm")
 RECIPE = tiny.RECIPE.replace(OPENVINO_INT8, OPENVINO_INT8 + tiny.NOT_MEASURED)
 """Of two int8 variants, noise would decide which is published, and files would differ without a fault."""
+
+SEARCH = (
+    tiny.TRAINED
+    + ONNX_FP32
+    + "".join(
+        f'''
+[[stages]]
+stage = "quantize"
+name = "{name}"
+parent = "onnx-fp32"
+{keys}
+'''
+        for name, keys in {
+            "int8": 'method = "onnx-dynamic-int8"',
+            "int8-32": 'method = "onnx-dynamic-int8"\nembedding_bits = 4\nblock_size = 32',
+            "int8-16": 'method = "onnx-dynamic-int8"\nembedding_bits = 4\nblock_size = 16',
+            "int4": 'method = "onnx-int4"',
+            "int4-64": 'method = "onnx-int4"\nblock_size = 64',
+        }.items()
+    )
+    + tiny.MEASURED
+    + "[search]\nrungs = [[10, 2], [10, 2]]\nfinalists = 1\n"
+)
+"""The smallest is searched for, which no noise decides; a limit of time that all hold has them timed in rungs too."""
+SMALLEST = ("--objective", "size", "--max-p99-ms", "60000", "--max-drop", "30")
 
 
 @dataclass(frozen=True)
@@ -165,10 +190,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--search", action="store_true", help="kill a search instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         toy = make_toy(folder).with_recipe("unmeasured.toml", RECIPE)
+        if options.search:
+            toy = replace(toy.with_recipe("search.toml", SEARCH), options=SMALLEST)
         started = time.monotonic()
         if run(toy, folder / "whole").wait():
             sys.exit((folder / "whole/stderr.txt").read_text())

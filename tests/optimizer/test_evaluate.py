@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import norm, pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from optimizer import evaluate
@@ -82,6 +82,18 @@ def test_the_bootstrap_is_paired_and_repeatable() -> None:
     other = actual ^ (RNG.random(actual.shape) < 0.2)
     again = [evaluate.bootstrap_drop(macro_f1(noisy), macro_f1(other), 400, resamples=300) for _ in range(2)]
     assert again[0] == again[1]
+
+
+def test_intervals_of_many_tries_are_as_much_wider_as_the_normal_distribution_says() -> None:
+    """Bonferroni: of 20 tries each interval is one of 99.75%, and has enough resamples beyond its ends."""
+    actual = TARGETS > 0
+    before, after = (macro_f1(actual ^ (RNG.random(actual.shape) < wrong)) for wrong in (0.15, 0.2))
+    one, many = (evaluate.bootstrap_drop(before, after, 400, resamples=2000, tries=tries) for tries in (1, 20))
+    assert one.points == many.points
+    expected = norm.ppf(1 - 0.025 / 20) / norm.ppf(1 - 0.025)
+    assert (many.high - many.low) / (one.high - one.low) == pytest.approx(expected, rel=0.1)
+    assert many.low < one.low < one.high < many.high
+    assert evaluate.disagreement(0, 60, 20).high == pytest.approx(100 * (1 - (0.05 / 40) ** (1 / 60)))
 
 
 def test_the_drop_of_an_order_is_that_of_its_metric() -> None:

@@ -16,7 +16,7 @@ from optimizer.config import (
     TrainingConfig,
 )
 from optimizer.kinds import config_classes
-from optimizer.recipe import MeasureConfig, ServingConfig, load_recipe
+from optimizer.recipe import MeasureConfig, SearchConfig, ServingConfig, load_recipe
 
 DOCS = Path(__file__).parents[2] / "docs/recipes.md"
 
@@ -54,6 +54,7 @@ def test_the_docs_have_every_key_and_its_default() -> None:
     assert in_the_docs("losses") == told(LossWeights)
     assert in_the_docs("augmentation") == told(Augmentation)
     assert in_the_docs("measure") == told(MeasureConfig)
+    assert in_the_docs("search") == told(SearchConfig)
     assert in_the_docs("serving") == told(ServingConfig)
     for stage, methods in config_classes().items():
         for name, kind in methods.items():

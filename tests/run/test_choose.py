@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -119,7 +121,7 @@ def test_of_equals_the_published_one_stays() -> None:
     settled = [Candidate(**{**vars(c), "published": c is other}) for c in noisy]
     found = chosen_of(FP32, *settled)
     assert found.chosen == other.name
-    assert found.why.endswith(f", as fast as {first.chosen} within what can be told, and published already")
+    assert found.why.endswith(f", as good as {first.chosen} within what can be told, and published already")
 
 
 def test_what_is_published_gives_way_to_what_is_faster_beyond_doubt() -> None:
@@ -161,7 +163,7 @@ def test_test_contradicts_only_with_the_lower_end_of_its_interval() -> None:
     assert contradicts(Drop(1.5, 1.1, 2.1), BUDGET)
 
 
-SLICED = Budget(1.0, "macro-f1", 500, 2.0, "language")
+SLICED = Budget(1.0, "macro-f1", 500, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -176,13 +178,13 @@ SLICED = Budget(1.0, "macro-f1", 500, 2.0, "language")
 def test_a_slice_breaks_its_limit_if_its_loss_is_beyond_it_and_no_chance(drop: Drop, broken: bool) -> None:
     assert SLICED.broken(drop) is broken
     assert not BUDGET.broken(drop), "without a limit nothing does"
-    found = choose([FP32, candidate("int8", 2, groups={"language: fi": drop})], BASELINE, SLICED, "fp32")
+    found = choose([FP32, candidate("int8", 2, slices={"language: fi": drop})], BASELINE, SLICED, "fp32")
     assert found.chosen == ("fp32" if broken else "int8")
     if broken:
         assert found.dropped["int8"] == (
-            "loses 4.00 points on language: fi (95% interval 0.50 to 8.00), the budget for each language is 2"
+            "loses 4.00 points on language: fi (interval 0.50 to 8.00), the budget for each slice is 2"
         )
-        assert found.why == "the fastest variant within 1 point (2 on each language)"
+        assert found.why == "the fastest variant within 1 point (2 on each slice)"
 
 
 def test_test_contradicts_on_a_slice_with_the_lower_end_of_its_interval() -> None:
@@ -190,3 +192,73 @@ def test_test_contradicts_on_a_slice_with_the_lower_end_of_its_interval() -> Non
     assert SLICED.contradicted_on({"language: en": fine}) is None
     assert SLICED.contradicted_on({"language: en": fine, "language: fi": bad}) == "language: fi"
     assert BUDGET.contradicted_on({"language: fi": bad}) is None
+
+
+# --- Time, size and the objective ---
+def limited(**limits: object) -> Budget:
+    return Budget(1.0, "macro-f1", 500, **limits)  # type: ignore[arg-type]
+
+
+SIZES = (
+    candidate("fp32", 4, Drop(0, 0, 0), compressed=False, size_mb=90.0),
+    candidate("int8", 2, 0.1, source="fp32", size_mb=24.0, timing=replace(timing(2), max_rate=500.0)),
+    candidate("int4", 3, 0.1, source="fp32", size_mb=15.0, timing=replace(timing(3), max_rate=300.0)),
+    candidate("slow", 5, 0.1, source="fp32", size_mb=10.0, timing=replace(timing(5), max_rate=800.0)),
+    candidate("bad", 1, 3.0, source="fp32", size_mb=5.0, timing=replace(timing(1), max_rate=900.0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"),
+    [
+        (limited(), "int8"),
+        (limited(aim="throughput"), "slow"),
+        (limited(aim="size"), "slow"),
+        (limited(size_mb=20.0), "int4"),
+        (limited(size_mb=12.0), "slow"),  # slower than the export, which is too large to be an alternative
+        (limited(p99_ms=4.0, aim="size"), "int4"),
+        (limited(p99_ms=2.5), "int8"),
+    ],
+)
+def test_the_best_by_the_objective_within_every_budget_is_chosen(budget: Budget, chosen: str) -> None:
+    found = choose(SIZES, BASELINE, budget, "fp32")
+    assert (found.chosen, found.gain, found.unmet) == (chosen, True, None)
+    assert "bad" in found.dropped
+
+
+def test_what_takes_too_long_is_dropped_by_the_upper_end_of_its_p99() -> None:
+    noisy = candidate("int8", 2, timing=timing(2.0, noise=0.3))
+    assert noisy.timing.served is not None
+    _, low, high = noisy.timing.served.p99_ms
+    assert low < noisy.timing.served.p99_ms.value <= high
+    between = (noisy.timing.served.p99_ms.value + high) / 2
+    found = choose([FP32, noisy], BASELINE, limited(p99_ms=between), None)
+    assert (found.unmet or "").endswith(f"(upper end of the interval), the budget is {between:g} ms")
+
+
+def test_a_limit_that_nothing_holds_names_the_nearest_and_all_that_it_would_need() -> None:
+    found = choose(SIZES, BASELINE, limited(p99_ms=0.001), "fp32")
+    assert found.chosen == "bad"
+    assert found.unmet is not None
+    assert "loses 3.00 points, the budget is 1; its served p99 is 1." in found.unmet
+    assert found.why.startswith("no variant holds every budget, 1 point (a p99 of 0.001 ms); nearest came bad: loses")
+    assert set(found.dropped) == {"fp32", "int8", "int4", "slow"}
+    small = choose(SIZES, BASELINE, limited(size_mb=9.0), "fp32")
+    assert (small.chosen, small.unmet) == ("slow", "it ships 10.00 MB, the budget is 9 MB")
+
+
+def test_the_unquantized_export_is_no_way_out_where_it_takes_too_much() -> None:
+    large = candidate("fp32", 4, Drop(0, 0, 0), compressed=False, size_mb=90.0)
+    lossy = candidate("int8", 2, 1.4, source="fp32", size_mb=24.0)
+    assert choose([large, lossy], BASELINE, limited(), "fp32").chosen == "fp32"
+    found = choose([large, lossy], BASELINE, limited(size_mb=30.0), "fp32")
+    assert (found.chosen, found.unmet) == ("int8", "loses 1.40 points, the budget is 1")
+    unmeasured = choose([lossy], BASELINE, limited(size_mb=30.0), "fp32")
+    assert (unmeasured.chosen, unmeasured.unmet) == ("fp32", None), "nobody knows yet what it takes"
+
+
+def test_a_reason_says_for_how_many_tries_an_interval_holds() -> None:
+    found = choose([FP32, candidate("int8", 2, Drop(0.2, -0.6, 1.2))], BASELINE, limited(tries=24), "fp32")
+    assert found.dropped["int8"] == (
+        "may lose 1.20 points (upper end of the interval, which holds for 24 tries), the budget is 1"
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from bantam.artifact import Artifact
 from bantam.errors import StageError
-from bantam.run.latency import LEAST_TEXTS, grouped, measure, server_mb, worker_mb
+from bantam.run.latency import LEAST_TEXTS, Anchors, grouped, measure, server_mb, worker_mb
 from bantam.run.noise import Sample
 from bantam.run.timing import equal
 from serving.backend import onnx_program
@@ -66,6 +66,18 @@ def test_where_it_is_asked_for_each_variant_gets_a_list_of_all_texts_once_the_ro
     assert rig.asked.index("baseline list") > max(i for i, step in enumerate(rig.asked) if step == "a")
     assert {timing.batch_texts_per_s for timing in found.values()} == {len(TEXTS) / config().rate_seconds}
     assert {timing.batch_texts_per_s for timing in run(Rig(), "a").values()} == {None}
+
+
+def test_without_servers_all_is_timed_in_process_and_nothing_is_served() -> None:
+    rig = Rig(a=3.0, baseline=12.0)
+    found = measure(
+        variants("a"), Anchors("baseline", "baseline"), TEXTS, config(), replace(rig.bench(), endpoint=None)
+    )
+    assert rig.asked == ["baseline", "fp32", "a"] * 3
+    assert {name: (timing.in_process and timing.in_process.ratio.value, timing.served, timing.max_rate)
+            for name, timing in found.items()} == {
+        "baseline": (1.0, None, None), "fp32": (1 / 12, None, None), "a": (0.25, None, None)
+    }  # fmt: skip
 
 
 def test_an_anchor_in_many_groups_is_asked_for_the_rest_once() -> None:

@@ -13,6 +13,7 @@ import pytest
 from bantam.artifact import Artifact, Manifest, Signature, seal
 from bantam.errors import GateError, StageError, UnfaithfulError
 from bantam.report.file import read_report
+from bantam.report.text import headline
 from bantam.run import builder, evaluator, text_parity
 from bantam.run import optimize as module
 from bantam.run.builder import Builder
@@ -114,6 +115,29 @@ def test_require_gain_publishes_nothing_uncompressed(runs: Runs, tmp_path: Path)
     run = make_run(tmp_path)
     run.request = replace(run.request, require_gain=True)
     assert runs(run).published == ["int8"]
+
+
+def test_a_limit_that_nothing_holds_publishes_nothing_looks_at_no_test_and_names_the_nearest(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """The export is no way out: it takes too much itself, which is known once it was measured."""
+    run = make_run(tmp_path)
+    run.request = replace(run.request, max_p99_ms=0.001)
+    del run.scored["fp32"], run.measured["fp32"]
+    run.scored = {name: replace(scored, test=None) for name, scored in run.scored.items()}
+    with pytest.raises(
+        GateError,
+        match=r"^Nothing was published: no variant holds every budget, 2 points \(a p99 of 0\.001 ms\); "
+        r"nearest came int8: its served p99 is 2\.\d\d ms and may be .* the budget is 0\.001 ms\. The version before",
+    ) as caught:
+        runs(run)
+    assert caught.value.exit_code == 1
+    report = read_report(tmp_path)
+    assert (report.chosen, report.budget.met, report.published) == ("int8", False, None)
+    assert report.budget.max_p99_ms == 0.001
+    assert (report.budget.unmet or "").startswith("its served p99 is 2.")
+    assert {v.quality.split for v in report.variants if v.quality} == {"dev"}
+    assert headline(report)[0].startswith("Nothing was chosen: no variant holds every budget")
 
 
 def test_a_safe_choice_that_answers_otherwise_is_not_published(runs: Runs, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bantam.run.prepare import prepare, published_name, run_name
 from bantam.run.request import OptimizeRequest
 from optimizer.catalog import Checkpoint
 from optimizer.metric import Metric
+from optimizer.recipe_tables import SearchConfig
 from serving.repository import publish
 from tests.plugins import tiny
 from tests.run.made_up import RECIPE
@@ -54,6 +55,23 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
 def recipe_of(folder: Path, text: str) -> str:
     (folder / "other.toml").write_text(text)
     return str(folder / "other.toml")
+
+
+@pytest.mark.parametrize("option", ["max_slice_drop", "max_p99_ms", "max_size_mb"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_budget_that_is_no_number_above_0_is_refused(ask: Prepare, option: str, value: float) -> None:
+    said = f"--{option.replace('_', '-')}"
+    with pytest.raises(RecipeError, match=rf"^Got {said} {value:g}; expected a number above 0"):
+        ask(**{option: value})
+
+
+def test_budgets_of_the_request_are_those_of_the_choice(ask: Prepare) -> None:
+    run = ask(max_drop=0.5, max_slice_drop=3.0, max_p99_ms=0.001, max_size_mb=9.0, objective="size")
+    budget = run.budget
+    assert (budget.points, budget.slice_points, budget.p99_ms, budget.size_mb) == (0.5, 3.0, 0.001, 9.0)
+    assert (budget.aim, budget.tries) == ("size", 1)
+    run.recipe = run.recipe.model_copy(update={"search": SearchConfig()})
+    assert run.budget.tries == len(run.recipe.servable) == 2
 
 
 def test_a_recipe_without_a_baseline_is_refused(ask: Prepare, tmp_path: Path) -> None:

@@ -71,13 +71,14 @@ def test_macro_f1_against_the_baseline_has_an_interval(tmp_path: Path) -> None:
 def test_texts_of_which_the_baseline_says_no_label_are_slices_of_agreement_too(tmp_path: Path) -> None:
     run = unlabelled(tmp_path)
     groups = ("fi",) * 100 + ("en",) * (ROWS - 100)
-    run.request = replace(run.request, slice_column="language", max_slice_drop=2.0)
+    run.request = replace(run.request, slice_column="language")
+    run.recipe = run.recipe.model_copy(update={"max_slice_drop_points": 2.0})
     run.data = replace(run.data, splits={**run.data.splits, "dev": replace(run.data.splits["dev"], groups=groups)})
     silent = run.scored["baseline"].dev.copy()
     silent[:100] = 0.1
     run.scored["baseline"] = replace(run.scored["baseline"], dev=silent)
     run.scored["int8"] = replace(run.scored["int8"], dev=np.vstack([silent[:100] + np.float32(0.8), silent[100:]]))
-    assert judge.group_drops(run, "int8", "dev")["language: fi"].points == pytest.approx(100)
+    assert judge.slice_drops(run, "int8", "dev")["language: fi"].points == pytest.approx(100)
 
 
 def test_what_is_published_is_remeasured_against_what_its_metric_wants(tmp_path: Path) -> None:

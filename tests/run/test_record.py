@@ -14,8 +14,8 @@ from bantam.report.schema import InProcess, Report, Variant
 from bantam.run import judge
 from bantam.run.choose import choose
 from bantam.run.record import report as report_of
-from bantam.run.record import sparsity_notes
 from bantam.run.score import Scored
+from bantam.run.sparsity import sparsity_notes
 from bantam.run.state import Run
 from bantam.run.timing import Phase
 from optimizer.config import StageConfig

@@ -53,8 +53,8 @@ def test_a_drawn_split_keeps_the_groups_of_its_rows() -> None:
 def sliced(tmp_path: Path, wrong_in_fi: float, *, limit: float | None = 2.0) -> Run:
     """Two languages, and one with three rows: int8 is as good as the baseline but in Finnish."""
     run = make_run(tmp_path, dev=(0.1, 0.1), test=(0.1, 0.1), rows=1000)
-    run.recipe = run.recipe.model_copy(update={"max_drop_points": 50.0})
-    run.request = replace(run.request, slice_column="language", max_slice_drop=limit)
+    run.recipe = run.recipe.model_copy(update={"max_drop_points": 50.0, "max_slice_drop_points": limit})
+    run.request = replace(run.request, slice_column="language")
     groups = ("sv",) * 3 + ("en",) * 797 + ("fi",) * 200
     splits = {
         name: replace(split, groups=groups if name != "train" else ("en",) * len(split.texts))
@@ -77,8 +77,8 @@ def test_a_loss_in_one_language_is_beyond_the_limit_though_the_whole_is_not(tmp_
     assert report.chosen == "fp32"
     reason = {entry.name: entry.reason for entry in report.dropped}["int8"]
     assert reason.startswith("loses ")
-    assert "points on language: fi (95% interval" in reason
-    assert reason.endswith("the budget for each language is 2")
+    assert "points on language: fi (interval" in reason
+    assert reason.endswith("the budget for each slice is 2")
     assert (report.budget.slice_column, report.budget.max_slice_drop_points) == ("language", 2.0)
     what = "no slice of their own that is held to 2 points: language 'sv' (3)."
     assert f"Fewer than 50 rows of dev, and so {what}" in report.notes
@@ -109,7 +109,7 @@ def test_without_a_limit_slices_are_reported_alone_and_the_worst_is_shown(tmp_pa
 
 def test_chance_seldom_puts_a_slice_beyond_its_limit() -> None:
     """Two models of equal quality on 20 slices of 60 rows each: differences are chance, and most are tolerated."""
-    rng, budget = np.random.default_rng(0), Budget(1.0, "accuracy", 1200, 2.0, "language")
+    rng, budget = np.random.default_rng(0), Budget(1.0, "accuracy", 1200, 2.0)
     beyond = broken = 0
     for _ in range(20):
         right = rng.random((60, 2)) < 0.9  # of either model

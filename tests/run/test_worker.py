@@ -10,9 +10,10 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from tritonclient.grpc import service_pb2
 
-from bantam.run.worker import Requester, timed
+from bantam.run.worker import Lister, Requester, timed
 from tests.run.rig import TEXTS
 
 PARAMETERS = {"task": "single_label", "labels": '["no", "yes"]'}
@@ -31,6 +32,15 @@ def test_the_loop_counts_what_fails_and_collects_no_garbage() -> None:
     assert found.errors == {"ValueError": 1}
     assert collecting == [False] * 4
     assert gc.isenabled()
+
+
+def test_a_lister_gives_each_text_its_share_of_the_time_of_a_list() -> None:
+    lister = object.__new__(Lister)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lister, "throughput", lambda self, texts, seconds: len(texts) * 100.0)
+        found = lister.timed(TEXTS)
+    assert found.latencies_ms.tolist() == [1e3 / (100.0 * len(TEXTS))] * len(TEXTS)
+    assert not found.errors
 
 
 def test_requests_are_sent_once_from_another_process_and_their_errors_come_back() -> None:

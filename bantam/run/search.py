@@ -1,0 +1,206 @@
+"""The best of many variants without measuring all of them in full: cheap looks first, then successive halving.
+
+A plain loop and no Optuna: all variants are known beforehand, so there is nothing to sample. Each is looked at on some
+rows of dev, then on all of it; what holds the budgets is timed in rungs, in process, the better half of each with more
+texts and rounds in the next (sequential halving, Karnin et al. 2013, algorithm 3; Jamieson and Talwalkar 2016); the
+last few are served and measured like the variants of any recipe. A variant whose interval overlaps that of the best one
+is never left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bantam.artifact import cache_key
+from bantam.errors import StageError
+from bantam.machine import describe_machine
+from bantam.memory import MemoryWatch
+from bantam.report.schema import BASELINE
+from bantam.run import closure, evaluator, judge
+from bantam.run.choose import broken_untimed, choose
+from bantam.run.kept_times import KeptTimes, Times
+from bantam.run.state import Left, Log, Run, Rung
+from bantam.run.timing import Estimate
+from optimizer.recipe_tables import SearchConfig
+
+TIMES = "rungs.json"
+"""File of a run's folder with the times of a search that goes on."""
+
+
+def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> list[str]:
+    """The variants, the baseline scored among them, without those that are hopeless on the first rows of dev.
+
+    Hopeless: even the lower end of the drop's interval, which holds for all tries, is beyond the budget. What cannot
+    run here is no further looked at either.
+    """
+    rows = min(config.glance_rows, len(run.data.splits["dev"].texts))
+    hopeful = []
+    for name in names:
+        if name in (BASELINE, run.safe) or not run.artifacts[name].servable:
+            hopeful.append(name)
+            continue
+        try:
+            drop = judge.glance(run, name, evaluator.glance(run, name, rows, log))
+        except StageError as exc:
+            run.failed[name] = str(exc)
+            log(f"{name:<24} failed: {exc}")
+            continue
+        if drop is None or drop.low <= run.budget.points:
+            hopeful.append(name)
+            continue
+        reason = (
+            f"loses {drop.points:.2f} points on them, and at least {drop.low:.2f} (lower end of the interval, which "
+            f"holds for {run.budget.tries} tries), the budget is {run.budget.points:g}"
+        )
+        _leave(run, name, f"first {rows} rows of dev", reason, log)
+    return hopeful
+
+
+def measure(run: Run, config: SearchConfig, memory: MemoryWatch, log: Log) -> None:
+    """Time what holds the budgets on dev in rungs, and measure the last few in full, the safe choice beside them.
+
+    Only what was measured in full can be chosen. If none of the last few can, those that were left before them are
+    measured after all, the best first.
+    """
+    able = [name for name in run.scored if run.artifacts[name].servable and name != run.safe]
+    always = [name for name in run.scored if name not in able]
+    clock = _Clock(run, KeptTimes(run.folder / TIMES), memory, log)
+    finalists, others = _halved(clock, config, _within(run, able, log))
+    while True:
+        clock.in_full([*always, *finalists])
+        choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
+        if (choice.chosen in finalists and not choice.unmet) or not others or _out_of_time(run, finalists):
+            return
+        finalists, others = others[: config.finalists], others[config.finalists :]
+        for name in finalists:
+            del run.left[name]
+
+
+def forget(run: Run) -> None:
+    """The run has ended, and its report has the times."""
+    KeptTimes(run.folder / TIMES).forget()
+
+
+def _within(run: Run, names: Sequence[str], log: Log) -> list[str]:
+    """Those that hold every budget that dev and the files tell of."""
+    found = []
+    for name in names:
+        if broken := broken_untimed(judge.candidate(run, name), run.budget):
+            _leave(run, name, "dev", "; ".join(one.reason for one in broken), log)
+        else:
+            found.append(name)
+    return found
+
+
+def _halved(clock: _Clock, config: SearchConfig, names: list[str]) -> tuple[list[str], list[str]]:
+    """The variants to measure in full, and the others that may still be, the best first of each."""
+    run, log, others = clock.run, clock.log, list[str]()
+    for number, (texts, rounds) in enumerate(config.rungs, 1):
+        if len(names) <= config.finalists:
+            break
+        # Sizes are known: time is asked for where it can be too long.
+        timed = run.budget.aim != "size" or run.budget.p99_ms is not None
+        rung = clock.rung(number, names, texts, rounds) if timed else None
+        costs = {name: _cost(run, rung, name) for name in names}
+        ordered = sorted(names, key=lambda name: costs[name])
+        late = {name: reason for name in ordered if rung and (reason := _late(run, rung, name))}
+        in_time = [name for name in ordered if name not in late] or ordered[:1]
+        best, most = in_time[0], max(config.finalists, math.ceil(len(in_time) / 2))
+        names = [n for i, n in enumerate(in_time) if i < most or costs[n].low <= costs[best].high]
+        for name in (name for name in ordered if name not in names):
+            behind = f"{_figure(run, rung, name)}, {best} {_figure(run, rung, best)}"
+            _leave(run, name, f"rung {number}", late.get(name, behind), log)
+        others = [*(name for name in in_time if name not in names), *others]
+    return names, others
+
+
+def _cost(run: Run, rung: Rung | None, name: str) -> Estimate:
+    """What the objective wants to be little, with its interval; figures of one rung compare."""
+    if run.budget.aim == "size" or rung is None:
+        return Estimate(*[run.artifacts[name].size_bytes / 1e6] * 3)
+    timed = rung.timings[name].in_process
+    return timed.ratio if timed else Estimate(*[math.inf] * 3)
+
+
+def _figure(run: Run, rung: Rung | None, name: str) -> str:
+    """The same for a reader."""
+    if run.budget.aim == "size" or rung is None:
+        return f"ships {run.artifacts[name].size_bytes / 1e6:.2f} MB"
+    timed = rung.timings[name].in_process
+    what = "a text of a list" if rung.lists else "in process"
+    return f"takes {timed.p50_ms.value:.2f} ms {what}" if timed else "failed on most texts"
+
+
+def _late(run: Run, rung: Rung, name: str) -> str | None:
+    """Why a variant cannot hold its limit of time: it is beyond it without a server already."""
+    timed, limit = rung.timings[name].in_process, run.budget.p99_ms
+    if timed is None or limit is None or rung.lists or timed.p99_ms.low <= limit:
+        return None
+    least = timed.p99_ms.low
+    return f"its p99 is at least {least:.2f} ms in process (lower end of the interval), the budget is {limit:g} ms"
+
+
+def _out_of_time(run: Run, names: Sequence[str]) -> bool:
+    """Whether all of these take too long where latency is what counts: what was left before them is slower."""
+    limit = run.budget.p99_ms
+    served = [timing.served for name in names if (timing := run.measured[name])]
+    late = limit is not None and all(one is None or one.p99_ms.high > limit for one in served)
+    return late and run.budget.aim == "latency"
+
+
+def _leave(run: Run, name: str, step: str, reason: str, log: Log) -> None:
+    run.left[name] = Left(step, reason)
+    log(f"{name:<24} left ({step}): {reason}")
+
+
+class _Clock:
+    """What times the variants of a run, or knows their times from before it was killed."""
+
+    def __init__(self, run: Run, kept: KeptTimes, memory: MemoryWatch, log: Log) -> None:
+        self.run, self.log, self._kept, self._memory = run, log, kept, memory
+
+    def rung(self, number: int, names: Sequence[str], texts: int, rounds: int) -> Rung:
+        """The times of a rung, in process."""
+        run, lists = self.run, self.run.budget.aim == "throughput"
+
+        def measured() -> Times:
+            return Times(evaluator.time_variants(run, names, texts, rounds, self._memory, self.log, lists=lists))
+
+        self.log(f"rung {number}: {len(names)} variants, {texts} texts in {rounds} rounds: {', '.join(names)}")
+        found = self._times(measured, names, texts=texts, rounds=rounds, lists=lists)
+        run.rungs.append(Rung(texts, rounds, found.timings, lists))
+        return run.rungs[-1]
+
+    def in_full(self, names: Sequence[str]) -> None:
+        """Serve and measure as the table measure says."""
+        run = self.run
+
+        def measured() -> Times:
+            evaluator.measure_variants(run, names, self._memory, self.log)
+            answers = {name: run.answers[name, "dev"] for name in names if (name, "dev") in run.answers}
+            return Times({name: run.measured[name] for name in names}, answers, run.isolated_because)
+
+        found = self._times(measured, names, prices=bool(run.request.prices))
+        run.measured |= found.timings
+        run.answers |= {(name, "dev"): answers for name, answers in found.answers.items()}
+        run.isolated_because = found.isolated_because
+
+    def _times(self, measured: Callable[[], Times], names: Sequence[str], **how: Any) -> Times:
+        run = self.run
+        key = cache_key(
+            variants={name: run.artifacts[name].digest for name in names},
+            data=run.data.digest,
+            how=how,
+            measure=run.recipe.measure.model_dump(mode="json"),
+            serving=run.recipe.serving.model_dump(mode="json"),
+            thresholds=run.thresholds,
+            target=run.request.target,
+            machine=describe_machine().model_dump(mode="json"),
+            code=closure.code("bantam.run.evaluator"),
+        )
+        found, there = self._kept.get_or_measure(key, measured)
+        if there:
+            self.log("timed already, before this run was ended")
+        return found
