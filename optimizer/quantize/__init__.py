@@ -21,6 +21,7 @@ from optimizer.quantize import (
     bitsandbytes_nf4,
     onnx_4bit,
     onnx_dynamic,
+    onnx_static,
     openvino_static,
     openvino_weights,
     torch_bf16,
@@ -33,6 +34,7 @@ from optimizer.stage import RunContext
 
 METHODS: dict[str, Method] = {
     "onnx-dynamic-int8": onnx_dynamic.METHOD,
+    "onnx-static-int8": onnx_static.METHOD,
     "openvino-static-int8": openvino_static.METHOD,
     "onnx-int4": onnx_4bit.METHOD,
     "openvino-weights": openvino_weights.METHOD,
