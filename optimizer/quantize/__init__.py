@@ -66,7 +66,7 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         shutil.copyfile(parent.folder / name, context.folder / name)
     batches = _drawn(parent, config, context)
     try:
-        quantized = method.write(parent, config, context, batches)
+        quantized = method.write(parent, config, context, _calibrating(batches, config, context))
     except (BantamError, OSError, MemoryError):
         raise
     except Exception as exc:  # the libraries behind the methods raise anything on a model that they were not made for
@@ -111,6 +111,23 @@ def _drawn(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Bat
         return logits.encode(parent.folder, parent.manifest.signature, drawn)
 
     return batches
+
+
+def _calibrating(batches: Batches, config: QuantizeConfig, context: RunContext) -> Batches:
+    """As ``batches``; says how many texts there are where these are fewer than asked for, and refuses none."""
+
+    def calibration(count: int) -> list[logits.Batch]:
+        found = batches(count)
+        if not found:
+            raise StageError(
+                f"Stage {config.name!r} ({config.method}) calibrates on training texts, of which none has a token. "
+                "Use data with texts, or a method without calibration."
+            )
+        if len(found) < count:
+            context.log(f"{config.name}: calibrated on {len(found)} texts, of {count} asked for: there are no more")
+        return found
+
+    return calibration
 
 
 def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: list[logits.Batch]) -> dict[str, float]:

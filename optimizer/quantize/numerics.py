@@ -30,6 +30,8 @@ AVERAGING = 0.01
 """What a new sample counts in a moving average, as in ONNX Runtime."""
 SHARE = 0.9999
 """Of the values that a percentile keeps."""
+LEVELS = 256
+"""Integers that the entropy's distribution is merged into."""
 CANDIDATES = 64
 """Limits that are tried on a side for the least squared error."""
 
@@ -37,15 +39,19 @@ CANDIDATES = 64
 def affine(low: Any, high: Any, lowest: int = 0, highest: int = 255) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Scale and zero point of the affine scheme, of the shape of ``low`` and ``high``: one a channel, or one."""
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
-    scale = np.maximum((high - low) / (highest - lowest), np.finfo(np.float32).tiny)
+    scale = _positive((high - low) / (highest - lowest))
     zero_point = np.clip(np.rint(lowest - low / scale), lowest, highest)
     return np.asarray(scale, np.float32), np.asarray(zero_point, np.int32)
 
 
 def symmetric(low: Any, high: Any, highest: int = 127) -> NDArray[np.float32]:
     """Scale of the scale scheme, of the shape of ``low`` and ``high``."""
-    scale = np.maximum(np.abs(low), np.abs(high)) / highest
-    return np.asarray(np.maximum(scale, np.finfo(np.float32).tiny), np.float32)
+    return np.asarray(_positive(np.maximum(np.abs(low), np.abs(high)) / highest), np.float32)
+
+
+def _positive(scale: Any) -> Any:
+    """1 for the scale of nothing but zeros, as in ONNX Runtime."""
+    return np.where(scale > np.finfo(np.float32).tiny, scale, 1)
 
 
 def quantize(values: NDArray[np.float32], scale: Any, zero_point: Any, lowest: int, highest: int) -> NDArray[Any]:
@@ -125,19 +131,19 @@ def percentile(seen: Histogram, scheme: str) -> Range:
 def entropy(seen: Histogram, scheme: str) -> Range:
     """The range [-t, t] whose integers tell most of the distribution (Migacz 2017, as in TensorRT).
 
-    With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into 256 and
+    With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into :data:`LEVELS` and
     spread again over those of them that are not empty, t has the least ``KL(P || Q) = sum P log(P / Q)``.
     """
-    middle, levels = BINS // 2, 256
+    middle = BINS // 2
     best, limit = np.inf, seen.limit
-    for half in range(levels // 2, middle + 1):
+    for half in range(LEVELS // 2, middle + 1):
         inside = seen.counts[middle - half : middle + half]
         reference = inside.astype(np.float64)
         reference[0] += seen.counts[: middle - half].sum()
         reference[-1] += seen.counts[middle + half :].sum()
-        merged = np.arange(2 * half) * levels // (2 * half)
-        sums = np.bincount(merged, inside, levels)
-        filled = np.bincount(merged, reference > 0, levels)
+        merged = np.arange(2 * half) * LEVELS // (2 * half)
+        sums = np.bincount(merged, inside, LEVELS)
+        filled = np.bincount(merged, reference > 0, LEVELS)
         spread = np.where(reference > 0, sums[merged] / np.maximum(filled[merged], 1), 0)
         divergence = _divergence(reference, spread)
         if divergence < best:

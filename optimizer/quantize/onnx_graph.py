@@ -59,14 +59,15 @@ def _takes_rows(node: onnx.NodeProto, weights: dict[str, TensorProto]) -> bool:
 def products(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     """The products of an activation with a large matrix of weights, by the names of the layers that they are.
 
-    The export turns a layer's weights over and calls them otherwise, but leaves its bias its name, from which the
-    layer's follows: ``bert.pooler.dense``. A layer without one of its own has its node's name.
+    Such as ``bert.pooler.dense``: the export keeps the names of biases, and those of the weights that it does not turn
+    over. A layer with neither to itself has its node's name.
     """
     weights = {weight.name: weight for weight in graph.initializer}
     found = [n for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights and is_large(weights[n.input[1]])]
-    biases = [bias_of(graph, node) for node in found]
+    parameters = [[*(each.input[1] for each in [bias_of(graph, node)] if each), node.input[1]] for node in found]
     named = [
-        each.input[1].removesuffix(".bias") if each else node.name for node, each in zip(found, biases, strict=True)
+        next((name.rpartition(".")[0] for name in names if name.endswith((".bias", ".weight"))), node.name)
+        for node, names in zip(found, parameters, strict=True)
     ]
     times = Counter(named)
     return {name if times[name] == 1 else node.name: node for name, node in zip(named, found, strict=True)}
