@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import logging
 import re
@@ -47,6 +48,7 @@ def write(parent: Artifact, folder: Path, config: ExportConfig, *, fuse: bool) -
             part.config.use_cache = False
     exported = model = _export(module, parent.manifest.signature, vocabulary(parent.folder))
     del model.graph.outputs[1:]  # hidden states and memories: nobody reads them
+    _name_weights(model)
     RemoveUnusedNodesPass()(model)
     _clean(model)
     model, fused = fuse_attention(model) if fuse else (model, 0)
@@ -170,6 +172,43 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         registration.setLevel(level)
+
+
+def _name_weights(model: ir.Model) -> None:
+    """Name the weights that were transposed while exporting (``val_54``) after their modules, as the others are.
+
+    People name them where layers are excluded from quantization. A weight that several layers share (ALBERT) may be
+    transposed several times: once will do.
+    """
+    named: dict[str, ir.Value] = dict(model.graph.initializers)
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type == "MatMul" else None
+        if weight is None or "." in (weight.name or "") or not (weight.is_initializer() or _source(weight)):
+            continue
+        # From the whole model to the operator: "['', 'bert', ..., 'bert.pooler.dense', 'linear_12']".
+        scopes: list[str] = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        module = scopes[-2] if len(scopes) > 1 else ""
+        name, source = f"{module}.weight", _source(weight)
+        if source is not None and source is named.get(name):
+            source.name = f"{name}.T"
+            del named[name]
+        if module and name not in named:
+            weight.name, named[name] = name, weight
+        elif module and _same(named[name], weight):
+            node.replace_input_with(1, named[name])
+
+
+def _source(weight: ir.Value) -> ir.Value | None:
+    """The initializer that it is the transpose of: what is used several times is not computed while exporting."""
+    node = weight.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Transpose" else None
+    return source if source is not None and source.is_initializer() else None
+
+
+def _same(one: ir.Value, other: ir.Value) -> bool:
+    if one.const_value is None or other.const_value is None:
+        return _source(one) is not None and _source(one) is _source(other)
+    return np.array_equal(one.const_value.numpy(), other.const_value.numpy())
 
 
 def _clean(model: ir.Model) -> None:

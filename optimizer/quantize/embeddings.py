@@ -7,7 +7,7 @@ these standard operators take 28 and one in 8 bits 11; all of MiniLM in int8 tak
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,27 @@ ROWS_AT_ONCE = 8192
 """Of a table, so that what is computed on the way to its bits is small beside it."""
 
 
-def quantize_embeddings(graph: onnx.GraphProto, bits: int, block_size: int = 32, *, folder: Path = Path()) -> int:
-    """Put each table that is looked up by rows into ``bits`` 8 or 4; returns how many there were.
+def quantize_embeddings(
+    graph: onnx.GraphProto, bits: int | Mapping[str, int], block_size: int = 32, *, folder: Path = Path()
+) -> int:
+    """Put each table that is looked up by rows into ``bits`` 16, 8 or 4; returns how many there were.
 
-    8 bits have one scale a row; 4 bits a scale and a minimum for each block of ``block_size`` values of a row, or for
-    the row if that does not divide its length. Few rows, and rows that are not looked up by an input of the model, get
-    8 bits in any case. ``folder``: where the files beside the graph are, if its weights are in any.
+    16 bits are fp16; 8 bits have one scale a row; 4 bits a scale and a minimum for each block of ``block_size`` values
+    of a row, or for the row if that does not divide its length. Tables that :func:`packable` leaves out get 8 bits in
+    place of 4. ``bits`` by table: those without an entry stay as they are. ``folder``: where the files beside the graph
+    are, if its weights are in any.
     """
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
     weights = {weight.name: weight for weight in graph.initializer}
-    lookups = embedding_lookups(graph)
+    dimensions = packable(graph)
+    lookups = [node for node in embedding_lookups(graph) if isinstance(bits, int) or node.input[0] in bits]
     parts: dict[str, list[onnx.TensorProto]] = {}
     for table in dict.fromkeys(node.input[0] for node in lookups):
         values = numpy_helper.to_array(weights[table], str(folder))
-        rank = {ranks.get(node.input[1]) for node in lookups if node.input[0] == table}
-        if bits == 4 and len(values) >= FEW_ROWS and len(rank) == 1 and (dimensions := rank.pop()):
-            parts[table] = _four_bits(table, values, block_size, dimensions)
+        wanted = bits if isinstance(bits, int) else bits[table]
+        if wanted == 16:
+            parts[table] = [numpy_helper.from_array(values.astype(np.float16), f"{table}.half")]
+        elif wanted == 4 and table in dimensions:
+            parts[table] = _four_bits(table, values, block_size, dimensions[table])
         else:
             parts[table] = _eight_bits(table, values)
         graph.initializer.remove(weights[table])
@@ -51,6 +56,18 @@ def quantize_embeddings(graph: onnx.GraphProto, bits: int, block_size: int = 32,
         for each in reversed(new):
             graph.node.insert(position, each)
     return len(parts)
+
+
+def packable(graph: onnx.GraphProto) -> dict[str, int]:
+    """Tables that can be had in 4 bits, of many rows and looked up by inputs of the model -> dimensions of these."""
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
+    rows = {weight.name: weight.dims[0] for weight in graph.initializer if weight.dims}
+    found: dict[str, set[int]] = {}
+    for node in embedding_lookups(graph):
+        found.setdefault(node.input[0], set()).add(ranks.get(node.input[1], 0))
+    return {
+        table: max(each) for table, each in found.items() if rows[table] >= FEW_ROWS and len(each) == 1 and max(each)
+    }
 
 
 def symmetric_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -73,6 +90,28 @@ def packed_rows(table: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint
     return first | (second << 4), np.concatenate([step, low], axis=2)
 
 
+def restored_rows(table: NDArray[np.float32], bits: int, block_size: int) -> NDArray[np.float32]:
+    """What ``table`` ``[n, d]`` is looked up as, from 8 or 4 bits."""
+    if bits == 8:
+        rows, scales = symmetric_rows(table)
+        return rows * scales
+    packed, steps = packed_rows(table, _block(table.shape[1], block_size))
+    step, low = np.split(steps.astype(np.float32), 2, axis=2)
+    restored = np.concatenate([packed & 15, packed >> 4], axis=2) * step + low
+    return np.asarray(restored, np.float32).reshape(table.shape)
+
+
+def bytes_of_rows(shape: Sequence[int], bits: int, block_size: int) -> int:
+    """What a table ``[n, d]`` takes in 16, 8 or 4 bits, scales included."""
+    count, width = shape
+    scales = {16: 0, 8: 4, 4: 4 * (width // _block(width, block_size))}
+    return count * (width * bits // 8 + scales[bits])
+
+
+def _block(width: int, block_size: int) -> int:
+    return block_size if width % block_size == 0 else width
+
+
 def _in_parts(
     function: Callable[[NDArray[np.float32]], tuple[NDArray[Any], NDArray[Any]]], table: NDArray[np.float32]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -89,8 +128,7 @@ def _eight_bits(table: str, values: NDArray[np.float32]) -> list[onnx.TensorProt
 
 def _four_bits(table: str, values: NDArray[np.float32], block_size: int, dimensions: int) -> list[onnx.TensorProto]:
     width = values.shape[1]
-    block = block_size if width % block_size == 0 else width
-    rows, scales = _in_parts(lambda part: packed_rows(part, block), values)
+    rows, scales = _in_parts(lambda part: packed_rows(part, _block(width, block_size)), values)
     return [
         numpy_helper.from_array(rows, f"{table}.int4x2"),
         numpy_helper.from_array(scales, f"{table}.scale"),
@@ -107,8 +145,10 @@ def _lookup(table: str, parts: list[str], indices: str, output: str) -> list[onn
     def node(kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, list(outputs), name=f"{outputs[0]}.{kind}", **attributes)
 
-    rows, scales, *more = parts
     taken, factor = f"{output}.rows", f"{output}.scales"
+    if len(parts) == 1:
+        return [node("Gather", [parts[0], indices], taken), node("Cast", [taken], output, to=TensorProto.FLOAT)]
+    rows, scales, *more = parts
     found = [node("Gather", [rows, indices], taken), node("Gather", [scales, indices], factor)]
     if not more:
         return [

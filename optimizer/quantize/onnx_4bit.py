@@ -48,16 +48,19 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
-    from optimizer.quantize.onnx_graph import is_large, load, take_in
+    from optimizer.quantize.onnx_graph import embedding_lookups, stored, take_in
 
-    model = load(parent, values=False)
-    take_in(model.graph, parent.folder, transposed(model.graph))
-    ONNXModel(model).replace_gemm_with_matmul()
-    weights = {weight.name for weight in model.graph.initializer if is_large(weight)}
-    products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    model, products = opened(parent)
+    before = stored(model.graph)
+    whole = {
+        "product": stored(model.graph, {node.input[1] for node in products}),
+        "embedding": stored(model.graph, {node.input[0] for node in embedding_lookups(model.graph)}),
+    }
     energy = _energies(model, products, parent, config, context, batches) if config.outliers else {}
     embeddings = quantize_embeddings(model.graph, 4, config.block_size, folder=parent.folder)
+    between = stored(model.graph)
     kept = _pack(model, products, parent.folder, config, energy)
+    saved = {"product": between - stored(model.graph), "embedding": before - between}
     take_in(model.graph, parent.folder)
     blocks = Numbers("int", 8, "symmetric", "block", dynamic=True)
     compute = Compute(
@@ -74,8 +77,28 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
         "quantizer": f"onnxruntime {onnxruntime.__version__}",
         "int4_products": len(products),
         "int4_embeddings": embeddings,
+        **bytes_by_kind(whole, saved),
     }
     return Quantized(compute, details | ({"outlier_channels": kept} if config.outliers else {}))
+
+
+def opened(parent: Artifact) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
+    """The parent's graph with a MatMul for each Gemm, values beside it left there; its products with a large weight."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    from optimizer.quantize.onnx_graph import is_large, load, take_in
+
+    model = load(parent, values=False)
+    take_in(model.graph, parent.folder, transposed(model.graph))
+    ONNXModel(model).replace_gemm_with_matmul()
+    weights = {weight.name for weight in model.graph.initializer if is_large(weight)}
+    return model, [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+
+
+def bytes_by_kind(whole: Mapping[str, int], saved: Mapping[str, int]) -> dict[str, int]:
+    """For the details, of ``product`` and ``embedding``: what the quantized ones take, and took in fp32."""
+    now = {f"{kind}_bytes": size - saved[kind] for kind, size in whole.items()}
+    return now | {f"{kind}_bytes_fp32": size for kind, size in whole.items()}
 
 
 def transposed(graph: onnx.GraphProto) -> set[str]:
@@ -129,13 +152,12 @@ def _pack(
     A weight that several nodes share (ALBERT) is packed once. ``folder``: where the file beside the graph is.
     """
     from onnx import numpy_helper
-    from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.outliers import outlier_channels, outlier_weights, with_outliers
 
     graph, kept = model.graph, 0
     weights = {weight.name: weight for weight in graph.initializer}
-    packed: dict[str, onnx.NodeProto] = {}
+    made: dict[str, onnx.NodeProto] = {}
     for name, node in {node.input[1]: node for node in products}.items():
         values = np.array(numpy_helper.to_array(weights[name], str(folder)))
         if name in energy:
@@ -143,30 +165,38 @@ def _pack(
             graph.initializer.extend(outlier_weights(name, values, channels))
             values[channels] = 0
             kept += len(channels)
-        packed[name], parts = _packed(node, values, config)
+        made[name], parts = packed(node, values, bits=4, block_size=config.block_size, products=config.products)
         graph.initializer.remove(weights[name])
         graph.initializer.extend(parts)
     replaced = {node.output[0] for node in products}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.output[0] in replaced:
-            product = _like(packed[node.input[1]], node)
+            product = like(made[node.input[1]], node, "int4")
             nodes += with_outliers(product, node.input[1]) if energy else [product]
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    ONNXModel(model).set_opset_import("com.microsoft", 1)
-    model.ir_version = max(model.ir_version, 10)  # the first with int4
+    with_contrib(model)
     return kept
 
 
-def _packed(
-    node: onnx.NodeProto, values: NDArray[np.float32], config: Int4Config
-) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    """MatMulNBits for a MatMul with a weight of these values ``[K, N]``, and the weights that it takes.
+def with_contrib(model: onnx.ModelProto) -> None:
+    """Say that it has integers of 4 bits and operators of com.microsoft."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
 
-    By the quantizer of one node: that of models wants all values in the model, and keeps them there.
+    ONNXModel(model).set_opset_import("com.microsoft", 1)
+    model.ir_version = max(model.ir_version, 10)  # the first with int4
+
+
+def packed(
+    node: onnx.NodeProto, values: NDArray[np.float32], *, bits: int, block_size: int, products: str
+) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    """MatMulNBits for a MatMul with a weight of these values ``[K, N]``, and what it takes: steps, scales, zero points.
+
+    ``bits``: 4 or 8; ``products``: a key of :data:`ACCURACY_LEVEL`. By the quantizer of one node: that of models wants
+    all values in the model, and keeps them there.
     """
     from onnx import GraphProto, numpy_helper
 
@@ -181,9 +211,7 @@ def _packed(
     finally:
         root.removeHandler(handler)
     quantizer = DefaultWeightOnlyQuantizer(
-        DefaultWeightOnlyQuantConfig(
-            block_size=config.block_size, accuracy_level=ACCURACY_LEVEL[config.products], bits=4
-        )
+        DefaultWeightOnlyQuantConfig(block_size=block_size, accuracy_level=ACCURACY_LEVEL[products], bits=bits)
     )
     alone = GraphProto(initializer=[numpy_helper.from_array(values, node.input[1])])
     with np.errstate(invalid="ignore"):  # a block of zeros, such as the padding token's: 0 / 0, which it looks for
@@ -191,11 +219,11 @@ def _packed(
     return product, list(alone.initializer)[1:]
 
 
-def _like(product: onnx.NodeProto, node: onnx.NodeProto) -> onnx.NodeProto:
-    """``product`` in the place of ``node``, which has the same weight."""
+def like(product: onnx.NodeProto, node: onnx.NodeProto, suffix: str) -> onnx.NodeProto:
+    """``product`` in the place of ``node``, which has the same weight; named after its output and ``suffix``."""
     from onnx import NodeProto
 
     made = NodeProto()
     made.CopyFrom(product)
-    made.input[0], made.output[0], made.name = node.input[0], node.output[0], f"{node.output[0]}.int4"
+    made.input[0], made.output[0], made.name = node.input[0], node.output[0], f"{node.output[0]}.{suffix}"
     return made

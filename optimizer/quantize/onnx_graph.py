@@ -37,6 +37,15 @@ def take_in(graph: onnx.GraphProto, folder: Path, names: Collection[str] | None 
             load_external_data_for_tensor(weight, str(folder))
 
 
+def stored(graph: onnx.GraphProto, names: Collection[str] | None = None) -> int:
+    """Bytes of these weights, or of all, in the graph or beside it."""
+    return sum(
+        int(np.prod(weight.dims)) * onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
+        for weight in graph.initializer
+        if names is None or weight.name in names
+    )
+
+
 def is_large(weight: TensorProto) -> bool:
     """Whether it is a matrix in fp32 that is worth quantizing."""
     large = 4 * int(np.prod(weight.dims)) >= SMALLEST

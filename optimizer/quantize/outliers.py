@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,15 +73,21 @@ def outlier_channels(
     return np.sort(np.argsort(-costs, kind="stable")[:count]).astype(np.int64)
 
 
-def rounded(weight: NDArray[np.float32], block_size: int) -> NDArray[np.float32]:
-    """``weight`` ``[K, N]`` in 16 steps from the lowest to the highest, or 0, of each block along K, as MatMulNBits."""
+def rounded(
+    weight: NDArray[np.float32], block_size: int, bits: int = 4, *, scales: type[np.floating[Any]] = np.float32
+) -> NDArray[np.float32]:
+    """``weight`` ``[K, N]`` in ``2^bits`` steps from the lowest to the highest, or 0, of each block along K.
+
+    As MatMulNBits restores it; ``scales``: the numbers in which its steps are kept.
+    """
     rows, columns = weight.shape
     blocks = np.pad(weight, ((0, -rows % block_size), (0, 0))).reshape(-1, block_size, columns)
     low, high = np.minimum(blocks.min(axis=1, keepdims=True), 0), np.maximum(blocks.max(axis=1, keepdims=True), 0)
-    step = np.maximum((high - low) / 15, np.finfo(np.float32).tiny)
+    last = 2**bits - 1
+    step = np.maximum((high - low) / last, np.finfo(np.float32).tiny)
     zero = np.rint(-low / step)
-    steps = np.clip(np.rint(blocks / step) + zero, 0, 15)
-    return np.asarray((steps - zero) * step, np.float32).reshape(-1, columns)[:rows]
+    steps = np.clip(np.rint(blocks / step) + zero, 0, last)
+    return np.asarray((steps - zero) * step.astype(scales).astype(np.float32), np.float32).reshape(-1, columns)[:rows]
 
 
 def outlier_weights(name: str, weight: NDArray[np.float32], channels: NDArray[np.int64]) -> list[onnx.TensorProto]:
