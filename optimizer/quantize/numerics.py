@@ -131,8 +131,9 @@ def percentile(seen: Histogram, scheme: str) -> Range:
 def entropy(seen: Histogram, scheme: str) -> Range:
     """The range [-t, t] whose integers tell most of the distribution (Migacz 2017, as in TensorRT).
 
-    With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into :data:`LEVELS` and
-    spread again over those of them that are not empty, t has the least ``KL(P || Q) = sum P log(P / Q)``.
+    With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into
+    :data:`LEVELS` and spread again over those of them that are not empty, t has the least
+    ``KL(P || Q) = sum P log(P / Q)``.
     """
     middle = BINS // 2
     best, limit = np.inf, seen.limit
