@@ -57,7 +57,7 @@ def _positive(scale: Any) -> Any:
 def quantize(values: NDArray[np.float32], scale: Any, zero_point: Any, lowest: int, highest: int) -> NDArray[Any]:
     """Integers from ``lowest`` to ``highest``, in int8 or, if none is negative, uint8; halves go to the even one."""
     kind = np.uint8 if lowest >= 0 else np.int8
-    return np.clip(np.rint(values / scale) + zero_point, lowest, highest).astype(kind)
+    return np.asarray(np.clip(np.rint(values / scale) + zero_point, lowest, highest), kind)
 
 
 def dequantize(integers: NDArray[Any], scale: Any, zero_point: Any) -> NDArray[np.float32]:

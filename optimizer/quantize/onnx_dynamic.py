@@ -51,7 +51,8 @@ class DynamicInt8Config(CalibratedQuantizeConfig):
 def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batches: Batches) -> Quantized:
     """Write ``model.onnx`` with int8 matrix products and embeddings; calibrated for ``config.smooth`` alone.
 
-    Weights keep all 8 bits: with VNNI nothing saturates, and elsewhere sessions have ``session.x64quantprecision``.
+    Weights keep all 8 bits: with VNNI nothing saturates, and elsewhere the engine has the products computed
+    otherwise (``int8_saturates``).
     """
     import onnxruntime
     from onnx import TensorProto

@@ -54,7 +54,7 @@ def run(kind: str, inputs: list[NDArray[Any]], outputs: int = 1) -> list[NDArray
 @pytest.mark.parametrize(("low", "high"), RANGES)
 @pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
 def test_quantized_and_back_is_what_onnx_runtime_gives(low: float, high: float, scheme: str) -> None:
-    values = np.concatenate([sample(size=1000), np.float32([low, high, 0])])
+    values = np.concatenate([sample(size=1000), np.array([low, high, 0], np.float32)])
     scale, zero_point = parameters(low, high, scheme)
     zero = zero_point.astype(np.uint8)
     (expected,) = run("QuantizeLinear", [values, scale, zero])

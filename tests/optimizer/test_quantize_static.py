@@ -22,6 +22,8 @@ from optimizer.kinds import read_stage
 from optimizer.quantize.onnx_graph import activations, load, products
 from optimizer.quantize.smooth import channel_factors, smooth
 from optimizer.stage import RunContext
+from serving.backend import onnx_program
+from serving.backend.cores import int8_saturates
 from serving.backend.engine import Engine
 from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
 
@@ -191,7 +193,7 @@ def test_smoothing_changes_nothing_in_fp32_but_the_range_of_channels(
 
 
 def test_smoothing_factors_are_those_of_the_paper() -> None:
-    activation, weight = np.float32([8, 2, 0, 3]), np.float32([2, 2, 1, 0])
+    activation, weight = np.array([8, 2, 0, 3], np.float32), np.array([2, 2, 1, 0], np.float32)
     np.testing.assert_allclose(channel_factors(activation, weight, 0.5), [2, 1, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(channel_factors(activation, weight, 1.0), [8, 2, 1, 1], rtol=1e-6)
 
@@ -203,19 +205,38 @@ def test_dynamic_int8_is_smoothed_too(bert: Artifact, tmp_path: Path) -> None:
     assert 0 < figures["mean_difference"] < 0.15 * figures["reference_std"]
 
 
-def test_sessions_do_not_saturate_where_there_is_no_vnni(int8: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime acts by the option on such CPUs alone; that both places give it is what can be seen on any."""
-    asked: list[tuple[str, str]] = []
+@pytest.mark.parametrize(
+    ("cpuinfo", "exact"),
+    [
+        ("flags : fpu avx2 fma", ["1"]),
+        ("flags : fpu avx2 fma avx512f avx512bw", ["1"]),
+        ("flags : fpu avx2 fma avx512f avx512_vnni", []),
+        ("flags : fpu avx2 avx_vnni", []),
+        ("flags : fpu sse4_1", []),
+        ("Features : fp asimd", []),
+        (None, []),
+    ],
+)
+def test_only_where_int8_saturates_a_session_computes_it_otherwise(
+    cpuinfo: str | None, exact: list[str], int8: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not elsewhere: ONNX Runtime (1.31) does as it is told on any CPU, and takes 2.5 times as long."""
+    path = tmp_path / "cpuinfo"
+    if cpuinfo:
+        path.write_text(f"processor : 0\n{cpuinfo}\n", encoding="utf-8")
+    monkeypatch.setattr(onnx_program, "int8_saturates", lambda: int8_saturates(path))
+    asked: list[str] = []
 
     class Options(onnxruntime.SessionOptions):  # type: ignore[misc]
         def add_session_config_entry(self, key: str, value: str) -> None:
-            asked.append((key, value))
+            asked.extend([value] if key == "session.x64quantprecision" else [])
             super().add_session_config_entry(key, value)
 
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
-    logits.of(int8, threads=1)
-    Engine(int8.folder, threads=1)
-    assert asked.count(("session.x64quantprecision", "1")) == 2
+    scores = Engine(int8.folder, threads=1).probabilities(["w1 w2 w3"])
+    assert asked == exact
+    monkeypatch.undo()
+    np.testing.assert_allclose(scores, Engine(int8.folder, threads=1).probabilities(["w1 w2 w3"]), atol=1e-6)
 
 
 def test_layers_have_their_modules_names(bert: Artifact) -> None:
