@@ -104,10 +104,10 @@ def _ranges(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], config: OnnxStaticConfig, texts: list[Batch], threads: int
 ) -> dict[str, Range]:
     """The range of each input of the products."""
-    from optimizer.quantize.numerics import ESTIMATORS, Histogram
+    from optimizer.quantize.numerics import ESTIMATORS, HistogramObserver
     from optimizer.quantize.onnx_graph import activations
 
-    seen = {node.input[0]: Histogram() for node in nodes}
+    seen = {node.input[0]: HistogramObserver() for node in nodes}
     for values in activations(model, [*seen], texts, threads=threads):
         for name, value in values.items():
             seen[name].add(value)

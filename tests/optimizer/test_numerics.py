@@ -18,7 +18,15 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import HistogramCollector, MinMaxCalibrater
 
 from optimizer.quantize import numerics
-from optimizer.quantize.numerics import ESTIMATORS, Histogram, affine, dequantize, parameters, quantize, symmetric
+from optimizer.quantize.numerics import (
+    ESTIMATORS,
+    HistogramObserver,
+    affine,
+    dequantize,
+    parameters,
+    quantize,
+    symmetric,
+)
 
 RANGES = [(-1.0, 3.0), (0.5, 4.0), (-2.0, -0.1), (0.0, 0.0), (-1e-3, 1e3)]
 
@@ -28,8 +36,8 @@ def sample(seed: int = 0, size: int = 100_003) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_t(5, size=size).astype(np.float32)
 
 
-def seen(*samples: NDArray[np.float32]) -> Histogram:
-    histogram = Histogram()
+def seen(*samples: NDArray[np.float32]) -> HistogramObserver:
+    histogram = HistogramObserver()
     for each in samples:
         histogram.add(each)
     return histogram
