@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
-from optimizer.config import CalibratedQuantizeConfig, Smooth
+from optimizer.config import CalibratedQuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
+from optimizer.quantize.static import Smooth
 from optimizer.stage import RunContext
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 
 from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import StageError
-from optimizer.config import Smooth, StaticQuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
+from optimizer.quantize.static import Smooth, StaticQuantizeConfig
 from optimizer.stage import RunContext
 
 if TYPE_CHECKING:
