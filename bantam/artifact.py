@@ -58,8 +58,9 @@ that transformers reads it through, ``scores`` a variant's answers on a data set
 class Numbers:
     """In what the weights, or the activations, are stored and multiplied."""
 
-    kind: Literal["float", "bfloat", "normal", "int"] = "float"
-    """``normal``: steps at the quantiles of the normal distribution (NormalFloat, Dettmers et al. 2023)."""
+    kind: Literal["float", "bfloat", "normal", "int", "grid"] = "float"
+    """``normal``: steps at the quantiles of the normal distribution (NormalFloat, Dettmers et al. 2023); ``grid``:
+    points that round normal numbers with the least error, alone or in pairs (HIGGS, Malinovskii et al. 2024)."""
     bits: int = 32
     scheme: Literal["symmetric", "asymmetric"] | None = None
     """Whether 0 is represented without an offset; None for floats."""
@@ -70,8 +71,9 @@ class Numbers:
 
     @property
     def label(self) -> str:
-        """``fp32``, ``bf16``, ``nf4``, ``int8`` ..."""
-        return f"{ {'float': 'fp', 'bfloat': 'bf', 'normal': 'nf', 'int': 'int'}[self.kind] }{self.bits}"
+        """``fp32``, ``bf16``, ``nf4``, ``int8``, ``grid3`` ..."""
+        short = {"float": "fp", "bfloat": "bf", "normal": "nf"}
+        return f"{short.get(self.kind, self.kind)}{self.bits}"
 
 
 @dataclass(frozen=True)
