@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.bits_per_layer FOLDER --data goemotions-ekman``: FOLDER is a fine-tuned or adopted model as a run
 leaves it in its store (layout ``hf``). Quality is macro-F1 against the fp32 export: on dev with thresholds of the other
-half, on test with those of dev. What is made stays in ``--work``, and is not made again. With ``--predictions``, how
-well the sum of the layers' losses foretells that of whole assignments, drawn at random.
+half, on test with those of dev. What is made stays in ``--work``, and is not made again. ``squared`` is the
+loss that ``predicted`` foretells.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from optimizer.evaluate import Drop, bootstrap_drop, cross_fitted, one_hot, pred
 from optimizer.metric import Measure, Metric
 from serving.backend.engine import Engine
 
-ROWS = ("onnx-int4", "onnx-mixed-as-int4", "onnx-int4-128", "onnx-mixed-as-int4-128", "onnx-mixed-6")
+ROWS = ("onnx-int4", "onnx-mixed-as-int4", "onnx-int4-128", "onnx-mixed-as-int4-128", "onnx-mixed-as-higgs-3")
 """Names of benchmarks.quantization_methods; ``as``: within the bytes of the one before."""
 HEADS = (
     *("variant", "MB", "bits a weight", "linear layers", "embeddings"),
@@ -40,7 +40,7 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     data, base = load_dataset(asked.data), asked.work / "onnx-fp32"
     make(asked.baseline, "onnx-fp32", base, data, asked.threads)
-    before = measures(base, data, asked.threads)
+    before = measures(base, data, asked)
     print(f"| {' | '.join(HEADS)} |", f"|{' --- |' * len(HEADS)}", sep="\n", flush=True)
     for name in asked.rows.split(","):
         folder = asked.work / name
@@ -49,10 +49,8 @@ def main() -> None:
         except UserError as exc:
             print(f"| {name} | {exc}{' |' * (len(HEADS) - 1)}", flush=True)
             continue
-        after = measures(folder, data, asked.threads)
-        drops = [
-            bootstrap_drop(before[split], after[split], len(data.splits[split].texts)) for split in ("dev", "test")
-        ]
+        after = measures(folder, data, asked)
+        drops = [bootstrap_drop(before[split][0], after[split][0], before[split][1]) for split in before]
         print(line(name, Artifact.load(folder), base, data, drops, asked.threads), flush=True)
 
 
@@ -62,36 +60,38 @@ def make(parent: Path, name: str, folder: Path, data: Dataset, threads: int) -> 
         quantization_methods.make(parent, name, folder, data, threads)
 
 
-def measures(folder: Path, data: Dataset, threads: int) -> dict[str, Measure]:
-    """Macro-F1 by row weights, on dev and test."""
-    engine, found = Engine(folder, threads=threads), {}
-    dev = data.splits["dev"]
-    scores = np.asarray(engine.probabilities(list(dev.texts)))
-    thresholds = tune_thresholds(scores, dev.targets) if dev.targets.ndim > 1 else None
-    actual = one_hot(dev.targets, len(data.labels))
-    found["dev"] = Metric().on(scores, cross_fitted(scores, dev.targets), actual, data.labels)
-    test = data.splits["test"]
-    scores = np.asarray(engine.probabilities(list(test.texts)))
-    actual = one_hot(test.targets, len(data.labels))
-    found["test"] = Metric().on(scores, predict(scores, thresholds), actual, data.labels)
-    return found
+def measures(folder: Path, data: Dataset, asked: argparse.Namespace) -> dict[str, tuple[Measure, int]]:
+    """Macro-F1 by row weights, and the rows, on dev and test."""
+    engine = Engine(folder, threads=asked.threads)
+    scores, targets = {}, {}
+    for split in ("dev", "test"):
+        scores[split] = np.asarray(engine.probabilities(list(data.splits[split].texts[: asked.texts])))
+        targets[split] = data.splits[split].targets[: asked.texts]
+    thresholds = tune_thresholds(scores["dev"], targets["dev"]) if targets["dev"].ndim > 1 else None
+    decided = {"dev": cross_fitted(scores["dev"], targets["dev"]), "test": predict(scores["test"], thresholds)}
+    return {
+        split: (
+            Metric().on(scores[split], decided[split], one_hot(targets[split], len(data.labels)), data.labels),
+            len(targets[split]),
+        )
+        for split in scores
+    }
 
 
 def line(name: str, made: Artifact, base: Path, data: Dataset, drops: list[Drop], threads: int) -> str:
     """A row of the table."""
     details, figures = made.manifest.details, made.manifest.metrics["logits"]
-    sizes = [
-        f"{details[f'{kind}_bytes'] / 1e6:.2f} MB, {details[f'{kind}_bytes_fp32'] / details[f'{kind}_bytes']:.1f}x"
-        for kind in ("product", "embedding")
-    ]
-    weights = (details["product_bytes_fp32"] + details["embedding_bytes_fp32"]) / 4
-    bits = 8 * (details["product_bytes"] + details["embedding_bytes"]) / weights
+    sizes, bits = ["", ""], ""
+    if "product_bytes" in details:
+        kinds = [(details[f"{kind}_bytes"], details[f"{kind}_bytes_fp32"]) for kind in ("product", "embedding")]
+        sizes = [f"{now / 1e6:.2f} MB, {before / now:.1f}x" for now, before in kinds]
+        bits = f"{32 * sum(now for now, _ in kinds) / sum(before for _, before in kinds):.2f}"
     lost = relative_loss(Artifact.load(base), made, data, threads)
     predicted = f"{details['predicted_loss']:.2e}" if "predicted_loss" in details else ""
     shown = [f"{drop.points:.2f} ({drop.low:.2f} to {drop.high:.2f})" for drop in drops]
     differ = f"{100 * figures['mean_difference'] / figures['reference_std']:.2f}% | {lost:.2e}"
     return (
-        f"| {name} | {made.size_bytes / 1e6:.2f} | {bits:.2f} | {' | '.join(sizes)} | {differ} | {predicted} | "
+        f"| {name} | {made.size_bytes / 1e6:.2f} | {bits} | {' | '.join(sizes)} | {differ} | {predicted} | "
         f"{' | '.join(shown)} |"
     )
 
@@ -118,6 +118,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("baseline", type=Path)
     parser.add_argument("--data", default="goemotions-ekman")
     parser.add_argument("--rows", default=",".join(ROWS), help="of benchmarks.quantization_methods, by commas")
+    parser.add_argument("--texts", type=int, help="of dev, and of test, that are scored; all if absent")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=Path, default=Path("build/quantization"))
     return parser.parse_args()

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bantam.artifact import Numbers
+from optimizer.quantize import higgs
 from optimizer.quantize.embeddings import bytes_of_rows, quantize_embeddings, restored_rows
+from optimizer.quantize.higgs import Scheme
 from optimizer.quantize.onnx_4bit import like, packed
+from optimizer.quantize.onnx_graph import embedding_lookups
 from optimizer.quantize.outliers import rounded
+from optimizer.quantize.restore import Restoring
 
 Values = NDArray[np.float32]
 
@@ -127,29 +131,82 @@ class TableRows:
         quantize_embeddings(graph, {weight: self.bits}, self.block_size, folder=folder)
 
 
-def of_products(choices: Sequence[str], block_sizes: Sequence[int], products: str) -> dict[str, WeightFormat]:
-    """What matrix products may be kept in for these choices (``int4``, ``int8``, ``fp16``), by names for people."""
+@dataclass(frozen=True)
+class Grid:
+    """HIGGS: :mod:`optimizer.quantize.higgs`. Restored as the graph is loaded, or row by row as it is looked up."""
+
+    scheme: Scheme
+    dimensions: int = 0
+    """Of the indices that look its rows up; 0: it is restored as a whole."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """Points of a grid."""
+        return Numbers("grid", self.scheme.bits, "symmetric", "block")
+
+    def size(self, shape: Sequence[int]) -> int:
+        """Codes, and a scale (fp16) for each group."""
+        return math.prod(shape) * self.scheme.bits // 8 + 2 * math.prod(shape) // self.scheme.group_size
+
+    def restored(self, values: Values) -> Values:
+        """As there."""
+        return higgs.restored(higgs.packed(values, self.scheme), self.scheme)
+
+    def put(self, graph: onnx.GraphProto, weight: str, folder: Path) -> None:
+        """Nodes that restore it, before those that use it or in place of those that look it up."""
+        (found,) = (each for each in graph.initializer if each.name == weight)
+        parts = higgs.packed(numpy_helper.to_array(found, str(folder)), self.scheme)
+        restoring = Restoring(graph)
+        if not self.dimensions:
+            for node in reversed(restoring.matrix(weight, parts, self.scheme)):
+                graph.node.insert(0, node)
+            return
+        for lookup in [node for node in embedding_lookups(graph) if node.input[0] == weight]:
+            position = list(graph.node).index(lookup)
+            graph.node.remove(lookup)
+            for node in reversed(restoring.rows(weight, parts, self.scheme, lookup, self.dimensions)):
+                graph.node.insert(position, node)
+
+
+def of_products(
+    choices: Sequence[str], block_sizes: Sequence[int], columns: int, products: str
+) -> dict[str, WeightFormat]:
+    """What a product's matrix of so many ``columns`` may be kept in for these choices, by names for people.
+
+    Choices are ``int4``, ``int8``, ``fp16``, and ``higgs2`` to ``higgs4`` for columns that its groups divide.
+    """
     found: dict[str, WeightFormat] = {}
     for name in choices:
         if name == "fp16":
             found[name] = Half()
+        elif name.startswith("higgs"):
+            found |= _of_grids(name, columns, 0)
         else:
             bits = int(name.removeprefix("int"))
             found |= {f"{name}-{size}": Blocks(bits, size, products) for size in block_sizes}
     return found
 
 
-def of_tables(choices: Sequence[str], block_sizes: Sequence[int], *, packable: bool) -> dict[str, WeightFormat]:
-    """The same of tables; one that is not ``packable`` into 4 bits has 8 in their place."""
+def of_tables(
+    choices: Sequence[str], block_sizes: Sequence[int], columns: int, dimensions: int
+) -> dict[str, WeightFormat]:
+    """The same of a table; one of few rows (``dimensions`` 0, see :func:`packable`) has 8 bits in place of 4."""
     found: dict[str, WeightFormat] = {}
     for name in choices:
         if name == "fp16":
             found[name] = TableRows(16)
-        elif name == "int4" and packable:
+        elif name.startswith("higgs"):
+            found |= _of_grids(name, columns, dimensions)
+        elif name == "int4" and dimensions:
             found |= {f"{name}-{size}": TableRows(4, size) for size in block_sizes}
         else:
             found["int8"] = TableRows(8)
     return found
+
+
+def _of_grids(name: str, columns: int, dimensions: int) -> dict[str, WeightFormat]:
+    scheme = Scheme(int(name.removeprefix("higgs"))).fits(columns)  # type: ignore[arg-type]  # 2, 3 or 4
+    return {name: Grid(scheme, dimensions)} if scheme else {}
 
 
 def _taken(graph: onnx.GraphProto, weight: str, folder: Path) -> Values:

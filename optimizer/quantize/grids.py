@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PLANES = Path(__file__).with_name("normal_grids.json")
-"""Grids of two dimensions, by their number of points, as ``python -m optimizer.quantize.grids`` makes them: it takes
-minutes, and rounds otherwise with another numpy."""
+"""Grids of two dimensions, by their number of points, as ``python -m optimizer.quantize.grids`` makes them: it takes a
+minute, and rounds otherwise with another numpy."""
 RADIUS = 5.2
 """Of the numerical integral in two dimensions: farther out are 1e-6 of all x."""
 
@@ -90,7 +90,7 @@ def plane(points: int, turns: int = 1000) -> Floats:
     It starts from a sunflower's spiral with the density of N(0, 2 I): the best grids of many points are as dense as the
     distribution to the power p / (p + 2), here 1/2 (Zador 1982). The noise is that of Zeger, Vaisey and Gersho (1992).
     """
-    places, mass = lattice(step=0.03)
+    places, mass = lattice(step=0.06)
     rng, number = np.random.default_rng(0), np.arange(points) + 0.5
     radius, angle = np.sqrt(-4 * np.log(1 - number / points)), np.pi * (3 - np.sqrt(5)) * number
     grid: Floats = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optimizer.quantize.formats import WeightFormat
     from optimizer.quantize.sensitivity import Candidate, Table, Unit
 
-NODES = 1000
+NODES, NODES_OF_GRIDS = 1000, 3500
 """Bytes that the nodes of a quantized weight, and what its parts are called, take in the graph: about the most."""
 
 
@@ -41,8 +41,8 @@ class MixedConfig(CalibratedQuantizeConfig):
     max_loss: float | None = Field(None, gt=0)
     """The budget: mean squared difference of the logits to the parent's, in units of their variance, as predicted; as
     few bytes as keep it."""
-    choices: tuple[Literal["int4", "int8", "fp16"], ...] = ("int4", "int8", "fp16")
-    """What a weight may be kept in; fp16 in the file is fp32 in memory."""
+    choices: tuple[Literal["int4", "int8", "fp16", "higgs2", "higgs3", "higgs4"], ...] = ("int4", "int8", "fp16")
+    """What a weight may be kept in; fp16 and HIGGS (in pairs, groups of 128) are fp32 in memory, tables apart."""
     exclude: tuple[str, ...] = ()
     """Layers that stay fp32, by the names of their modules; a block's stands for all in it, and ``*`` for anything."""
     block_sizes: tuple[Literal[16, 32, 64, 128, 256], ...] = (32, 128)
@@ -125,13 +125,14 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
     from optimizer.quantize.sensitivity import Unit
 
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-    tables, in_4_bits = dict.fromkeys(node.input[0] for node in embedding_lookups(graph)), packable(graph)
+    tables, dimensions = dict.fromkeys(node.input[0] for node in embedding_lookups(graph)), packable(graph)
     found: dict[str, Unit] = {}
     for weight in dict.fromkeys([*tables, *(node.input[1] for node in products)]):
+        columns = shapes[weight][1]
         if weight in tables:
-            formats = of_tables(config.choices, config.block_sizes, packable=weight in in_4_bits)
+            formats = of_tables(config.choices, config.block_sizes, columns, dimensions.get(weight, 0))
         else:
-            formats = of_products(config.choices, config.block_sizes, config.products)
+            formats = of_products(config.choices, config.block_sizes, columns, config.products)
         found[weight.removesuffix(".weight")] = Unit(weight, shapes[weight], weight in tables, formats)
     left = {name: unit for name, unit in found.items() if not any(_matches(name, each) for each in config.exclude)}
     unknown = [each for each in config.exclude if not any(_matches(name, each) for name in found)]
@@ -160,7 +161,8 @@ def _allocated(table: Table, units: Mapping[str, Unit], parent: Artifact, config
 
     if config.max_mb is not None:
         what, of = f"max_mb = {config.max_mb:g}", 1e6
-        fixed = parent.size_bytes - 4 * _count(units) + NODES * len(units)
+        nodes = NODES_OF_GRIDS if any(each.startswith("higgs") for each in config.choices) else NODES
+        fixed = parent.size_bytes - 4 * _count(units) + nodes * len(units)
         budget = 1e6 * config.max_mb - fixed
     elif config.average_bits is not None:
         what, of, fixed = f"average_bits = {config.average_bits:g}", _count(units) / 8, 0

@@ -63,7 +63,8 @@ class Restoring:
             return name
 
         *planes, scales = sources
-        shape = self._constant(np.array([*kept, groups, size // scheme.dimensions], np.int64), "codes", *kept, groups)
+        codes_of = [*kept, groups, size // scheme.dimensions]
+        shape = self._constant(np.array(codes_of, np.int64), "codes", *codes_of)
         codes, below = "", 0
         for width, plane in zip(scheme.widths, planes, strict=True):
             value = plane
@@ -82,7 +83,7 @@ class Restoring:
         value = then("Gather", [self._points(scheme), codes])
         if scheme.grid != "uniform":
             if scheme.dimensions > 1:
-                pairs = self._constant(np.array([*kept, groups, size], np.int64), "pairs", *kept, groups)
+                pairs = self._constant(np.array([*kept, groups, size], np.int64), "pairs", *kept, groups, size)
                 value = then("Reshape", [value, pairs])
             value = then("MatMul", [value, self._rotation(size, nodes)])
         value = then("Mul", [value, then("Cast", [scales], to=TensorProto.FLOAT)])

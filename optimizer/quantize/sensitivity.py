@@ -74,7 +74,7 @@ def sensitivity(
     """What each choice of each unit is predicted to lose: by one pass over the texts a unit.
 
     ``batches``: one text each; ``padding``: input -> its value for padding, 0 if absent; ``folder``: where the file
-    beside the graph is, if there is one. Choices that cannot hold a weight (fp16 above 65,504) are left out; raises
+    beside the graph is, if there is one. Formats that cannot hold a weight (fp16 above 65,504) are no choice; raises
     :class:`StageError` if that leaves none.
     """
     multiplied = sum(math.prod(unit.shape) for unit in units.values() if not unit.is_table)
@@ -87,7 +87,7 @@ def sensitivity(
         errors = {kind: relative_error(values, form.restored(values)) for kind, form in unit.formats.items()}
         finite = {kind: error for kind, error in errors.items() if math.isfinite(error)}
         if not finite:
-            raise StageError(f"The weights of {name} are too large for {', '.join(errors)}. Exclude it.")
+            raise StageError(f"No choice can hold the weights of {name}. Allow more choices, or exclude it.")
         typical = min(finite, key=lambda kind: abs(math.log10(max(finite[kind], TINY) / TYPICAL)))
         loss = probe.loss({unit.weight: unit.formats[typical].restored(values)})
         coefficient = loss / max(finite[typical], TINY)

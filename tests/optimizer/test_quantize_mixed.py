@@ -82,6 +82,21 @@ def test_bits_go_where_they_gain_most_and_the_budget_is_kept(parent: Artifact, t
     assert within.manifest.details["predicted_loss"] <= details["predicted_loss"]
 
 
+def test_grids_are_choices_too(parent: Artifact, tmp_path: Path) -> None:
+    mixed = made(parent, tmp_path / "grids", average_bits=3.6, choices=("higgs2", "higgs3", "higgs4", "int8"))
+    details, formats = mixed.manifest.details, {*chosen(mixed).values()}
+    assert 3.0 < details["average_bits"] <= 3.6
+    assert "higgs2" in formats
+    assert len(formats) > 1
+    assert mixed.manifest.compute.precision == "grid2"
+    assert mixed.manifest.metrics["logits"]["mean_difference"] < mixed.manifest.metrics["logits"]["reference_std"]
+    engine, texts = Engine(mixed.folder, threads=1), ["w1 w2 w3", "w9 w8 w7 w6 w5", "w4"]
+    alone = np.concatenate([engine.probabilities([text]) for text in texts])
+    np.testing.assert_allclose(engine.probabilities(texts), alone, rtol=0, atol=1e-5)
+    limit = 1.3 * mixed.size_bytes / 1e6
+    assert made(parent, tmp_path / "mb", max_mb=limit, choices=("higgs2", "int8")).size_bytes <= 1e6 * limit
+
+
 def test_all_that_is_shipped_is_within_max_mb(parent: Artifact, tmp_path: Path) -> None:
     smallest = made(parent, tmp_path / "smallest", average_bits=5.0, choices=("int4",))
     limit = 1.4 * smallest.size_bytes / 1e6
