@@ -21,6 +21,8 @@ class ModelManifest(NamedTuple):
     """Whether it is computed in bfloat16."""
     batch_invariant: bool
     """Whether a text's logits are the same beside other texts and padding."""
+    rounded: bool
+    """Whether activations are rounded to integers, so that a difference in the last bit of fp32 may become a step."""
     devices: tuple[str, ...]
     pair: bool
     """Whether it reads two texts at a time."""
@@ -47,6 +49,7 @@ def read_manifest(folder: Path) -> ModelManifest:
             pad_token_id=signature["pad_token_id"],
             bf16=compute["activations"]["kind"] == "bfloat",
             batch_invariant=compute["batch_invariant"],
+            rounded=compute["activations"]["kind"] == "int",
             devices=tuple(compute["devices"]),
             pair=signature.get("pair", False),  # these two: absent from what was published before there were any
             truncation_side=signature.get("truncation_side", "right"),
