@@ -35,6 +35,9 @@ from serving.backend.engine import Engine
 EXPORTS = {"onnx-fp32": "onnx", "openvino-fp32": "openvino"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "onnx-int8": {"method": "onnx-dynamic-int8"},
+    "onnx-int8-smooth": {"method": "onnx-dynamic-int8", "smooth": 0.9},
+    "onnx-static-int8": {"method": "onnx-static-int8"},
+    "onnx-static-int8-smooth": {"method": "onnx-static-int8", "smooth": 0.9},
     "onnx-int4": {"method": "onnx-int4"},
     "onnx-int4-64": {"method": "onnx-int4", "block_size": 64},
     "onnx-int4-64-outliers": {"method": "onnx-int4", "block_size": 64, "outliers": 0.02},

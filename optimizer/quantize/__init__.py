@@ -21,6 +21,7 @@ from optimizer.quantize import (
     bitsandbytes_nf4,
     onnx_4bit,
     onnx_dynamic,
+    onnx_static,
     openvino_static,
     openvino_weights,
     torch_bf16,
@@ -33,6 +34,7 @@ from optimizer.stage import RunContext
 
 METHODS: dict[str, Method] = {
     "onnx-dynamic-int8": onnx_dynamic.METHOD,
+    "onnx-static-int8": onnx_static.METHOD,
     "openvino-static-int8": openvino_static.METHOD,
     "onnx-int4": onnx_4bit.METHOD,
     "openvino-weights": openvino_weights.METHOD,
@@ -64,7 +66,7 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         shutil.copyfile(parent.folder / name, context.folder / name)
     batches = _drawn(parent, config, context)
     try:
-        quantized = method.write(parent, config, context, batches)
+        quantized = method.write(parent, config, context, _calibrating(batches, config, context))
     except (BantamError, OSError, MemoryError):
         raise
     except Exception as exc:  # the libraries behind the methods raise anything on a model that they were not made for
@@ -109,6 +111,23 @@ def _drawn(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Bat
         return logits.encode(parent.folder, parent.manifest.signature, drawn)
 
     return batches
+
+
+def _calibrating(batches: Batches, config: QuantizeConfig, context: RunContext) -> Batches:
+    """As ``batches``; says how many texts there are where these are fewer than asked for, and refuses none."""
+
+    def calibration(count: int) -> list[logits.Batch]:
+        found = batches(count)
+        if not found:
+            raise StageError(
+                f"Stage {config.name!r} ({config.method}) calibrates on training texts, of which none has a token. "
+                "Use data with texts, or a method without calibration."
+            )
+        if len(found) < count:
+            context.log(f"{config.name}: calibrated on {len(found)} texts, of {count} asked for: there are no more")
+        return found
+
+    return calibration
 
 
 def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: list[logits.Batch]) -> dict[str, float]:

@@ -7,12 +7,12 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
-from optimizer.config import QuantizeConfig
+from optimizer.config import CalibratedQuantizeConfig, Smooth
 from optimizer.quantize.method import Batches, Method, Quantized
 from optimizer.stage import RunContext
 
@@ -28,10 +28,14 @@ COMPUTE = Compute(
 )
 
 
-class DynamicInt8Config(QuantizeConfig):
+class DynamicInt8Config(CalibratedQuantizeConfig):
     """int8 matrix products, embeddings in 8 or 4 bits."""
 
     method: Literal["onnx-dynamic-int8"] = "onnx-dynamic-int8"
+    calibration_rows: int = Field(300, ge=1)
+    """With ``smooth``: how many training texts, at their real lengths."""
+    smooth: Smooth = False
+    """SmoothQuant's alpha, such as 0.9: less of an activation is lost by its scale."""
     embedding_bits: Literal[8, 4] = 8
     """Of the embeddings, often half of what is shipped."""
     block_size: Literal[16, 32, 64, 128, 256] | None = None
@@ -45,18 +49,25 @@ class DynamicInt8Config(QuantizeConfig):
 
 
 def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batches: Batches) -> Quantized:
-    """Write ``model.onnx`` with int8 matrix products and embeddings; needs no calibration.
+    """Write ``model.onnx`` with int8 matrix products and embeddings; calibrated for ``config.smooth`` alone.
 
-    Weights keep all 8 bits: with VNNI nothing saturates; a CPU without it needs ``session.x64quantprecision``.
+    Weights keep all 8 bits: with VNNI nothing saturates, and elsewhere sessions have ``session.x64quantprecision``.
     """
     import onnxruntime
     from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
     from optimizer.quantize.onnx_graph import load
+    from optimizer.quantize.smooth import smooth
 
     model = load(parent)
+    details: dict[str, Any] = {"quantizer": f"onnxruntime {onnxruntime.__version__}"}
+    if config.smooth is not False:
+        ONNXModel(model).replace_gemm_with_matmul()
+        texts = batches(config.calibration_rows)
+        details["smoothed_inputs"] = smooth(model, config.smooth, texts, threads=context.threads)
     bits = config.embedding_bits
     tables = quantize_embeddings(model.graph, bits, config.block_size or 32)
     large = (parent.folder / "model.onnx.data").exists()
@@ -73,7 +84,7 @@ def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batc
             # Operators of com.microsoft have no shape inference in onnx; all that they give here is float.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
-    return Quantized(COMPUTE, {"quantizer": f"onnxruntime {onnxruntime.__version__}", f"int{bits}_embeddings": tables})
+    return Quantized(COMPUTE, details | {f"int{bits}_embeddings": tables})
 
 
 def _by_stacks(model: onnx.ModelProto) -> list[str]:

@@ -1,0 +1,224 @@
+"""Static int8 for ONNX Runtime, SmoothQuant before it, and what both refuse."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnxruntime.quantization.onnx_model import ONNXModel
+
+from bantam.artifact import Artifact
+from bantam.errors import StageError
+from optimizer import export, logits, quantize
+from optimizer.config import ExportConfig
+from optimizer.kinds import read_stage
+from optimizer.quantize.onnx_graph import load, products
+from optimizer.quantize.smooth import channel_factors, smooth
+from optimizer.stage import RunContext
+from serving.backend.engine import Engine
+from tests.optimizer.tiny_models import CONFIGS, make_context, write_tiny_model
+
+WIDE: dict[str, dict[str, Any]] = {
+    "bert": {"hidden_size": 64, "intermediate_size": 128},
+    "gpt2": {"n_embd": 64},
+    "albert": {"hidden_size": 64, "intermediate_size": 128},
+}
+LAYERS = 2 * 6 + 1
+"""Linear layers of the tiny BERT, the pooler among them; the classifier is too small."""
+
+
+def exported(model_type: str, folder: Path) -> Artifact:
+    """Wide enough for its weights to be worth quantizing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONFIGS, model_type, {**CONFIGS[model_type], **WIDE[model_type]})
+        baseline = write_tiny_model(folder / "baseline", model_type)
+    return export.run(baseline, ExportConfig(name="onnx-fp32", format="onnx"), make_context(folder / "onnx"))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return exported("bert", tmp_path_factory.mktemp("bert"))
+
+
+def made(parent: Artifact, folder: Path, context: RunContext | None = None, **keys: Any) -> Artifact:
+    stage = {"stage": "quantize", "name": "int8", "method": "onnx-static-int8", "calibration_rows": 20, **keys}
+    return quantize.run(parent, read_stage(stage), context or make_context(folder))
+
+
+@pytest.fixture(scope="module")
+def int8(bert: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return made(bert, tmp_path_factory.mktemp("int8") / "int8")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"calibration": "moving-average", "activations": "symmetric"},
+        {"calibration": "percentile", "weights": "tensor"},
+        {"calibration": "entropy"},
+        {"calibration": "mse", "smooth": 0.5},
+    ],
+    ids=lambda keys: keys["calibration"],
+)
+def test_it_is_small_and_close_to_its_parent(keys: dict[str, Any], bert: Artifact, tmp_path: Path) -> None:
+    artifact = made(bert, tmp_path / "int8", **keys)
+    manifest = Artifact.load(artifact.folder, verify=True).manifest
+    assert manifest.compute.precision == "int8"
+    assert manifest.compute.weights.granularity == keys.get("weights", "channel")
+    assert manifest.compute.activations.scheme == keys.get("activations", "asymmetric")
+    assert manifest.compute.activations.dynamic is False
+    assert manifest.details["int8_products"] == LAYERS
+    assert manifest.details["calibration_texts"] == 20
+    assert manifest.files["model.onnx"]["bytes"] < 0.5 * bert.manifest.files["model.onnx"]["bytes"]
+    figures = manifest.metrics["logits"]
+    assert 0 < figures["mean_difference"] < 0.15 * figures["reference_std"]
+    assert not list((tmp_path / "int8-scratch").iterdir())
+
+
+def test_it_is_the_same_each_time_and_follows_its_texts(int8: Artifact, bert: Artifact, tmp_path: Path) -> None:
+    assert made(bert, tmp_path / "again").digest == int8.digest
+    assert made(bert, tmp_path / "others", seed=1).digest != int8.digest
+
+
+def test_all_products_run_in_integers_and_fused_attention_and_gelu_stay(int8: Artifact, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(int8.folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    (batch, *_) = logits.encode(int8.folder, int8.manifest.signature, ["w1 w2 w3"])
+    session.run(None, dict(batch))
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = Counter(event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time"))
+    assert ran["MatMulIntegerToFloat"] == LAYERS
+    assert ran["MultiHeadAttention"] == 2
+    assert ran["Gelu"] == 2
+    assert ran["LayerNormalization"] == 5
+    assert not ran["DequantizeLinear"]
+    assert ran["QuantizeLinear"] == 2 * 4 + 2, "one for query, key and value; the last layer's query has one of its own"
+    assert ran["MatMul"] + ran["Gemm"] + ran["FusedGemm"] == 1, "the classifier"
+
+
+def test_texts_among_others_keep_nearly_the_scores_that_they_have_alone(int8: Artifact) -> None:
+    texts = ["w1 w2 w3", "w4", " ".join(f"w{i}" for i in range(40))]
+    engine = Engine(int8.folder, threads=1)
+    alone = np.concatenate([engine.probabilities([text]) for text in texts])
+    np.testing.assert_allclose(engine.probabilities(texts), alone, atol=1e-6)
+    assert not int8.manifest.compute.batch_invariant
+
+
+def test_excluded_layers_stay_fp32(int8: Artifact, bert: Artifact, tmp_path: Path) -> None:
+    part = made(bert, tmp_path / "part", exclude=["node_MatMul_53", "*pooler*"])
+    assert part.manifest.details["fp32_layers"] == ["bert.pooler.dense", "node_MatMul_53"]
+    kinds = Counter(node.op_type for node in onnx.load(part.folder / "model.onnx").graph.node)
+    assert kinds["MatMulIntegerToFloat"] == LAYERS - 2
+    assert kinds["MatMul"] == 2 + 1
+    assert part.size_bytes - int8.size_bytes > 2 * 3 * 64 * 64 - 2000
+
+
+@pytest.mark.parametrize(
+    ("exclude", "expected"),
+    [
+        (["*pooler*", "*.value"], r"exclude has '\*.value', which is no layer. Expected .*bert.pooler.dense"),
+        (["*"], "nothing to quantize: 'onnx' has 13 layers"),
+    ],
+)
+def test_what_excludes_nothing_or_everything_is_refused(
+    exclude: list[str], expected: str, bert: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=expected):
+        made(bert, tmp_path / "int8", exclude=exclude)
+
+
+def test_a_quantized_parent_is_refused(int8: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"onnx int8. Expected a parent of format onnx in fp32"):
+        made(int8, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"method": "openvino-static-int8", "calibration": "entropy"}, "'min-max', 'mean', 'percentile' or 'mse'"),
+        ({"calibration": "mean"}, "'min-max', 'moving-average', 'percentile', 'entropy' or 'mse'"),
+        ({"smooth": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_what_a_runtime_does_not_have_is_refused_when_it_is_read(keys: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        read_stage({"stage": "quantize", "name": "int8", "method": "onnx-static-int8", **keys})
+
+
+def test_fewer_texts_than_asked_for_are_said_and_none_are_refused(bert: Artifact, tmp_path: Path) -> None:
+    lines: list[str] = []
+    context = replace(make_context(tmp_path / "few"), log=lines.append)
+    few = made(bert, tmp_path / "few", context, calibration_rows=500)
+    assert few.manifest.details["calibration_texts"] == 40
+    assert lines == ["int8: calibrated on 40 texts, of 500 asked for: there are no more"]
+    context = make_context(tmp_path / "none")
+    empty = replace(context.data.splits["train"], texts=("",) * 40)
+    data = replace(context.data, splits={**context.data.splits, "train": empty})
+    with pytest.raises(StageError, match="calibrates on training texts, of which none has a token"):
+        made(bert, tmp_path / "none", replace(context, data=data))
+
+
+@pytest.mark.parametrize(("model_type", "folded"), [("bert", 0), ("gpt2", 4), ("albert", 0)])
+def test_smoothing_changes_nothing_in_fp32_but_the_largest_channels(
+    model_type: str, folded: int, tmp_path: Path
+) -> None:
+    parent = exported(model_type, tmp_path)
+    model = load(parent)
+    ONNXModel(model).replace_gemm_with_matmul()
+    before = [node.op_type for node in model.graph.node]
+    context = make_context(tmp_path / "texts")
+    texts = logits.encode(parent.folder, parent.manifest.signature, context.data.splits["train"].texts)
+    count = smooth(model, 0.9, texts, threads=1)
+    after = [node.op_type for node in model.graph.node]
+    assert after.count("Mul") - before.count("Mul") == count - folded
+    assert count == {"bert": 10, "gpt2": 8, "albert": 1}[model_type], "ALBERT's layers share their weights"
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    own = np.concatenate([session.run(["logits"], dict(text))[0] for text in texts])
+    expected = np.concatenate([logits.of(parent, threads=1)(text) for text in texts[:1]])
+    np.testing.assert_allclose(own[:1], expected, rtol=0, atol=1e-5)
+    reference = logits.of(parent, threads=1)
+    np.testing.assert_allclose(own, np.concatenate([reference(text) for text in texts]), rtol=0, atol=1e-5)
+
+
+def test_smoothing_factors_are_those_of_the_paper() -> None:
+    activation, weight = np.float32([8, 2, 0, 3]), np.float32([2, 2, 1, 0])
+    np.testing.assert_allclose(channel_factors(activation, weight, 0.5), [2, 1, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(channel_factors(activation, weight, 1.0), [8, 2, 1, 1], rtol=1e-6)
+
+
+def test_dynamic_int8_is_smoothed_too(bert: Artifact, tmp_path: Path) -> None:
+    artifact = made(bert, tmp_path / "int8", method="onnx-dynamic-int8", smooth=0.9)
+    assert artifact.manifest.details["smoothed_inputs"] == 10
+    figures = artifact.manifest.metrics["logits"]
+    assert 0 < figures["mean_difference"] < 0.15 * figures["reference_std"]
+
+
+def test_sessions_do_not_saturate_where_there_is_no_vnni(int8: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime acts by the option on such CPUs alone; that both places give it is what can be seen on any."""
+    asked: list[tuple[str, str]] = []
+
+    class Options(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            asked.append((key, value))
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    logits.of(int8, threads=1)
+    Engine(int8.folder, threads=1)
+    assert asked.count(("session.x64quantprecision", "1")) == 2
+
+
+def test_layers_have_their_modules_names(bert: Artifact) -> None:
+    model = load(bert)
+    ONNXModel(model).replace_gemm_with_matmul()
+    names = list(products(model.graph))
+    assert len(names) == len(set(names)) == LAYERS
+    assert "bert.pooler.dense" in names
