@@ -33,7 +33,8 @@ PROGRAMS: Mapping[str, Mapping[str, Callable[[Path, ModelManifest, Placement], P
 MICRO_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 8, "cuda": 64})
 """Device -> most texts in one run: a core is busy with 8 short ones; a GPU is expected to need more."""
 ROUNDS = 3
-"""Runs of a core in a list of texts. PLACEHOLDER"""
+"""The least runs that each core takes of a list of texts, if it has so many: runs differ in length, and the last one is
+waited for. All cores in one run would wait for each other at every operator."""
 WARM_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 128, "cuda": 512})
 """Where shapes are rounded, because a new one costs time, single texts up to this length are run at the start, and full
 micro-batches up to half of it; what is longer pays at its first text."""

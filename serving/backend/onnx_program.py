@@ -21,10 +21,6 @@ LARGE = 200_000_000
 """Bytes of a model from which on it is held once: each session has weights of its own, which ONNX Runtime's Python
 cannot share. A model of 23 MB takes 33 MB more for a second session, one of 87 MB 103, one of 346 MB 391; it gives 1.2
 (large, fp32) to 1.4 times (MiniLM, int8) the texts a second on 2 cores."""
-EXACT = 4
-"""Tokens: what is padded to a multiple of it has the same logits to the last bit at any width and beside any texts. All
-kernels add in one order whatever the shape, zeros of the padding last; but the product of one row, as attention of the
-first token alone is, adds four values at a time in pairs, and three that are left over in another order."""
 
 
 class OnnxProgram:
@@ -40,7 +36,7 @@ class OnnxProgram:
 
     def __init__(self, folder: Path, manifest: ModelManifest, placement: Placement) -> None:
         path = folder / "model.onnx"
-        self.bucket = EXACT if manifest.batch_invariant and manifest.rounded else 1
+        self.bucket = manifest.padded_to
         self.text_threads = placement.text_threads or _by_work(path, placement.threads)
         several = self.text_threads.threads > 1 and self.text_threads.tokens <= manifest.max_length
         self._several: Any = session(path, self.text_threads.threads) if several else None
