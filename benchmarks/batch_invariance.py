@@ -1,10 +1,10 @@
 """Do scores depend on the other texts of a list, and what do lists gain: variants beside today's int8, in turns.
 
-``python -m benchmarks.batch_invariance build/RUN/onnx-int8 build/RUN/onnx-static-int8`` compares each with the
-first one, which runs text by text: the largest difference of a score alone and in a list of 64 texts, of a logit in a padded batch
-of 64 whatever the engine does about it, p50 of one text on one thread, and texts a second of lists on one core and on
-all. ``--served``: also of ``bantam serve`` with 16 clients. ``--rows build/RUN/onnx-fp32`` adds int8 with a scale a
-row in standard operators, ``--ctranslate2 build/RUN/baseline`` CTranslate2's int8, if that package is installed.
+``python -m benchmarks.batch_invariance build/RUN/onnx-int8 build/RUN/onnx-static-int8`` compares each with the first
+one, which runs text by text: the largest difference of a logit to the same text alone in a padded batch of 64, whatever
+the engine does about it, and of a score in a list of 64; p50 of one text on one thread, and texts a second of lists on
+one core and on all. ``--served``: also of ``bantam serve`` with 16 clients. ``--rows build/RUN/onnx-fp32`` adds int8
+with a scale a row in standard operators, ``--ctranslate2 build/RUN/baseline`` CTranslate2's, if it is installed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,10 @@ class CTranslate2:
     def __init__(self, baseline: Path, folder: Path, threads: int) -> None:
         import ctranslate2
         from safetensors.numpy import load_file
-        from transformers import AutoModel
 
-        AutoModel.from_pretrained(baseline).save_pretrained(folder / "encoder")
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(baseline / name, folder / "encoder" / name)
-        converter = ctranslate2.converters.TransformersConverter(str(folder / "encoder"))
-        converter.convert(str(folder / "int8"), quantization="int8")
+        # torch, which converts, would keep threads of its own beside what is timed.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            apart.submit(_convert, baseline, folder).result()
         self._encoder = ctranslate2.Encoder(
             str(folder / "int8"), compute_type="int8", inter_threads=threads, intra_threads=1
         )
@@ -153,6 +151,17 @@ class CTranslate2:
         for run, pooled in zip(runs, results, strict=True):
             found[run] = pooled @ self._weight + self._bias
         return sigmoid(found)
+
+
+def _convert(baseline: Path, folder: Path) -> None:
+    """Its encoder alone: CTranslate2 knows no classifier."""
+    from ctranslate2.converters import TransformersConverter
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(baseline).save_pretrained(folder / "encoder")
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(baseline / name, folder / "encoder" / name)
+    TransformersConverter(str(folder / "encoder")).convert(str(folder / "int8"), quantization="int8")
 
 
 def in_a_batch(folder: Path, texts: Sequence[str]) -> float:
