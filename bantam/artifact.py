@@ -85,6 +85,7 @@ class Compute:
     batch_invariant: bool = True
     """A text's logits depend on no neighbour or padding (fp16 on a GPU: up to a tolerance): the engine may batch."""
     devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu",)
+    padded_to: int = 1  # tokens: its logits are those if a text, a single one as well, is padded to a multiple
 
     @property
     def precision(self) -> str:
@@ -240,9 +241,8 @@ def deployable_files(folder: Path, layout: str) -> tuple[str, ...]:
 
 
 def _compute(raw: dict[str, Any]) -> Compute:
-    return Compute(
-        Numbers(**raw["weights"]), Numbers(**raw["activations"]), raw["batch_invariant"], tuple(raw["devices"])
-    )
+    numbers = Numbers(**raw["weights"]), Numbers(**raw["activations"])
+    return Compute(*numbers, raw["batch_invariant"], tuple(raw["devices"]), raw.get("padded_to", 1))
 
 
 def licences_in(raw: Mapping[str, Any]) -> tuple[Licence, ...]:

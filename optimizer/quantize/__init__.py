@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from optimizer.config import CalibratedQuantizeConfig, QuantizeConfig
 from optimizer.quantize import (
     bitsandbytes_int8,
     bitsandbytes_nf4,
+    neighbours,
     onnx_4bit,
     onnx_dynamic,
     onnx_higgs,
@@ -92,6 +94,9 @@ def run(parent: Artifact, config: QuantizeConfig, context: RunContext) -> Artifa
         quantization=context.quantization,
     )
     made = Artifact(context.folder, manifest, config.name)
+    if manifest.compute.batch_invariant and manifest.compute.padded_to > 1 and _depends(made, context, batches):
+        # Texts run one by one then.
+        manifest = replace(manifest, compute=replace(manifest.compute, batch_invariant=False, padded_to=1))
     compared = COMPARED_RANDOM if origin.random_weights else COMPARED
     manifest.metrics.update(quantize_s=seconds, logits=_compare(parent, made, context, batches(compared)))
     return Artifact(context.folder, seal(context.folder, manifest))
@@ -164,6 +169,14 @@ def _compare(parent: Artifact, made: Artifact, context: RunContext, batches: lis
         "mean_difference": float(difference.mean()),
         "reference_std": spread,
     }
+
+
+def _depends(made: Artifact, context: RunContext, batches: Batches) -> bool:
+    """Whether a text's logits depend on others in its batch after all, whatever is known of the method."""
+    model, compared = logits.of(made, threads=context.threads), batches(neighbours.TEXTS)
+    return (
+        neighbours.differ(model, made.manifest.signature, compared, made.manifest.compute.padded_to) > neighbours.SAME
+    )
 
 
 def _answers(artifact: Artifact, batches: list[logits.Batch], context: RunContext) -> np.ndarray:

@@ -48,6 +48,7 @@ def write(parent: Artifact, config: OnnxStaticConfig, context: RunContext, batch
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
+    from optimizer.quantize.neighbours import WIDTH
     from optimizer.quantize.onnx_graph import load, products
     from optimizer.quantize.smooth import smooth
 
@@ -71,9 +72,8 @@ def write(parent: Artifact, config: OnnxStaticConfig, context: RunContext, batch
     compute = Compute(
         weights=Numbers("int", 8, "symmetric", config.weights),
         activations=Numbers("int", 8, config.activations, "tensor", dynamic=False),
-        # The scales are fixed, but fp32 between the products rounds otherwise for other shapes, which tips activations
-        # over to their next step.
-        batch_invariant=False,
+        batch_invariant=parent.manifest.compute.batch_invariant,
+        padded_to=WIDTH,
     )
     details = {
         "quantizer": f"onnxruntime {onnxruntime.__version__}",

@@ -19,6 +19,7 @@ class CudaProgram:
     """
 
     bucket = BUCKET
+    warmed = True
     powers_of_two = False
     parallel = 1
     """A GPU runs one batch after the other."""

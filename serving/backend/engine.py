@@ -32,6 +32,9 @@ PROGRAMS: Mapping[str, Mapping[str, Callable[[Path, ModelManifest, Placement], P
 """A manifest's layout -> device -> what loads and runs it."""
 MICRO_BATCH: Mapping[str, int] = MappingProxyType({"cpu": 8, "cuda": 64})
 """Device -> most texts in one run: a core is busy with 8 short ones; a GPU is expected to need more."""
+ROUNDS = 3
+"""The least runs that each core takes of a list of texts, if it has so many: runs differ in length, and the last one is
+waited for. All cores in one run would wait for each other at every operator."""
 WARM_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 128, "cuda": 512})
 """Where shapes are rounded, because a new one costs time, single texts up to this length are run at the start, and full
 micro-batches up to half of it; what is longer pays at its first text."""
@@ -125,7 +128,8 @@ class Engine:
 
     def _warm(self) -> None:
         """Run once what would make the first request slow."""
-        for shape in warm_shapes(self.placement, self._program.bucket, self._max_length):
+        bucket = self._program.bucket if self._program.warmed else 1
+        for shape in warm_shapes(self.placement, bucket, self._max_length):
             feeds = {name: np.ones(shape, dtype=np.int64) for name in self._inputs}
             feeds["input_ids"].fill(self._pad)
             self._program(feeds)
@@ -148,13 +152,10 @@ def warm_shapes(placement: Placement, bucket: int, max_length: int) -> list[tupl
 def balanced(texts: int, size: int, parallel: int) -> int:
     """Most texts in a run, at most ``size``, so that ``parallel`` runs at a time have as much to do to the end.
 
-    What fits into one run stays one: on all cores it is as fast as halves on one each (MiniLM fp32, 8 texts of 16
-    tokens, 2 cores: 13.4 ms and 13.7; 2 texts: 4.3 and 5.1).
+    Each takes at least :data:`ROUNDS` runs if there are so many texts: they differ in length, and who has the longest
+    ones should not be waited for.
     """
-    if parallel == 1 or texts <= size:
-        return size
-    rounds = -(-texts // (size * parallel))
-    return -(-texts // (rounds * parallel))
+    return size if parallel == 1 else max(1, min(size, -(-texts // (ROUNDS * parallel))))
 
 
 def micro_batches(

@@ -21,6 +21,8 @@ class ModelManifest(NamedTuple):
     """Whether it is computed in bfloat16."""
     batch_invariant: bool
     """Whether a text's logits are the same beside other texts and padding."""
+    padded_to: int
+    """Its logits are those if each text, a single one as well, is padded to a multiple of so many tokens."""
     devices: tuple[str, ...]
     pair: bool
     """Whether it reads two texts at a time."""
@@ -47,8 +49,9 @@ def read_manifest(folder: Path) -> ModelManifest:
             pad_token_id=signature["pad_token_id"],
             bf16=compute["activations"]["kind"] == "bfloat",
             batch_invariant=compute["batch_invariant"],
+            padded_to=compute.get("padded_to", 1),
             devices=tuple(compute["devices"]),
-            pair=signature.get("pair", False),  # these two: absent from what was published before there were any
+            pair=signature.get("pair", False),  # these three: absent from what was published before there were any
             truncation_side=signature.get("truncation_side", "right"),
             standard_operators=raw.get("details", {}).get("fused_attention") == 0,
             weights=_hash(raw["files"], raw["deployable"]),

@@ -30,12 +30,13 @@ class OnnxProgram:
     leaves cores idle otherwise, and is long enough for that to pay, takes several, in a session of its own.
     """
 
-    bucket = 1
+    warmed = False
     powers_of_two = False
     providers: tuple[str, ...] = (CPU,)
 
     def __init__(self, folder: Path, manifest: ModelManifest, placement: Placement) -> None:
         path = folder / "model.onnx"
+        self.bucket = manifest.padded_to
         self.text_threads = placement.text_threads or _by_work(path, placement.threads)
         several = self.text_threads.threads > 1 and self.text_threads.tokens <= manifest.max_length
         self._several: Any = session(path, self.text_threads.threads) if several else None

@@ -16,6 +16,7 @@ class OpenVinoProgram:
 
     bucket = 8
     """Kernels are prepared anew for each new shape (10 to 15 ms), so lengths are rounded up to multiples of 8."""
+    warmed = True
     powers_of_two = True
     providers: tuple[str, ...] = ("CPU",)
     parallel = 1

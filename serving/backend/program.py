@@ -38,6 +38,8 @@ class Program(Protocol):
     """How many runs may be under way at once; more would wait for each other."""
     bucket: int
     """Lengths of which only multiples are run; 1: all are."""
+    warmed: bool
+    """Whether each shape is run at the start, because its first run costs time."""
     powers_of_two: bool
     """Whether texts are run in powers of two only, because each new shape costs time."""
 

@@ -19,6 +19,7 @@ from bantam.errors import StageError
 from optimizer import export, logits, quantize
 from optimizer.config import ExportConfig
 from optimizer.kinds import read_stage
+from optimizer.quantize import neighbours
 from optimizer.quantize.onnx_graph import activations, load, products
 from optimizer.quantize.smooth import channel_factors, smooth
 from optimizer.stage import RunContext
@@ -105,12 +106,36 @@ def test_all_products_run_in_integers_and_fused_attention_and_gelu_stay(int8: Ar
     assert ran["MatMul"] + ran["Gemm"] + ran["FusedGemm"] == 1, "the classifier"
 
 
-def test_texts_among_others_keep_nearly_the_scores_that_they_have_alone(int8: Artifact) -> None:
-    texts = ["w1 w2 w3", "w4", " ".join(f"w{i}" for i in range(40))]
-    engine = Engine(int8.folder, threads=1)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_texts_in_batches_keep_the_scores_that_they_have_alone_to_the_last_bit(int8: Artifact, threads: int) -> None:
+    texts = [" ".join(f"w{i}" for i in range(start, start + words)) for words in range(1, 40) for start in (0, 20)]
+    engine = Engine(int8.folder, threads=threads)
     alone = np.concatenate([engine.probabilities([text]) for text in texts])
-    np.testing.assert_allclose(engine.probabilities(texts), alone, atol=1e-6)
-    assert not int8.manifest.compute.batch_invariant
+    np.testing.assert_array_equal(engine.probabilities(texts), alone)
+    assert engine.placement.micro_batch > 1
+    assert np.ptp(alone, axis=0).max() > 1e-3
+
+
+def test_a_model_whose_texts_depend_on_others_is_run_text_by_text(
+    bert: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "differ", lambda *_: 2 * neighbours.SAME)
+    compute = made(bert, tmp_path / "int8").manifest.compute
+    assert (compute.batch_invariant, compute.padded_to) == (False, 1)
+
+
+def test_the_difference_to_a_text_alone_is_found(bert: Artifact) -> None:
+    signature = replace(bert.manifest.signature, max_length=32)
+    batches = [{name: np.ones((1, tokens), np.int64) for name in signature.inputs} for tokens in (3, 8, 14)]
+
+    def mean_of_the_batch(batch: logits.Batch) -> np.ndarray:
+        return np.full((len(batch["input_ids"]), 2), batch["attention_mask"].mean(), np.float32)
+
+    # Alone 3 of 4, 8 of 8 and 14 of 16 tokens; together 25 of 48.
+    found = neighbours.differ(mean_of_the_batch, signature, batches)
+    assert found == pytest.approx(1 - 25 / 48)
+    own = neighbours.differ(lambda batch: batch["attention_mask"].sum(1, keepdims=True), signature, batches)
+    assert own == 0
 
 
 def test_excluded_layers_stay_fp32(int8: Artifact, bert: Artifact, tmp_path: Path) -> None:
