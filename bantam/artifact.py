@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
 
 from bantam.errors import ArtifactError
-from bantam.licence import Licence
+from bantam.licence import Licence, licences_in
 
 MANIFEST = "manifest.json"
 SCHEMA = 2
@@ -85,7 +85,8 @@ class Compute:
     batch_invariant: bool = True
     """A text's logits depend on no neighbour or padding (fp16 on a GPU: up to a tolerance): the engine may batch."""
     devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu",)
-    padded_to: int = 1  # tokens: its logits are those if a text, a single one as well, is padded to a multiple
+    padded_to: int = 1
+    """Tokens to a multiple of which every text is padded, a single one too, so that it is invariant."""
 
     @property
     def precision(self) -> str:
@@ -243,17 +244,6 @@ def deployable_files(folder: Path, layout: str) -> tuple[str, ...]:
 def _compute(raw: dict[str, Any]) -> Compute:
     numbers = Numbers(**raw["weights"]), Numbers(**raw["activations"])
     return Compute(*numbers, raw["batch_invariant"], tuple(raw["devices"]), raw.get("padded_to", 1))
-
-
-def licences_in(raw: Mapping[str, Any]) -> tuple[Licence, ...]:
-    """The licences that a manifest, as JSON has it, names; what a later version says more of one is left out.
-
-    Empty for a manifest from before there were any. Raises ``TypeError`` or ``AttributeError`` for anything else.
-    """
-    known = {each.name for each in fields(Licence)}
-    return tuple(
-        Licence(**{key: value for key, value in licence.items() if key in known}) for licence in raw.get("licences", ())
-    )
 
 
 def _check_file(name: str, entry: Any) -> None:

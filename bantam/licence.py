@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,14 @@ class Licence:
 def all_licences(*groups: tuple[Licence, ...]) -> tuple[Licence, ...]:
     """Those of several models, each once."""
     return tuple(dict.fromkeys(licence for group in groups for licence in group))
+
+
+def licences_in(raw: Mapping[str, Any]) -> tuple[Licence, ...]:
+    """The licences that a manifest, as JSON has it, names; what a later version says more of one is left out.
+
+    Empty for a manifest from before there were any. Raises ``TypeError`` or ``AttributeError`` for anything else.
+    """
+    known = {each.name for each in fields(Licence)}
+    return tuple(
+        Licence(**{key: value for key, value in licence.items() if key in known}) for licence in raw.get("licences", ())
+    )

@@ -69,7 +69,8 @@ def scores(folder: Path, data: Dataset, split: str, work: Path) -> np.ndarray:
         with ThreadPoolExecutor(2) as pool:
             answers = pool.map(lambda text: engine.probabilities([text]), data.splits[split].texts)
             np.save(path, np.concatenate([*answers]))
-    return np.load(path)
+    found: np.ndarray = np.load(path)
+    return found
 
 
 def on_dev(folder: Path, data: Dataset, work: Path) -> float:

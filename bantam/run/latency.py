@@ -202,14 +202,20 @@ def _measure_group(
             _throughput_and_memory(worker, texts, logs[name], config, bench)
         asked = [*group, anchors.in_process] if number == 0 else group  # everyone once
         for name in (name for name in endpoints if name in asked):
-            with _counting("served", logs[name], bench), endpoints[name].resumed():
-                bench.served(name, endpoints[name])
-            with _counting("rate", logs[name], bench):
-                with bench.quiet():
-                    borne = endpoints[name].max_rate(texts, config)
-                logs[name].count("rate", borne.errors)
-                logs[name].max_rate, logs[name].server_peak_rss_mb = borne.rate, endpoints[name].peak_rss_mb()
+            _answers_and_rate(name, endpoints[name], texts, logs[name], config, bench)
     return texts
+
+
+def _answers_and_rate(
+    name: str, endpoint: Endpoint, texts: Sequence[Text], log: _Log, config: MeasureConfig, bench: Bench
+) -> None:
+    with _counting("served", log, bench), endpoint.resumed():
+        bench.served(name, endpoint)
+    with _counting("rate", log, bench):
+        with bench.quiet():
+            borne = endpoint.max_rate(texts, config)
+        log.count("rate", borne.errors)
+        log.max_rate, log.server_peak_rss_mb = borne.rate, endpoint.peak_rss_mb()
 
 
 def _throughput_and_memory(

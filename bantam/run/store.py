@@ -19,10 +19,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bantam.artifact import MANIFEST, Artifact, licences_in
+from bantam.artifact import MANIFEST, Artifact
 from bantam.errors import ArtifactError
 from bantam.files import replacing, write_text, writing
-from bantam.licence import Licence, all_licences
+from bantam.licence import Licence, all_licences, licences_in
 
 STORE = "store"
 KEY_LENGTH = 32

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bantam.artifact import MANIFEST, licences_in
+from bantam.artifact import MANIFEST
 from bantam.errors import ArtifactError
-from bantam.licence import Licence
+from bantam.licence import Licence, licences_in
 
 
 @dataclass(frozen=True)

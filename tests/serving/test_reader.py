@@ -35,6 +35,7 @@ def manifest(*, pair: bool = False, side: str = "right", max_length: int = MAX_L
         pad_token_id=1,
         bf16=False,
         batch_invariant=True,
+        padded_to=1,
         devices=("cpu",),
         pair=pair,
         truncation_side=side,
