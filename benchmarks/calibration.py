@@ -69,8 +69,7 @@ def scores(folder: Path, data: Dataset, split: str, work: Path) -> np.ndarray:
         with ThreadPoolExecutor(2) as pool:
             answers = pool.map(lambda text: engine.probabilities([text]), data.splits[split].texts)
             np.save(path, np.concatenate([*answers]))
-    found: np.ndarray = np.load(path)
-    return found
+    return np.asarray(np.load(path))
 
 
 def on_dev(folder: Path, data: Dataset, work: Path) -> float:
