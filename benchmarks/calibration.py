@@ -61,36 +61,40 @@ def make(run: Path, keys: dict[str, Any], folder: Path, data: Dataset) -> Artifa
     return Artifact.load(folder)
 
 
-def scores(folder: Path, data: Dataset, split: str, rows: int) -> np.ndarray:
-    """Probabilities ``[rows, labels]``, each text alone; two at a time."""
-    engine = Engine(folder, threads=2)
-    with ThreadPoolExecutor(2) as pool:
-        return np.concatenate([*pool.map(lambda text: engine.probabilities([text]), data.splits[split].texts[:rows])])
+def scores(folder: Path, data: Dataset, split: str, work: Path) -> np.ndarray:
+    """Probabilities ``[rows, labels]``, each text alone; two at a time. Kept in ``work``."""
+    path = work / f"{folder.name}-{split}.npy"
+    if not path.exists():
+        engine = Engine(folder, threads=2)
+        with ThreadPoolExecutor(2) as pool:
+            answers = pool.map(lambda text: engine.probabilities([text]), data.splits[split].texts)
+            np.save(path, np.concatenate([*answers]))
+    return np.load(path)
 
 
-def on_dev(found: np.ndarray, data: Dataset) -> float:
+def on_dev(folder: Path, data: Dataset, work: Path) -> float:
     """Macro-F1 with thresholds from one half of the rows for the other."""
-    targets = data.splits["dev"].targets[: len(found)]
+    found, targets = scores(folder, data, "dev", work), data.splits["dev"].targets
     return quality_of(found, cross_fitted(found, targets), one_hot(targets, len(data.labels)))["macro_f1"]
 
 
-def on_test(folder: Path, data: Dataset, rows: int) -> float:
+def on_test(folder: Path, data: Dataset, work: Path) -> float:
     """Macro-F1 with thresholds from dev."""
-    thresholds = tune_thresholds(scores(folder, data, "dev", rows), data.splits["dev"].targets[:rows])
-    return quality(scores(folder, data, "test", rows), data.splits["test"].targets[:rows], thresholds)["macro_f1"]
+    thresholds = tune_thresholds(scores(folder, data, "dev", work), data.splits["dev"].targets)
+    return quality(scores(folder, data, "test", work), data.splits["test"].targets, thresholds)["macro_f1"]
 
 
 def losses(asked: argparse.Namespace, data: Dataset) -> list[dict[str, Any]]:
     """A row a variant: its keys, how far its logits are off, and the points lost on dev."""
     path = asked.work / "rows.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    before = on_dev(scores((asked.run / "onnx-fp32").resolve(), data, "dev", asked.rows), data)
+    before = on_dev((asked.run / "onnx-fp32").resolve(), data, asked.work)
     for number, keys in enumerate(variants()):
         if any(row["keys"] == keys for row in rows):
             continue
         made = make(asked.run, keys, asked.work / f"variant-{number}", data)
         figures = made.manifest.metrics["logits"]
-        lost = 100 * (before - on_dev(scores(made.folder, data, "dev", asked.rows), data))
+        lost = 100 * (before - on_dev(made.folder, data, asked.work))
         off = 100 * figures["mean_difference"] / figures["reference_std"]
         rows.append({"keys": keys, "folder": str(made.folder), "off": off, "lost": lost})
         with path.open("a", encoding="utf-8") as file:
@@ -122,7 +126,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", default="goemotions-ekman")
-    parser.add_argument("--rows", type=int, default=5426, help="of dev and test")
     parser.add_argument("--work", type=Path, default=Path("build/calibration"))
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--peak", nargs=2, metavar=("METHOD", "TEXTS"), help="make one variant, print its peak in MB")
@@ -141,10 +144,10 @@ def main() -> None:
             print(f"{method}: {few:.0f} MB with {TEXTS[0]} texts, {many:.0f} with {TEXTS[1]}, {many / few:.2f} times")
         return
     rows = losses(asked, data)
-    before = on_test((asked.run / "onnx-fp32").resolve(), data, asked.rows)
+    before = on_test((asked.run / "onnx-fp32").resolve(), data, asked.work)
     for method in (ONNX, OPENVINO):
         best = min((row for row in rows if row["keys"]["method"] == method), key=lambda row: float(row["lost"]))
-        lost = 100 * (before - on_test(Path(best["folder"]), data, asked.rows))
+        lost = 100 * (before - on_test(Path(best["folder"]), data, asked.work))
         print(f"{described(best)} on test: {lost:+.2f} of {100 * before:.2f}")
 
 

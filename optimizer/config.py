@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -278,19 +278,6 @@ class CalibratedQuantizeConfig(QuantizeConfig):
     """How many training texts, at their real lengths."""
     seed: int = 0
     """Of the draw of these texts."""
-
-
-Smooth = Literal[False] | Annotated[float, Field(strict=True, ge=0, le=1)]
-"""Alpha of SmoothQuant (Xiao et al. 2023): how much of an activation's outliers goes into the weights; False: none."""
-
-
-class StaticQuantizeConfig(CalibratedQuantizeConfig):
-    """What methods share that find the scales of activations from training texts."""
-
-    weights: Literal["channel", "tensor"] = "channel"
-    """What shares a scale: an output channel, or a whole matrix."""
-    activations: Literal["asymmetric", "symmetric"] = "asymmetric"
-    """Whether their integers have an offset."""
 
 
 PRUNING: dict[str, type[PruneConfig]] = {

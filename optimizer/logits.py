@@ -49,7 +49,6 @@ def _onnx(artifact: Artifact, threads: int | None) -> Logits:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine does
     graph = artifact.folder / LAYOUTS[artifact.manifest.layout].weights[0]
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -57,7 +57,7 @@ def _positive(scale: Any) -> Any:
 def quantize(values: NDArray[np.float32], scale: Any, zero_point: Any, lowest: int, highest: int) -> NDArray[Any]:
     """Integers from ``lowest`` to ``highest``, in int8 or, if none is negative, uint8; halves go to the even one."""
     kind = np.uint8 if lowest >= 0 else np.int8
-    return np.clip(np.rint(values / scale) + zero_point, lowest, highest).astype(kind)
+    return np.asarray(np.clip(np.rint(values / scale) + zero_point, lowest, highest), kind)
 
 
 def dequantize(integers: NDArray[Any], scale: Any, zero_point: Any) -> NDArray[np.float32]:
@@ -65,7 +65,7 @@ def dequantize(integers: NDArray[Any], scale: Any, zero_point: Any) -> NDArray[n
     return np.asarray((integers.astype(np.int32) - zero_point) * scale, np.float32)
 
 
-class Histogram:
+class HistogramObserver:
     """What the estimators need of all values that were added, in memory that does not grow with them.
 
     :data:`BINS` bins of one width from ``-limit`` to ``limit``. Where a value lies beyond, the limit is doubled and
@@ -105,17 +105,17 @@ class Histogram:
         return max(low, self.low), min(high, self.high)
 
 
-def min_max(seen: Histogram, scheme: str) -> Range:
+def min_max(seen: HistogramObserver, scheme: str) -> Range:
     """The lowest and the highest value: nothing is clipped."""
     return seen.low, seen.high
 
 
-def moving_average(seen: Histogram, scheme: str) -> Range:
+def moving_average(seen: HistogramObserver, scheme: str) -> Range:
     """Moving averages of the samples' lowest and highest values, which one sample alone moves little."""
     return seen.average or (0.0, 0.0)
 
 
-def percentile(seen: Histogram, scheme: str) -> Range:
+def percentile(seen: HistogramObserver, scheme: str) -> Range:
     """The range of all but 1 in 10,000 values: of the largest in size (scale), or half of them a side (affine)."""
     edges = seen.edges
     if scheme == "symmetric":
@@ -128,11 +128,12 @@ def percentile(seen: Histogram, scheme: str) -> Range:
     return seen.within(edges[first], edges[last + 1])
 
 
-def entropy(seen: Histogram, scheme: str) -> Range:
+def entropy(seen: HistogramObserver, scheme: str) -> Range:
     """The range [-t, t] whose integers tell most of the distribution (Migacz 2017, as in TensorRT).
 
-    With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into :data:`LEVELS` and
-    spread again over those of them that are not empty, t has the least ``KL(P || Q) = sum P log(P / Q)``.
+    With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into
+    :data:`LEVELS` and spread again over those of them that are not empty, t has the least
+    ``KL(P || Q) = sum P log(P / Q)``.
     """
     middle = BINS // 2
     best, limit = np.inf, seen.limit
@@ -158,7 +159,7 @@ def _divergence(reference: NDArray[np.float64], other: NDArray[np.float64]) -> f
     return float(np.sum(p * np.log(p / q))) if (q > 0).all() else np.inf
 
 
-def mse(seen: Histogram, scheme: str) -> Range:
+def mse(seen: HistogramObserver, scheme: str) -> Range:
     """The range with the least squared error, ``sum_i n_i (x_i - x'_i)^2`` over the bins' counts and middles.
 
     :data:`CANDIDATES` limits on a side, in equal steps up to the outermost value; both sides at once (affine).
@@ -184,7 +185,7 @@ def parameters(low: Any, high: Any, scheme: str) -> tuple[NDArray[np.float32], N
     return affine(low, high)
 
 
-ESTIMATORS: Mapping[str, Callable[[Histogram, str], Range]] = MappingProxyType(
+ESTIMATORS: Mapping[str, Callable[[HistogramObserver, str], Range]] = MappingProxyType(
     {
         "min-max": min_max,
         "moving-average": moving_average,

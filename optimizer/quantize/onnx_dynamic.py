@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
-from optimizer.config import CalibratedQuantizeConfig, Smooth
+from optimizer.config import CalibratedQuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
+from optimizer.quantize.static import Smooth
 from optimizer.stage import RunContext
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class DynamicInt8Config(CalibratedQuantizeConfig):
 def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batches: Batches) -> Quantized:
     """Write ``model.onnx`` with int8 matrix products and embeddings; calibrated for ``config.smooth`` alone.
 
-    Weights keep all 8 bits: with VNNI nothing saturates, and elsewhere sessions have ``session.x64quantprecision``.
+    Weights keep all 8 bits: with VNNI nothing saturates, and elsewhere the engine has the products computed
+    otherwise (``int8_saturates``).
     """
     import onnxruntime
     from onnx import TensorProto

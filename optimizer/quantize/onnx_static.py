@@ -16,8 +16,8 @@ import numpy as np
 
 from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import StageError
-from optimizer.config import Smooth, StaticQuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
+from optimizer.quantize.static import Smooth, StaticQuantizeConfig
 from optimizer.stage import RunContext
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def _ranges(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], config: OnnxStaticConfig, texts: list[Batch], threads: int
 ) -> dict[str, Range]:
     """The range of each input of the products."""
-    from optimizer.quantize.numerics import ESTIMATORS, Histogram
+    from optimizer.quantize.numerics import ESTIMATORS, HistogramObserver
     from optimizer.quantize.onnx_graph import activations
 
-    seen = {node.input[0]: Histogram() for node in nodes}
+    seen = {node.input[0]: HistogramObserver() for node in nodes}
     for values in activations(model, [*seen], texts, threads=threads):
         for name, value in values.items():
             seen[name].add(value)

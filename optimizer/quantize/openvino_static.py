@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import StageError
-from optimizer.config import Smooth, StaticQuantizeConfig
 from optimizer.quantize.method import Batches, Method, Quantized
+from optimizer.quantize.static import Smooth, StaticQuantizeConfig
 from optimizer.stage import RunContext
 
 ESTIMATORS = {"min-max": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}

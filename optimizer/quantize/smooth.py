@@ -26,9 +26,9 @@ def smooth(model: onnx.ModelProto, alpha: float, batches: Iterable[Batch], *, th
     """Smooth the inputs of a graph's products; returns how many inputs.
 
     The products that share an input share its factors. These are folded into the layer normalization that gives the
-    input where nothing else reads it (pre-norm, and most decoders' LayerNorm); elsewhere the input is multiplied, as
-    the residual connection of a post-norm encoder must not change. Weights that products of several inputs share
-    (ALBERT) cannot be smoothed.
+    input where nothing else reads it (pre-norm); elsewhere the input is multiplied, as
+    the residual connection of a post-norm encoder must not change. Weights that products of several inputs
+    share cannot be smoothed.
     """
     inputs: dict[str, list[onnx.NodeProto]] = {}
     for node in products(model.graph).values():

@@ -1,4 +1,4 @@
-"""How many cores there are for this process, and for one text. Standard library only."""
+"""How many cores there are for this process, and for one text, and what they lack. Standard library only."""
 
 from __future__ import annotations
 
@@ -32,3 +32,16 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     except (OSError, ValueError):
         pass  # no cgroup v2 here: no quota to keep
     return cores
+
+
+def int8_saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether sums of two products of uint8 and int8 are cut at 16 bits here: an x86-64 with AVX2 and without VNNI.
+
+    False where that cannot be read (Windows, macOS).
+    """
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    return "avx2" in flags and not {"avx_vnni", "avx512_vnni"} & {*flags}

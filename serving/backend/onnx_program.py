@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .cores import TextThreads
+from .cores import TextThreads, int8_saturates
 from .manifest import ModelManifest
 from .program import Feeds, Placement
 from .providers import CPU, Provider
@@ -76,9 +76,9 @@ def session(path: Path, threads: int, providers: Sequence[Provider] = ((CPU, {})
     # server: then one client waits 0.05 ms longer, on a slow machine 0.1.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # On a CPU with AVX2 or AVX-512 and without VNNI, sums of two products of uint8 and int8 saturate at 16 bits: their
-    # weights become uint8 as the model is loaded, which is slower. Elsewhere it changes nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if int8_saturates():
+        # Weights become uint8 as the model is loaded: exact, and slow (2.5 times MiniLM's time with VNNI).
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # Python's front would otherwise go on with fewer providers when one fails, at load or at a run, and print that.
     return ort.InferenceSession(str(path), options, providers=[*providers], enable_fallback=0)
 

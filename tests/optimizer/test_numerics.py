@@ -18,7 +18,15 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import HistogramCollector, MinMaxCalibrater
 
 from optimizer.quantize import numerics
-from optimizer.quantize.numerics import ESTIMATORS, Histogram, affine, dequantize, parameters, quantize, symmetric
+from optimizer.quantize.numerics import (
+    ESTIMATORS,
+    HistogramObserver,
+    affine,
+    dequantize,
+    parameters,
+    quantize,
+    symmetric,
+)
 
 RANGES = [(-1.0, 3.0), (0.5, 4.0), (-2.0, -0.1), (0.0, 0.0), (-1e-3, 1e3)]
 
@@ -28,8 +36,8 @@ def sample(seed: int = 0, size: int = 100_003) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_t(5, size=size).astype(np.float32)
 
 
-def seen(*samples: NDArray[np.float32]) -> Histogram:
-    histogram = Histogram()
+def seen(*samples: NDArray[np.float32]) -> HistogramObserver:
+    histogram = HistogramObserver()
     for each in samples:
         histogram.add(each)
     return histogram
@@ -54,7 +62,7 @@ def run(kind: str, inputs: list[NDArray[Any]], outputs: int = 1) -> list[NDArray
 @pytest.mark.parametrize(("low", "high"), RANGES)
 @pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
 def test_quantized_and_back_is_what_onnx_runtime_gives(low: float, high: float, scheme: str) -> None:
-    values = np.concatenate([sample(size=1000), np.float32([low, high, 0])])
+    values = np.concatenate([sample(size=1000), np.array([low, high, 0], np.float32)])
     scale, zero_point = parameters(low, high, scheme)
     zero = zero_point.astype(np.uint8)
     (expected,) = run("QuantizeLinear", [values, scale, zero])

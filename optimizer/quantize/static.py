@@ -1,0 +1,21 @@
+"""Keys that methods share which find the scales of activations from training texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from optimizer.config import CalibratedQuantizeConfig
+
+Smooth = Literal[False] | Annotated[float, Field(strict=True, ge=0, le=1)]
+"""Alpha of SmoothQuant (Xiao et al. 2023): how much of an activation's outliers goes into the weights; False: none."""
+
+
+class StaticQuantizeConfig(CalibratedQuantizeConfig):
+    """Scales that are known before anything is computed."""
+
+    weights: Literal["channel", "tensor"] = "channel"
+    """What shares a scale: an output channel, or a whole matrix."""
+    activations: Literal["asymmetric", "symmetric"] = "asymmetric"
+    """Whether their integers have an offset."""
