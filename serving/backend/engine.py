@@ -153,7 +153,8 @@ def balanced(texts: int, size: int, parallel: int) -> int:
     """Most texts in a run, at most ``size``, so that ``parallel`` runs at a time have as much to do to the end.
 
     Each takes at least :data:`ROUNDS` runs if there are so many texts: they differ in length, and who has the longest
-    ones should not be waited for.
+    ones should not be waited for. Eight texts of MiniLM as one run on both cores of a busy machine took 1.5 times as
+    long as this way in fp32, and twice as long in static int8; on a quiet one as long (13.4 ms and 13.7 in fp32).
     """
     return size if parallel == 1 else max(1, min(size, -(-texts // (ROUNDS * parallel))))
 
