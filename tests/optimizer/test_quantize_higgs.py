@@ -133,12 +133,16 @@ def restored_by_numpy(parent: Artifact, folder: Path, config: HiggsConfig) -> Ar
     multiplied = {node.input[1] for node in model.graph.node if node.op_type in ("MatMul", "Gemm")}
     looked_up = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
     scheme = Scheme(config.bits, config.grid, config.group_size)
+    # For int8 a Gemm becomes a MatMul first, with the weight [outputs, inputs] turned over: rows are inputs then.
+    turned = {node.input[1] for node in model.graph.node if node.op_type == "Gemm" and config.products == "int8"}
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
         if values.ndim == 2 and values.size >= LARGE and weight.name in multiplied | looked_up:
-            fit = scheme.fits(values.shape[1])
-            if fit:
-                weight.CopyFrom(numpy_helper.from_array(restored(packed(values, fit), fit), weight.name))
+            rows = values.T if weight.name in turned else values
+            if fit := scheme.fits(rows.shape[1]):
+                made = restored(packed(rows, fit), fit)
+                made = np.ascontiguousarray(made.T if weight.name in turned else made)
+                weight.CopyFrom(numpy_helper.from_array(made, weight.name))
     folder.mkdir()
     onnx.save(model, folder / "model.onnx")
     for name in ("tokenizer.json", "tokenizer_config.json"):
