@@ -44,7 +44,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "onnx-mixed-6": {"method": "onnx-mixed", "average_bits": 6.0},
     "onnx-mixed-as-int4": {"method": "onnx-mixed", "average_bits": 5.08},
     "onnx-mixed-as-int4-128": {"method": "onnx-mixed", "average_bits": 4.28},
-    "onnx-higgs-3": {"method": "onnx-higgs", "bits": 3},
     "onnx-mixed-as-higgs-3": {
         "method": "onnx-mixed",
         "average_bits": 3.125,
