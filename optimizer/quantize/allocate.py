@@ -32,7 +32,7 @@ class Infeasible(StageError):
         """The smallest budget that can be kept, in bytes or in loss."""
 
 
-class Grid(NamedTuple):
+class ByteCells(NamedTuple):
     """The bytes of each choice of each unit above those of the unit's smallest, in cells."""
 
     step: int
@@ -85,7 +85,7 @@ def within_loss(
     return _assignment(table, grid, taken, int(keeps[0]))
 
 
-def _grid(table: Mapping[Unit, Mapping[Choice, float]], cost: Callable[[Unit, Choice], int], budget: int) -> Grid:
+def _grid(table: Mapping[Unit, Mapping[Choice, float]], cost: Callable[[Unit, Choice], int], budget: int) -> ByteCells:
     bare = [str(unit) for unit, choices in table.items() if not choices]
     if bare:
         raise ValueError(f"no choice for {', '.join(bare)}: each unit needs at least one")
@@ -95,11 +95,11 @@ def _grid(table: Mapping[Unit, Mapping[Choice, float]], cost: Callable[[Unit, Ch
     spare = max(0, min(budget - least, sum(max(costs) for costs in above)))
     exact = math.gcd(*(each for costs in above for each in costs)) or 1
     step = exact if spare <= CELLS * exact else math.ceil(spare / CELLS)
-    return Grid(step, [[math.ceil(each / step) for each in costs] for costs in above], least)
+    return ByteCells(step, [[math.ceil(each / step) for each in costs] for costs in above], least)
 
 
 def _filled(
-    table: Mapping[Unit, Mapping[Choice, float]], grid: Grid, limit: int
+    table: Mapping[Unit, Mapping[Choice, float]], grid: ByteCells, limit: int
 ) -> tuple[NDArray[np.float64], list[NDArray[np.int64]]]:
     """Least loss of all units with exactly so many cells, ``[cells]``, and the last choice of each unit there.
 
@@ -120,7 +120,7 @@ def _filled(
 
 
 def _assignment(
-    table: Mapping[Unit, Mapping[Choice, float]], grid: Grid, taken: list[NDArray[np.int64]], cell: int
+    table: Mapping[Unit, Mapping[Choice, float]], grid: ByteCells, taken: list[NDArray[np.int64]], cell: int
 ) -> dict[Unit, Choice]:
     """The choices that led to this cell, from the last unit back to the first."""
     found: dict[Unit, Choice] = {}

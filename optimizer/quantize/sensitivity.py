@@ -37,7 +37,7 @@ TYPICAL, TINY = 1e-2, 1e-12
 """The relative squared error at which coefficients are measured, as nearly as a choice has it: that of 4 bits."""
 
 
-class Candidate(NamedTuple):
+class FormatChoice(NamedTuple):
     """What one weight may be kept in, and what that costs."""
 
     format: str
@@ -58,7 +58,7 @@ class Unit(NamedTuple):
     formats: Mapping[str, WeightFormat]
 
 
-Table = dict[str, dict[Candidate, float]]
+Table = dict[str, dict[FormatChoice, float]]
 """Layer -> choice -> the loss that it is predicted to add."""
 
 
@@ -92,7 +92,7 @@ def sensitivity(
         loss = probe.loss({unit.weight: unit.formats[typical].restored(values)})
         coefficient = loss / max(finite[typical], TINY)
         table[name] = {
-            Candidate(kind, unit.formats[kind].size(unit.shape), error): coefficient * error
+            FormatChoice(kind, unit.formats[kind].size(unit.shape), error): coefficient * error
             for kind, error in finite.items()
         }
     return table
