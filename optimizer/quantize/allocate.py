@@ -1,8 +1,7 @@
 """Which of its choices each unit of a model gets, so that a budget is kept: a multiple-choice knapsack.
 
 Losses are taken to add up over the units, as the linearity theorem has it for small errors of the weights (Malinovskii
-et al. 2024, "Pushing the Limits of Large Language Model Quantization via the Linearity Theorem", equation 4, who
-allocate bits with it by an integer program; with two constraints fewer, this is dynamic programming).
+et al. 2024, "Pushing the Limits of Large Language Model Quantization via the Linearity Theorem").
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ TOKENS = 2048
 """Most in a batch of texts, padding included: what is computed on the way is small beside the weights."""
 
 WORK, FEWEST = 2e12, 8
-"""Most multiplications of all passes (MiniLM on 64 short texts: 6e11, half a minute on 2 cores), and texts that there
+"""Most multiplications of all passes (MiniLM on 64 short texts: 6e11, 43 seconds on 2 busy cores), and texts that there
 are in any case: larger models get fewer texts than asked for."""
 
 TYPICAL, TINY = 1e-2, 1e-12
