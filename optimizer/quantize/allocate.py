@@ -1,8 +1,7 @@
 """Which of its choices each unit of a model gets, so that a budget is kept: a multiple-choice knapsack.
 
 Losses are taken to add up over the units, as the linearity theorem has it for small errors of the weights (Malinovskii
-et al. 2024, "Pushing the Limits of Large Language Model Quantization via the Linearity Theorem", equation 4, who
-allocate bits with it by an integer program; with two constraints fewer, this is dynamic programming).
+et al. 2024, "Pushing the Limits of Large Language Model Quantization via the Linearity Theorem").
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Infeasible(StageError):
         """The smallest budget that can be kept, in bytes or in loss."""
 
 
-class Cells(NamedTuple):
+class ByteCells(NamedTuple):
     """The bytes of each choice of each unit above those of the unit's smallest, in cells."""
 
     step: int
@@ -85,7 +84,7 @@ def within_loss(
     return _assignment(table, grid, taken, int(keeps[0]))
 
 
-def _grid(table: Mapping[Unit, Mapping[Choice, float]], cost: Callable[[Unit, Choice], int], budget: int) -> Cells:
+def _grid(table: Mapping[Unit, Mapping[Choice, float]], cost: Callable[[Unit, Choice], int], budget: int) -> ByteCells:
     bare = [str(unit) for unit, choices in table.items() if not choices]
     if bare:
         raise ValueError(f"no choice for {', '.join(bare)}: each unit needs at least one")
@@ -95,11 +94,11 @@ def _grid(table: Mapping[Unit, Mapping[Choice, float]], cost: Callable[[Unit, Ch
     spare = max(0, min(budget - least, sum(max(costs) for costs in above)))
     exact = math.gcd(*(each for costs in above for each in costs)) or 1
     step = exact if spare <= CELLS * exact else math.ceil(spare / CELLS)
-    return Cells(step, [[math.ceil(each / step) for each in costs] for costs in above], least)
+    return ByteCells(step, [[math.ceil(each / step) for each in costs] for costs in above], least)
 
 
 def _filled(
-    table: Mapping[Unit, Mapping[Choice, float]], grid: Cells, limit: int
+    table: Mapping[Unit, Mapping[Choice, float]], grid: ByteCells, limit: int
 ) -> tuple[NDArray[np.float64], list[NDArray[np.int64]]]:
     """Least loss of all units with exactly so many cells, ``[cells]``, and the last choice of each unit there.
 
@@ -120,7 +119,7 @@ def _filled(
 
 
 def _assignment(
-    table: Mapping[Unit, Mapping[Choice, float]], grid: Cells, taken: list[NDArray[np.int64]], cell: int
+    table: Mapping[Unit, Mapping[Choice, float]], grid: ByteCells, taken: list[NDArray[np.int64]], cell: int
 ) -> dict[Unit, Choice]:
     """The choices that led to this cell, from the last unit back to the first."""
     found: dict[Unit, Choice] = {}

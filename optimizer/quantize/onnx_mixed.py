@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from optimizer.quantize.formats import WeightFormat
-    from optimizer.quantize.sensitivity import Alternative, Table, Unit
+    from optimizer.quantize.sensitivity import FormatChoice, Table, Unit
 
 NODES, NODES_OF_GRIDS = 1000, 3500
 """Bytes that the nodes of a quantized weight, and what its parts are called, take in the graph: about the most."""
@@ -155,10 +155,10 @@ def _count(units: Mapping[str, Unit]) -> int:
 
 def _allocated(
     table: Table, units: Mapping[str, Unit], parent: Artifact, config: MixedConfig
-) -> dict[str, Alternative]:
+) -> dict[str, FormatChoice]:
     """The choice of each unit within the budget; raises :class:`StageError` in the budget's own unit."""
 
-    def size(_: str, choice: Alternative) -> int:
+    def size(_: str, choice: FormatChoice) -> int:
         return choice.size
 
     if config.max_mb is not None:

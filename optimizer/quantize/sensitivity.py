@@ -30,14 +30,14 @@ TOKENS = 2048
 """Most in a batch of texts, padding included: what is computed on the way is small beside the weights."""
 
 WORK, FEWEST = 2e12, 8
-"""Most multiplications of all passes (MiniLM on 64 short texts: 6e11, half a minute on 2 cores), and texts that there
+"""Most multiplications of all passes (MiniLM on 64 short texts: 6e11, 43 seconds on 2 busy cores), and texts that there
 are in any case: larger models get fewer texts than asked for."""
 
 TYPICAL, TINY = 1e-2, 1e-12
 """The relative squared error at which coefficients are measured, as nearly as a choice has it: that of 4 bits."""
 
 
-class Alternative(NamedTuple):
+class FormatChoice(NamedTuple):
     """What one weight may be kept in, and what that costs."""
 
     format: str
@@ -58,7 +58,7 @@ class Unit(NamedTuple):
     formats: Mapping[str, WeightFormat]
 
 
-Table = dict[str, dict[Alternative, float]]
+Table = dict[str, dict[FormatChoice, float]]
 """Layer -> choice -> the loss that it is predicted to add."""
 
 
@@ -92,7 +92,7 @@ def sensitivity(
         loss = probe.loss({unit.weight: unit.formats[typical].restored(values)})
         coefficient = loss / max(finite[typical], TINY)
         table[name] = {
-            Alternative(kind, unit.formats[kind].size(unit.shape), error): coefficient * error
+            FormatChoice(kind, unit.formats[kind].size(unit.shape), error): coefficient * error
             for kind, error in finite.items()
         }
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -19,7 +19,8 @@ from bantam.errors import RecipeError, StageError
 from optimizer import export, quantize
 from optimizer.config import ExportConfig
 from optimizer.quantize import embeddings
-from optimizer.quantize.formats import Blocks, Half, TableRows
+from optimizer.quantize.formats import Blocks, Grid, Half, TableRows
+from optimizer.quantize.higgs import Scheme
 from optimizer.quantize.onnx_mixed import MixedConfig
 from optimizer.quantize.sensitivity import Probe, few_enough, padded, relative_error
 from serving.backend.engine import Engine
@@ -211,6 +212,37 @@ def test_a_table_is_what_its_format_says(form: TableRows) -> None:
     np.testing.assert_allclose(got, form.restored(table), rtol=0, atol=1e-6)
     stored = sum(numpy_helper.to_array(each).nbytes for each in graph.initializer if VOCABULARY in each.dims)
     assert stored == form.size(table.shape)
+
+
+def test_grids_of_other_groups_side_by_side_are_what_they_say() -> None:
+    """As many groups of a row, of 32 and of 64, in two products, and a table whose rows are restored as looked up."""
+    rng = np.random.default_rng(1)
+    shapes = {"t": (VOCABULARY, 96), "w": (96, 96), "v": (96, 192)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    formats = {"t": _grid(4, 96, 1), "w": _grid(3, 96, 0), "v": _grid(2, 192, 0)}
+    nodes = [("Gather", ["t", "ids"], "x"), ("MatMul", ["x", "w"], "h"), ("MatMul", ["h", "v"], "y")]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes],
+        "chain",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["tokens"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["tokens", 192])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    for name, form in formats.items():
+        form.put(graph, name, Path())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"ids": np.arange(VOCABULARY)})
+    table, first, second = (form.restored(weights[name]) for name, form in formats.items())
+    np.testing.assert_allclose(got, table @ first @ second, rtol=0, atol=2e-3)
+    for name, form in formats.items():
+        stored = [numpy_helper.to_array(each).nbytes for each in graph.initializer if each.name.startswith(f"{name}.")]
+        assert sum(stored) == form.size(shapes[name])
+
+
+def _grid(bits: Literal[2, 3, 4], columns: int, dimensions: int) -> Grid:
+    scheme = Scheme(bits).fits(columns)
+    assert scheme
+    return Grid(scheme, dimensions)
 
 
 def test_a_probe_tells_what_a_replaced_weight_loses(tmp_path: Path) -> None:
