@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bantam.run.objective import OBJECTIVES, Aim, Objective, slower
+from bantam.run.objective import OBJECTIVES, Objective, slower
+from bantam.run.request import Aim
 from bantam.run.timing import Timing
 from optimizer.evaluate import Drop, rows_to_prove, rows_to_prove_agreement
 

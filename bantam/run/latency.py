@@ -178,11 +178,8 @@ def _measure_group(
         workers = {
             name: stack.enter_context(bench.worker(name)) for name in members if name in (anchors.in_process, *group)
         }
-        endpoints = {
-            name: stack.enter_context(bench.endpoint(name))
-            for name in members
-            if bench.endpoint and variants[name].servable
-        }
+        served = [name for name in members if variants[name].servable]
+        endpoints = {name: stack.enter_context(bench.endpoint(name)) for name in served if bench.endpoint}
         for turn in range(config.rounds + 1):
             bench.log(f"round {turn} of {config.rounds}" if turn else "warm-up round")
             heard = []

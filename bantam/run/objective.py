@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from bantam.run.request import Aim
 from bantam.run.timing import Compared, Timing, equal
 
-Aim = Literal["latency", "throughput", "size"]
 
-
-class Rival(Protocol):
+class Contender(Protocol):
     """A variant, as far as this looks at it."""
 
     @property
@@ -31,11 +30,11 @@ class Objective:
     """What a variant is that has the lowest cost."""
     no_better: str
     """What one is that costs more than another: the beginning of a reason, followed by the other's name."""
-    cost: Callable[[Rival], float]
+    cost: Callable[[Contender], float]
     """The less the better; infinite if it was not measured."""
-    equal: Callable[[Rival, Rival], bool]
+    equal: Callable[[Contender, Contender], bool]
     """Whether nobody can say which of two is better."""
-    worse: Callable[[Rival, Rival], str | None]
+    worse: Callable[[Contender, Contender], str | None]
     """Both figures, if the first one is worse than the second one beyond doubt."""
 
 
@@ -48,7 +47,7 @@ def slower(one: Timing, other: Timing) -> str | None:
     return f"{pair[0].p50_ms.value:.2f} ms against {pair[1].p50_ms.value:.2f} ms {where}"
 
 
-def _p50(one: Rival) -> float:
+def _p50(one: Contender) -> float:
     timed: Compared | None = one.timing.served or one.timing.in_process
     return timed.p50_ms.value if timed else float("inf")
 
@@ -57,17 +56,17 @@ PRECISION = 0.05
 """Two rates this near are equal: a search of the highest rate ends there (:mod:`bantam.loadtest.search`)."""
 
 
-def _rate(one: Rival) -> float:
+def _rate(one: Contender) -> float:
     return one.timing.max_rate or 0.0
 
 
-def _fewer(one: Rival, other: Rival) -> str | None:
+def _fewer(one: Contender, other: Contender) -> str | None:
     if _rate(one) * (1 + PRECISION) >= _rate(other):
         return None
     return f"{_rate(one):.0f} requests a second against {_rate(other):.0f}"
 
 
-def _larger(one: Rival, other: Rival) -> str | None:
+def _larger(one: Contender, other: Contender) -> str | None:
     return f"{one.size_mb:.1f} MB against {other.size_mb:.1f} MB" if one.size_mb >= other.size_mb else None
 
 

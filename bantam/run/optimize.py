@@ -86,9 +86,10 @@ def make(run: Run, log: Log) -> None:
     _check_texts(run, log)
     measured = [stage.name for stage in run.recipe.stages if stage.measure and stage.name in run.artifacts]
     if run.recipe.search is not None:
-        _score(run, [BASELINE, *([run.safe] if run.safe else [])], log)
-        measured = search.glance(run, run.recipe.search, measured, log)
-    _score(run, [name for name in measured if name not in run.scored], log)
+        first = [name for name in (BASELINE, run.safe) if name is not None]
+        _score(run, first, log)
+        measured = [name for name in search.glance(run, run.recipe.search, measured, log) if name not in first]
+    _score(run, measured, log)
     for note in of_order(run):
         log(note)
     # Last: what the recipe has under another name than before is shown under one of them at any time.

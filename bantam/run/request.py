@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Option
 
 from bantam.errors import UserError
-from bantam.run.objective import Aim
 
 if TYPE_CHECKING:
     from optimizer.data.dataset import Columns
@@ -33,6 +32,7 @@ AllowNewLabels = Annotated[
     Option("--allow-new-labels", help="Also if it has other labels, another task or shape than what is served."),
 ]
 Device = Literal["cpu", "cuda"]
+Aim = Literal["latency", "throughput", "size"]
 BUILD, REPOSITORY = Path("build"), Path("model_repo")
 DEFAULT_DATA = "goemotions-ekman"
 PRICE = re.compile(r"(?=.*[1-9])\d+(\.\d*)?|(?=.*[1-9])\.\d+")
