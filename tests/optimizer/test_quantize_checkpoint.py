@@ -35,6 +35,8 @@ CHECKPOINTS = [
 BF16 = Bfloat16Config(name="bf16")
 FP16 = Float16Config(name="fp16")
 EACH = pytest.mark.parametrize("config", CHECKPOINTS, ids=lambda config: config.method)
+ENCODER = pytest.mark.parametrize("parent", ["bert"], indirect=True)
+"""For what starts a process or a compiler, and loads the model as the other tests do."""
 HEADS = {"bert": ("classifier", "bert.pooler"), "llama": ("score",)}
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11 w12", "w3 w3 w1"]
@@ -85,6 +87,7 @@ def test_the_head_is_left_as_it_was_by_the_byte(config: QuantizeConfig, parent: 
         assert loaded[name].numpy().tobytes() == before[name].tobytes(), name
 
 
+@ENCODER
 @pytest.mark.parametrize("config", [*CHECKPOINTS, BF16, FP16], ids=lambda config: config.method)
 def test_a_worker_scores_it_as_the_reference_does(config: QuantizeConfig, parent: Artifact, tmp_path: Path) -> None:
     made = quantize.run(parent, config, make_context(tmp_path / "made"))
@@ -110,6 +113,7 @@ def test_fp16_is_half_of_fp32_and_computed_in(parent: Artifact, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's compiler about torch
+@ENCODER
 def test_a_compiled_model_is_compiled_where_it_is_read(parent: Artifact, tmp_path: Path) -> None:
     made = quantize.run(parent, FP16.model_copy(update={"compile": True}), make_context(tmp_path / "made"))
     assert made.manifest.details["compile"] is True
