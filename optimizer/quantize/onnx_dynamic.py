@@ -61,7 +61,7 @@ def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batc
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
-    from optimizer.quantize.onnx_graph import load
+    from optimizer.quantize.onnx_graph import load, products_of
     from optimizer.quantize.smooth import smooth
 
     model = load(parent)
@@ -69,7 +69,9 @@ def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batc
     if config.smooth is not False:
         ONNXModel(model).replace_gemm_with_matmul()
         texts = batches(config.calibration_rows)
-        details["smoothed_inputs"] = smooth(model, config.smooth, texts, threads=context.threads)
+        details["smoothed_inputs"] = smooth(
+            model, products_of(model.graph), config.smooth, texts, folder=parent.folder, threads=context.threads
+        )
     bits = config.embedding_bits
     tables = quantize_embeddings(model.graph, bits, config.block_size or 32)
     large = (parent.folder / "model.onnx.data").exists()
