@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
 from optimizer.config import CalibratedQuantizeConfig
@@ -36,6 +36,12 @@ class Int4Config(CalibratedQuantizeConfig):
     """What matrix products are computed in; int8 rounds the activations too, in blocks of each token."""
     outliers: float = Field(0.0, ge=0, le=0.2)
     """Share of each product's input channels whose weights keep 16 bits (after SpQR): 0.01 costs 0.16 bits a weight."""
+
+    @model_validator(mode="after")
+    def _no_key_for_nothing(self) -> Int4Config:
+        if not self.outliers:
+            self.check_unused(("calibration_rows", "seed"), "outliers")
+        return self
 
 
 def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Batches) -> Quantized:

@@ -43,9 +43,11 @@ class DynamicInt8Config(CalibratedQuantizeConfig):
     """With ``embedding_bits = 4``: how many weights share a scale and a minimum; 32 if absent."""
 
     @model_validator(mode="after")
-    def _blocks_of_4_bits(self) -> DynamicInt8Config:
+    def _no_key_for_nothing(self) -> DynamicInt8Config:
         if self.block_size and self.embedding_bits == 8:
             raise ValueError("block_size goes with embedding_bits = 4; 8 bits have one scale a row")
+        if self.smooth is False:
+            self.check_unused(("calibration_rows", "seed"), "smooth")
         return self
 
 

@@ -59,6 +59,8 @@ class MixedConfig(CalibratedQuantizeConfig):
             values = getattr(self, name)
             if not values or len({*values}) < len(values):
                 raise ValueError(f"{name} = {[*values]}, expected one or more, each once")
+        if not {"int4", "int8"} & {*self.choices}:
+            self.check_unused(("block_sizes", "products"), "int4 or int8 among choices")
         return self
 
 
