@@ -279,6 +279,14 @@ class CalibratedQuantizeConfig(QuantizeConfig):
     seed: int = 0
     """Of the draw of these texts."""
 
+    def check_unused(self, keys: tuple[str, ...], without: str) -> None:
+        """Raise ``ValueError`` if one of these keys, which do nothing, is given: ``without`` what they would.
+
+        A value that is the default is not given: a run writes its recipe down with all keys.
+        """
+        if given := [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]:
+            raise ValueError(f"{', '.join(given)}: got without {without}, where it does nothing; leave it out")
+
 
 PRUNING: dict[str, type[PruneConfig]] = {
     "width": WidthConfig,

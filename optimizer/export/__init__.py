@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import shutil
 import time
 from collections.abc import Callable
@@ -138,8 +139,9 @@ def _halve(parent: Artifact, config: ExportConfig, context: RunContext) -> dict[
     """Make the graph that was written one in fp16; what of it stays in fp32 is for the manifest."""
     from optimizer.export import half, onnx
 
-    texts = context.data.splits["train"].texts[:SEEN]
-    batches = logits.encode(parent.folder, parent.manifest.signature, texts)
+    texts = [*context.data.splits["train"].texts]
+    drawn = random.Random(0).sample(texts, min(len(texts), SEEN))  # files may be in the order of their labels
+    batches = logits.encode(parent.folder, parent.manifest.signature, drawn)
     kept = half.halve(context.folder, onnx.LARGEST_FILE, batches, threads=context.threads)
     if kept:
         context.log(f"{config.name}: fp16 may overflow in {len(kept)} nodes, which stay in fp32")

@@ -18,6 +18,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from bantam.errors import StageError, reason
 from optimizer.logits import Batch
+from optimizer.onnx_session import results
 
 GRAPH, WEIGHTS = "model.onnx", "model.onnx.data"
 FLOAT = onnx.TensorProto.FLOAT
@@ -63,27 +64,55 @@ def _join(graph: onnx.GraphProto) -> None:
 def _overflowing(folder: Path, batches: Iterable[Batch], threads: int) -> tuple[list[str], list[str]]:
     """The values of the graph in fp32, and the nodes that read or give what fp16 may not hold, by name in its order.
 
-    One batch is in memory at a time, with all that is computed for it.
+    The largest of each value is found in the graph, so that nothing is kept that the model itself does not keep, and
+    weights are looked at one by one.
     """
     model = onnx.load(folder / GRAPH, load_external_data=False)
-    del model.graph.value_info[:], model.graph.output[:]
-    given = [name for node in model.graph.node for name in node.output if name]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in given)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    floats = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
-    beyond = {weight.name for weight in onnx.load(folder / GRAPH).graph.initializer if _is_beyond(_values(weight))}
-    for batch in batches:
-        beyond |= {
-            name for name, found in zip(floats, session.run(floats, dict(batch)), strict=True) if _is_beyond(found)
-        }
+    del model.graph.value_info[:]
+    floats = _floats(model)
+    beyond = {weight.name for weight in model.graph.initializer if _is_beyond(_values(weight, folder))}
+    more = onnx.GraphProto(
+        initializer=[
+            onnx.numpy_helper.from_array(np.array(value, np.float32), f"half.{name}")
+            for name, value in {"mask": MASK, "none": 0.0}.items()
+        ]
+    )
+    make = onnx.helper.make_node
+    names = {f"{name}.largest": name for name in floats}
+    for largest, name in names.items():
+        size, is_number, number = (f"{largest}.{part}" for part in ("size", "is_number", "number"))
+        more.node.append(make("Abs", [name], [size]))
+        more.node.append(make("Less", [size, "half.mask"], [is_number]))
+        more.node.append(make("Where", [is_number, size, "half.none"], [number]))
+        more.node.append(make("ReduceMax", [number], [largest], keepdims=0))
+        more.output.append(onnx.helper.make_tensor_value_info(largest, FLOAT, []))
+    for found in results(model, folder, more, batches, threads=threads):
+        beyond |= {names[largest] for largest, value in found.items() if value > LARGEST}
     return floats, [node.name for node in model.graph.node if beyond & {*node.input, *node.output}]
 
 
-def _values(weight: onnx.TensorProto) -> np.ndarray:
-    return onnx.numpy_helper.to_array(weight) if weight.data_type == FLOAT else np.zeros(0)
+def _floats(model: onnx.ModelProto) -> list[str]:
+    """The values in fp32 of all nodes, by ONNX Runtime, which knows its own operators; it reads no large weight."""
+    typed = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = typed.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for node in graph.node for name in node.output if name)
+    for weight in model.graph.initializer:
+        if len(weight.dims) < 2:
+            graph.initializer.append(weight)
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, [*weight.dims]))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(typed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
+
+
+def _values(weight: onnx.TensorProto, folder: Path) -> np.ndarray:
+    return onnx.numpy_helper.to_array(weight, str(folder)) if weight.data_type == FLOAT else np.zeros(0)
 
 
 def _is_beyond(values: np.ndarray) -> bool:

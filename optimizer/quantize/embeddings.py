@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from optimizer.quantize.numerics import quantize, symmetric
 from optimizer.quantize.onnx_graph import embedding_lookups
 
 FEW_ROWS = 4096
@@ -72,8 +73,8 @@ def packable(graph: onnx.GraphProto) -> dict[str, int]:
 
 def symmetric_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """``table ~ rows * scales``: int8 ``[n, d]`` in -127..127 and float32 ``[n, 1]``, scale = max |row| / 127."""
-    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.clip(np.rint(table / scales), -127, 127).astype(np.int8), scales
+    scales = symmetric(table.min(axis=1, keepdims=True), table.max(axis=1, keepdims=True))
+    return quantize(table, scales, 0, -127, 127), scales
 
 
 def packed_rows(table: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:

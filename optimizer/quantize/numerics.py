@@ -24,16 +24,23 @@ from numpy.typing import NDArray
 Range = tuple[float, float]
 """The lowest and the highest value that is represented."""
 
-BINS = 2048
-"""Of a histogram; 16 KB."""
+BINS = 8192
+"""Of a histogram; 64 KB. The values fill at least half of them: 2048 on a side, as in TensorRT."""
+SMALLEST_LIMIT = 2.0**-64
+"""Of a histogram; values far below this are as good as 0."""
 AVERAGING = 0.01
-"""What a new sample counts in a moving average, as in ONNX Runtime."""
+"""What a new sample counts at least in a moving average, as in ONNX Runtime."""
 SHARE = 0.9999
 """Of the values that a percentile keeps."""
 LEVELS = 256
 """Integers that the entropy's distribution is merged into."""
-CANDIDATES = 64
-"""Limits that are tried on a side for the least squared error."""
+SMOOTHING = 1e-4
+"""What is added to each bin's count before distributions are compared, as in ONNX Runtime: a bin that only one of them
+has costs much and not infinitely much."""
+CANDIDATES = 128
+"""Limits that are tried on a side, in equal ratios."""
+FINEST = 32
+"""The least squared error is looked for down to this fraction of a side: below it, steps are finer than bins."""
 
 
 def affine(low: Any, high: Any, lowest: int = 0, highest: int = 255) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -68,16 +75,19 @@ def dequantize(integers: NDArray[Any], scale: Any, zero_point: Any) -> NDArray[n
 class HistogramObserver:
     """What the estimators need of all values that were added, in memory that does not grow with them.
 
-    :data:`BINS` bins of one width from ``-limit`` to ``limit``. Where a value lies beyond, the limit is doubled and
-    each two bins become one, which moves no value to another side of a bin's edge.
+    :data:`BINS` bins of one width from ``-limit`` to ``limit``, a power of 2. Where a value lies beyond, the limit is
+    doubled and each two bins become one, which moves no value to another side of a bin's edge: the counts are the same
+    in whatever order the samples come.
     """
 
     def __init__(self) -> None:
         self.counts = np.zeros(BINS, np.int64)
-        self.limit = 0.0
+        self.limit = SMALLEST_LIMIT
         self.low, self.high = np.inf, -np.inf
-        self.average: Range | None = None
-        """Moving average of each sample's lowest and highest value: m <- m + 0.01 (x - m)."""
+        self.samples = 0
+        self.average: Range = (0.0, 0.0)
+        """Of each sample's lowest and highest value: the mean of the first 1 / :data:`AVERAGING` samples, in which
+        none counts more than another, and m <- m + 0.01 (x - m) after them."""
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count one sample, of any shape. Raises ``ValueError`` if something in it is not finite."""
@@ -85,15 +95,14 @@ class HistogramObserver:
         if not np.isfinite([low, high]).all():
             raise ValueError("an activation is not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        before = self.average or (low, high)
-        self.average = before[0] + AVERAGING * (low - before[0]), before[1] + AVERAGING * (high - before[1])
-        largest = max(-low, high)
-        self.limit = self.limit or largest
-        while largest > self.limit:
+        self.samples += 1
+        share, before = max(1 / self.samples, AVERAGING), self.average
+        self.average = before[0] + share * (low - before[0]), before[1] + share * (high - before[1])
+        while max(-low, high) >= self.limit:
             self.limit, merged = 2 * self.limit, self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(merged, BINS // 4)
-        place = values.reshape(-1) * (BINS / 2 / (self.limit or 1.0)) + BINS / 2
-        self.counts += np.bincount(np.clip(place.astype(np.int64), 0, BINS - 1), minlength=BINS)
+        place = np.floor(values.reshape(-1) * (BINS / 2 / self.limit)).astype(np.int64) + BINS // 2
+        self.counts += np.bincount(place, minlength=BINS)
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -112,7 +121,7 @@ def min_max(seen: HistogramObserver, scheme: str) -> Range:
 
 def moving_average(seen: HistogramObserver, scheme: str) -> Range:
     """Moving averages of the samples' lowest and highest values, which one sample alone moves little."""
-    return seen.average or (0.0, 0.0)
+    return seen.average
 
 
 def percentile(seen: HistogramObserver, scheme: str) -> Range:
@@ -133,11 +142,14 @@ def entropy(seen: HistogramObserver, scheme: str) -> Range:
 
     With P the bins up to t, to whose outermost is added what lies beyond, and Q the bins up to t merged into
     :data:`LEVELS` and spread again over those of them that are not empty, t has the least
-    ``KL(P || Q) = sum P log(P / Q)``.
+    ``KL(P || Q) = sum P log(P / Q)``, both smoothed: a single outlier has no bin in Q until t reaches it. Tried are
+    :data:`CANDIDATES` of t, in equal ratios from half of :data:`LEVELS` bins, which is 1/32 of the limit, up to the
+    outermost value.
     """
     middle = BINS // 2
+    outermost = int(np.flatnonzero(seen.counts + seen.counts[::-1])[-1]) + 1 - middle
     best, limit = np.inf, seen.limit
-    for half in range(LEVELS // 2, middle + 1):
+    for half in np.unique(np.geomspace(min(LEVELS // 2, outermost), outermost, CANDIDATES).round().astype(int)):
         inside = seen.counts[middle - half : middle + half]
         reference = inside.astype(np.float64)
         reference[0] += seen.counts[: middle - half].sum()
@@ -153,29 +165,42 @@ def entropy(seen: HistogramObserver, scheme: str) -> Range:
 
 
 def _divergence(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Kullback-Leibler; infinite if ``other`` lacks what ``reference`` has."""
-    some = reference > 0
-    p, q = reference[some] / reference.sum(), other[some] / max(other.sum(), 1)
-    return float(np.sum(p * np.log(p / q))) if (q > 0).all() else np.inf
+    """Kullback-Leibler, of counts."""
+    p, q = reference + SMOOTHING, other + SMOOTHING
+    p, q = p / p.sum(), q / q.sum()
+    return float(np.sum(p * np.log(p / q)))
 
 
 def mse(seen: HistogramObserver, scheme: str) -> Range:
     """The range with the least squared error, ``sum_i n_i (x_i - x'_i)^2`` over the bins' counts and middles.
 
-    :data:`CANDIDATES` limits on a side, in equal steps up to the outermost value; both sides at once (affine).
+    :data:`CANDIDATES` limits on a side, in equal ratios up to the outermost value. Of the asymmetric scheme one side is
+    moved at a time, from the outermost values on, until neither gains: a local minimum.
     """
     some = seen.counts > 0
     middles = np.clip((seen.edges[:-1] + seen.edges[1:]) / 2, seen.low, seen.high)[some].astype(np.float32)
-    steps = np.arange(1, CANDIDATES + 1) / CANDIDATES
-    low, high = (seen.low, seen.high) if scheme == "asymmetric" else (0.0, max(-seen.low, seen.high))
-    highs, best = steps * max(high, 0.0), (np.inf, 0.0, 0.0)
-    for first in np.unique(steps * min(low, 0.0)):
-        scale, zero_point = (each[:, None] for each in parameters(np.full_like(highs, first), highs, scheme))
+    ratios = np.geomspace(1 / FINEST, 1, CANDIDATES)
+
+    def errors(low: Any, high: Any) -> NDArray[np.float64]:
+        scale, zero_point = (each[:, None] for each in parameters(low, high, scheme))
         again = dequantize(quantize(middles, scale, zero_point, 0, 255), scale, zero_point)
-        errors = np.square(again - middles) @ seen.counts[some]
-        least = int(np.argmin(errors))
-        best = min(best, (float(errors[least]), float(first), float(highs[least])))
-    return seen.within(best[1] if scheme == "asymmetric" else -best[2], best[2])
+        return np.asarray(np.square(again - middles) @ seen.counts[some])
+
+    if scheme == "symmetric":
+        sizes = ratios * max(-seen.low, seen.high)
+        limit = float(sizes[np.argmin(errors(-sizes, sizes))])
+        return seen.within(-limit, limit)
+    sides = [ratios * min(seen.low, 0.0), ratios * max(seen.high, 0.0)]
+    best, least = [sides[0][-1:], sides[1][-1:]], np.inf
+    while True:
+        for side, tried in enumerate(sides):
+            pair = [np.broadcast_to(each, tried.shape) for each in best]
+            pair[side] = tried
+            found = errors(*pair)
+            best[side] = tried[[int(np.argmin(found))]]
+        if not found.min() < least:
+            return seen.within(float(best[0][0]), float(best[1][0]))
+        least = found.min()
 
 
 def parameters(low: Any, high: Any, scheme: str) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
 from optimizer.config import CalibratedQuantizeConfig
@@ -37,6 +37,12 @@ class Int4Config(CalibratedQuantizeConfig):
     outliers: float = Field(0.0, ge=0, le=0.2)
     """Share of each product's input channels whose weights keep 16 bits (after SpQR): 0.01 costs 0.16 bits a weight."""
 
+    @model_validator(mode="after")
+    def _no_key_for_nothing(self) -> Int4Config:
+        if not self.outliers:
+            self.check_unused(("calibration_rows", "seed"), "outliers")
+        return self
+
 
 def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Batches) -> Quantized:
     """Write ``model.onnx`` with matrix products and embeddings in 4 bits; calibrated for outliers alone.
@@ -48,9 +54,10 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
-    from optimizer.quantize.onnx_graph import embedding_lookups, stored, take_in
+    from optimizer.quantize.onnx_graph import embedding_lookups, opened, products_of, stored, take_in
 
-    model, products = opened(parent)
+    model = opened(parent)
+    products = products_of(model.graph)
     before = stored(model.graph)
     whole = {
         "product": stored(model.graph, {node.input[1] for node in products}),
@@ -82,35 +89,10 @@ def write(parent: Artifact, config: Int4Config, context: RunContext, batches: Ba
     return Quantized(compute, details | ({"outlier_channels": kept} if config.outliers else {}))
 
 
-def opened(parent: Artifact) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
-    """The parent's graph with a MatMul for each Gemm, values beside it left there; its products with a large weight."""
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
-    from optimizer.quantize.onnx_graph import is_large, load, take_in
-
-    model = load(parent, values=False)
-    take_in(model.graph, parent.folder, transposed(model.graph))
-    ONNXModel(model).replace_gemm_with_matmul()
-    weights = {weight.name for weight in model.graph.initializer if is_large(weight)}
-    return model, [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
-
-
 def bytes_by_kind(whole: Mapping[str, int], saved: Mapping[str, int]) -> dict[str, int]:
     """For the details, of ``product`` and ``embedding``: what the quantized ones take, and took in fp32."""
     now = {f"{kind}_bytes": size - saved[kind] for kind, size in whole.items()}
     return now | {f"{kind}_bytes_fp32": size for kind, size in whole.items()}
-
-
-def transposed(graph: onnx.GraphProto) -> set[str]:
-    """Names of the weights that a Gemm takes transposed: to make it a MatMul, ONNX Runtime turns their values over.
-
-    GPT-2's are not: its weights are ``[inputs, outputs]`` already, and may stay in their file.
-    """
-    return {
-        node.input[1]
-        for node in graph.node
-        if node.op_type == "Gemm" and any(each.name == "transB" and each.i for each in node.attribute)
-    }
 
 
 METHOD = Method(Int4Config, accepts=frozenset({"onnx"}), makes="onnx", write=write)

@@ -43,9 +43,11 @@ class DynamicInt8Config(CalibratedQuantizeConfig):
     """With ``embedding_bits = 4``: how many weights share a scale and a minimum; 32 if absent."""
 
     @model_validator(mode="after")
-    def _blocks_of_4_bits(self) -> DynamicInt8Config:
+    def _no_key_for_nothing(self) -> DynamicInt8Config:
         if self.block_size and self.embedding_bits == 8:
             raise ValueError("block_size goes with embedding_bits = 4; 8 bits have one scale a row")
+        if self.smooth is False:
+            self.check_unused(("calibration_rows", "seed"), "smooth")
         return self
 
 
@@ -61,7 +63,7 @@ def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batc
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.embeddings import quantize_embeddings
-    from optimizer.quantize.onnx_graph import load
+    from optimizer.quantize.onnx_graph import load, products_of
     from optimizer.quantize.smooth import smooth
 
     model = load(parent)
@@ -69,7 +71,9 @@ def write(parent: Artifact, config: DynamicInt8Config, context: RunContext, batc
     if config.smooth is not False:
         ONNXModel(model).replace_gemm_with_matmul()
         texts = batches(config.calibration_rows)
-        details["smoothed_inputs"] = smooth(model, config.smooth, texts, threads=context.threads)
+        details["smoothed_inputs"] = smooth(
+            model, products_of(model.graph), config.smooth, texts, folder=parent.folder, threads=context.threads
+        )
     bits = config.embedding_bits
     tables = quantize_embeddings(model.graph, bits, config.block_size or 32)
     large = (parent.folder / "model.onnx.data").exists()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from bantam.artifact import Artifact
-from optimizer.logits import Batch
+from bantam.errors import RecipeError
 
 SMALLEST = 16_384
 """Bytes; weights below this stay fp32: nothing to gain."""
@@ -28,6 +28,28 @@ def load(parent: Artifact, *, values: bool = True) -> onnx.ModelProto:
     model = onnx.load(parent.folder / "model.onnx", load_external_data=values)
     del model.graph.value_info[:]
     return model
+
+
+def opened(parent: Artifact) -> onnx.ModelProto:
+    """As :func:`load`, values beside the graph left there, with a MatMul for each Gemm."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    model = load(parent, values=False)
+    take_in(model.graph, parent.folder, transposed(model.graph))
+    ONNXModel(model).replace_gemm_with_matmul()
+    return model
+
+
+def transposed(graph: onnx.GraphProto) -> set[str]:
+    """Names of the weights that a Gemm takes transposed: to make it a MatMul, ONNX Runtime turns their values over.
+
+    GPT-2's are not: its weights are ``[inputs, outputs]`` already, and may stay in their file.
+    """
+    return {
+        node.input[1]
+        for node in graph.node
+        if node.op_type == "Gemm" and any(each.name == "transB" and each.i for each in node.attribute)
+    }
 
 
 def take_in(graph: onnx.GraphProto, folder: Path, names: Collection[str] | None = None) -> None:
@@ -65,21 +87,32 @@ def _takes_rows(node: onnx.NodeProto, weights: dict[str, TensorProto]) -> bool:
     return by_rows and node.input[0] in weights and is_large(weights[node.input[0]])
 
 
-def products(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The products of an activation with a large matrix of weights, by the names of the layers that they are.
+def products_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The products (MatMul) of an activation with a large matrix of weights, in the graph's order."""
+    weights = {weight.name for weight in graph.initializer if is_large(weight)}
+    return [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
 
-    Such as ``bert.pooler.dense``: the export keeps the names of biases, and those of the weights that it does not turn
-    over. A layer with neither to itself has its node's name.
+
+def layer_of(weight: str) -> str:
+    """The module whose weight it is, such as ``bert.pooler.dense``: the export names weights after their modules."""
+    return weight.removesuffix(".weight")
+
+
+def excluded(patterns: Collection[str], layers: Collection[str]) -> set[str]:
+    """The layers that the patterns of a recipe name: a block's name stands for all in it, and ``*`` for anything.
+
+    Raises :class:`RecipeError` for patterns that name none of ``layers``.
     """
-    weights = {weight.name: weight for weight in graph.initializer}
-    found = [n for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights and is_large(weights[n.input[1]])]
-    parameters = [[*(each.input[1] for each in [bias_of(graph, node)] if each), node.input[1]] for node in found]
-    named = [
-        next((name.rpartition(".")[0] for name in names if name.endswith((".bias", ".weight"))), node.name)
-        for node, names in zip(found, parameters, strict=True)
-    ]
-    times = Counter(named)
-    return {name if times[name] == 1 else node.name: node for name, node in zip(named, found, strict=True)}
+    found = {pattern: {layer for layer in layers if _matches(layer, pattern)} for pattern in patterns}
+    unknown = [pattern for pattern, named in found.items() if not named]
+    if unknown:
+        known = dict.fromkeys(re.sub(r"\b\d+\b", "*", layer) for layer in layers)
+        raise RecipeError(f"exclude: there is no layer {', '.join(unknown)}. Known: {', '.join(known)}.")
+    return {layer for named in found.values() for layer in named}
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    return fnmatchcase(layer, pattern) or fnmatchcase(layer, f"{pattern}.*")
 
 
 def bias_of(graph: onnx.GraphProto, product: onnx.NodeProto) -> onnx.NodeProto | None:
@@ -88,21 +121,3 @@ def bias_of(graph: onnx.GraphProto, product: onnx.NodeProto) -> onnx.NodeProto |
     uses = [node for node in graph.node if product.output[0] in node.input]
     sole = len(uses) == 1 and uses[0].op_type == "Add" and uses[0].input[0] == product.output[0]
     return uses[0] if sole and uses[0].input[1] in vectors else None
-
-
-def activations(
-    model: onnx.ModelProto, values: Sequence[str], batches: Iterable[Batch], *, threads: int
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """What these values of the graph are, batch by batch: no more than those of one are in memory."""
-    import onnxruntime
-
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
-    del graph.graph.output[:]
-    graph.graph.output.extend(helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    del graph
-    for batch in batches:
-        yield dict(zip(values, session.run([*values], dict(batch)), strict=True))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from bantam.artifact import Artifact, Compute, Numbers
-from bantam.errors import RecipeError, StageError
+from bantam.errors import StageError
 from optimizer.config import CalibratedQuantizeConfig
 from optimizer.quantize.allocate import Infeasible, within_bytes, within_loss
 from optimizer.quantize.method import Batches, Method, Quantized
@@ -61,6 +59,8 @@ class MixedConfig(CalibratedQuantizeConfig):
             values = getattr(self, name)
             if not values or len({*values}) < len(values):
                 raise ValueError(f"{name} = {[*values]}, expected one or more, each once")
+        if not {"int4", "int8"} & {*self.choices}:
+            self.check_unused(("block_sizes", "products"), "int4 or int8 among choices")
         return self
 
 
@@ -75,12 +75,12 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.formats import Blocks
-    from optimizer.quantize.onnx_4bit import opened, with_contrib
-    from optimizer.quantize.onnx_graph import take_in
+    from optimizer.quantize.onnx_4bit import with_contrib
+    from optimizer.quantize.onnx_graph import opened, products_of, take_in
     from optimizer.quantize.sensitivity import sensitivity
 
-    model, products = opened(parent)
-    units = _units(model.graph, products, config)
+    model = opened(parent)
+    units = _units(model.graph, products_of(model.graph), config)
     table = sensitivity(
         model,
         units,
@@ -121,7 +121,7 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
     """The large weights, in the order in which they are computed with, without those that are excluded."""
     from optimizer.quantize.embeddings import packable
     from optimizer.quantize.formats import of_products, of_tables
-    from optimizer.quantize.onnx_graph import embedding_lookups
+    from optimizer.quantize.onnx_graph import embedding_lookups, excluded, layer_of
     from optimizer.quantize.sensitivity import Unit
 
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
@@ -133,19 +133,12 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
             formats = of_tables(config.choices, config.block_sizes, columns, dimensions.get(weight, 0))
         else:
             formats = of_products(config.choices, config.block_sizes, columns, config.products)
-        found[weight.removesuffix(".weight")] = Unit(weight, shapes[weight], weight in tables, formats)
-    left = {name: unit for name, unit in found.items() if not any(_matches(name, each) for each in config.exclude)}
-    unknown = [each for each in config.exclude if not any(_matches(name, each) for name in found)]
-    if unknown:
-        known = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in found)
-        raise RecipeError(f"exclude: there is no layer {', '.join(unknown)}. Known: {', '.join(known)}.")
+        found[layer_of(weight)] = Unit(weight, shapes[weight], weight in tables, formats)
+    out = excluded(config.exclude, found)
+    left = {name: unit for name, unit in found.items() if name not in out}
     if not left:
         raise StageError("There is nothing to choose for: no weight of at least 16 KiB that is not excluded.")
     return left
-
-
-def _matches(layer: str, pattern: str) -> bool:
-    return fnmatchcase(layer, pattern) or fnmatchcase(layer, f"{pattern}.*")
 
 
 def _count(units: Mapping[str, Unit]) -> int:

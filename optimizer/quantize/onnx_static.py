@@ -8,8 +8,8 @@ has the residual connections read the rounded activations.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,8 +22,8 @@ from optimizer.stage import RunContext
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
-    from optimizer.logits import Batch
     from optimizer.quantize.numerics import Range
 
 
@@ -36,37 +36,42 @@ class OnnxStaticConfig(StaticQuantizeConfig):
     smooth: Smooth = False
     """SmoothQuant's alpha, such as 0.5."""
     exclude: tuple[str, ...] = ()
-    """Layers that stay fp32: names, or patterns such as ``*.output.dense``."""
+    """Layers that stay fp32, by the names of their modules; a block's stands for all in it, and ``*`` for anything."""
 
 
 def write(parent: Artifact, config: OnnxStaticConfig, context: RunContext, batches: Batches) -> Quantized:
     """Write ``model.onnx``, calibrated on ``config.calibration_rows`` texts, one in memory at a time.
 
-    Raises :class:`StageError` if a pattern of ``config.exclude`` is of no layer, or no layer is left to quantize.
+    Raises :class:`RecipeError` for layers to exclude that there are not, and :class:`StageError` if none is left.
     """
     import onnxruntime
     from onnxruntime.quantization.onnx_model import ONNXModel
 
+    from optimizer.onnx_session import activations
     from optimizer.quantize.embeddings import quantize_embeddings
     from optimizer.quantize.neighbours import WIDTH
-    from optimizer.quantize.onnx_graph import load, products
+    from optimizer.quantize.onnx_graph import excluded, layer_of, opened, products_of, take_in
     from optimizer.quantize.smooth import smooth
 
-    model = load(parent)
-    ONNXModel(model).replace_gemm_with_matmul()
-    layers = products(model.graph)
-    left = excluded(config.exclude, [*layers], config.name)
-    chosen = [node for name, node in layers.items() if name not in left]
+    model = opened(parent)
+    products = products_of(model.graph)
+    layers = dict.fromkeys(layer_of(node.input[1]) for node in products)
+    left = excluded(config.exclude, layers)
+    chosen = [node for node in products if layer_of(node.input[1]) not in left]
     if not chosen:
         raise StageError(
             f"Stage {config.name!r} has nothing to quantize: {parent.name!r} has {len(layers)} layers to "
             f"quantize, and {len(left)} are excluded. Exclude fewer, or use another quantization method."
         )
     texts = batches(config.calibration_rows)
-    smoothed = smooth(model, config.smooth, texts, threads=context.threads) if config.smooth is not False else 0
-    ranges = _ranges(model, chosen, config, texts, context.threads)
-    tables = quantize_embeddings(model.graph, 8)
-    _quantize(model, chosen, ranges, config)
+    folder, threads, smoothed = parent.folder, context.threads, 0
+    if config.smooth is not False:
+        smoothed = smooth(model, chosen, config.smooth, texts, folder=folder, threads=threads)
+    seen = activations(model, folder, [*dict.fromkeys(node.input[0] for node in chosen)], texts, threads=threads)
+    ranges = _ranges(seen, config)
+    tables = quantize_embeddings(model.graph, 8, folder=folder)
+    _quantize(model, chosen, ranges, config, folder)
+    take_in(model.graph, folder)
     large = (parent.folder / "model.onnx.data").exists()
     ONNXModel(model).save_model_to_file(context.folder / "model.onnx", large)
     compute = Compute(
@@ -89,33 +94,23 @@ def write(parent: Artifact, config: OnnxStaticConfig, context: RunContext, batch
 METHOD = Method(OnnxStaticConfig, accepts=frozenset({"onnx"}), makes="onnx", write=write)
 
 
-def excluded(patterns: Collection[str], layers: Collection[str], stage: str) -> set[str]:
-    """The layers that the patterns name. Raises :class:`StageError` for a pattern that names none."""
-    for pattern in patterns:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
-            raise StageError(
-                f"Stage {stage!r}: exclude has {pattern!r}, which is no layer. Expected names or patterns of these: "
-                f"{', '.join(layers)}."
-            )
-    return {layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in patterns)}
-
-
-def _ranges(
-    model: onnx.ModelProto, nodes: list[onnx.NodeProto], config: OnnxStaticConfig, texts: list[Batch], threads: int
-) -> dict[str, Range]:
-    """The range of each input of the products."""
+def _ranges(seen: Iterable[Mapping[str, NDArray[np.float32]]], config: OnnxStaticConfig) -> dict[str, Range]:
+    """The range of each value, of which there is a sample in each of ``seen``."""
     from optimizer.quantize.numerics import ESTIMATORS, HistogramObserver
-    from optimizer.quantize.onnx_graph import activations
 
-    seen = {node.input[0]: HistogramObserver() for node in nodes}
-    for values in activations(model, [*seen], texts, threads=threads):
+    observers: dict[str, HistogramObserver] = {}
+    for values in seen:
         for name, value in values.items():
-            seen[name].add(value)
-    return {name: ESTIMATORS[config.calibration](histogram, config.activations) for name, histogram in seen.items()}
+            observers.setdefault(name, HistogramObserver()).add(value)
+    return {name: ESTIMATORS[config.calibration](observer, config.activations) for name, observer in observers.items()}
 
 
 def _quantize(
-    model: onnx.ModelProto, nodes: list[onnx.NodeProto], ranges: Mapping[str, Range], config: OnnxStaticConfig
+    model: onnx.ModelProto,
+    nodes: list[onnx.NodeProto],
+    ranges: Mapping[str, Range],
+    config: OnnxStaticConfig,
+    folder: Path,
 ) -> None:
     """Replace the products, with the biases that are added to them, by such in int8."""
     from onnx import helper, numpy_helper
@@ -128,7 +123,7 @@ def _quantize(
         scale, zero_point = parameters(low, high, config.activations)
         for part, value in (("scale", scale), ("zero", zero_point.astype(np.uint8))):
             graph.initializer.append(numpy_helper.from_array(value, f"{name}.{part}"))
-    _quantize_weights(graph, {node.input[1] for node in nodes}, config.weights)
+    _quantize_weights(graph, {node.input[1] for node in nodes}, config.weights, folder)
     replaced: dict[str, list[onnx.NodeProto]] = {}
     rounded: set[str] = set()
     for node in nodes:
@@ -152,14 +147,14 @@ def _quantize(
     graph.node.extend(after)
 
 
-def _quantize_weights(graph: onnx.GraphProto, names: Collection[str], granularity: str) -> None:
+def _quantize_weights(graph: onnx.GraphProto, names: Collection[str], granularity: str, folder: Path) -> None:
     """Put these matrices ``[inputs, outputs]`` into int8 with a scale an output channel, or one."""
     from onnx import numpy_helper
 
     from optimizer.quantize.numerics import quantize, symmetric
 
     for weight in [each for each in graph.initializer if each.name in names]:
-        values = numpy_helper.to_array(weight)
+        values = numpy_helper.to_array(weight, str(folder))
         along = 0 if granularity == "channel" else None
         scale = symmetric(values.min(axis=along), values.max(axis=along))
         integers = quantize(values, scale, 0, -127, 127)

@@ -72,6 +72,8 @@ class WeightsConfig(CalibratedQuantizeConfig):
             raise ValueError(f'{", ".join(given)} goes with weights = "int4" or "nf4"; int8 has a scale a channel')
         if self.weights == "nf4" and (self.scheme == "asymmetric" or self.gptq):
             raise ValueError('nf4 is symmetric and has no gptq: leave scheme and gptq out, or take weights = "int4"')
+        if not any(getattr(self, key) for key in DATA_AWARE):
+            self.check_unused(("calibration_rows", "seed"), " or ".join(DATA_AWARE))
         return self
 
     @property

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from optimizer.logits import Batch
+from optimizer.onnx_session import results
 
 
 def energies(
@@ -34,33 +35,16 @@ def energies(
     The sums are computed in the graph, so that no activation is kept. ``folder``: where the file beside the graph is,
     if there is one.
     """
-    import onnxruntime
-
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
-    graph.graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array([0, -1], np.int64), "energy.rows"),
-            numpy_helper.from_array(np.array([0], np.int64), "energy.axes"),
-        ]
-    )
-    names = {value: f"{value}.energy" for value in values}
-    del graph.graph.output[:]
-    for value, name in names.items():
-        graph.graph.node.append(helper.make_node("Flatten", [value], [f"{name}.tokens"], axis=-1))
-        graph.graph.node.append(
-            helper.make_node("ReduceSumSquare", [f"{name}.tokens", "energy.axes"], [name], keepdims=0)
-        )
-        graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    del graph
+    more = onnx.GraphProto(initializer=[numpy_helper.from_array(np.array([0], np.int64), "energy.axes")])
+    names = {f"{value}.energy": value for value in values}
+    for name, value in names.items():
+        more.node.append(helper.make_node("Flatten", [value], [f"{name}.tokens"], axis=-1))
+        more.node.append(helper.make_node("ReduceSumSquare", [f"{name}.tokens", "energy.axes"], [name], keepdims=0))
+        more.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]))
     sums: dict[str, NDArray[np.float64]] = {}
-    for batch in batches:
-        for value, found in zip(names, session.run([*names.values()], dict(batch)), strict=True):
-            sums[value] = sums.get(value, 0) + found.astype(np.float64)
+    for found in results(model, folder, more, batches, threads=threads):
+        for name, sum_ in found.items():
+            sums[names[name]] = sums.get(names[name], 0) + sum_.astype(np.float64)
     return sums
 
 

@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 
 from bantam.errors import StageError
 from optimizer.logits import Batch
+from optimizer.onnx_session import session
 from optimizer.quantize.formats import WeightFormat
 
 TOKENS = 2048
@@ -111,20 +112,11 @@ class Probe:
         threads: int,
     ) -> None:
         """Initializers that are inputs of the graph, too, have their values as defaults (ONNX, "overridable")."""
-        import onnxruntime
-
-        graph = onnx.ModelProto()
-        graph.CopyFrom(model)
-        known = {weight.name: weight for weight in graph.graph.initializer}
-        graph.graph.input.extend(
+        known = {weight.name: weight for weight in model.graph.initializer}
+        inputs = [
             helper.make_tensor_value_info(name, known[name].data_type, list(known[name].dims)) for name in weights
-        )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        self._session = onnxruntime.InferenceSession(
-            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        ]
+        self._session = session(model, folder, threads=threads, more=onnx.GraphProto(input=inputs))
         self._batches = batches
         self._logits = self._answers({})
         # Of a text alone, or of texts that all have the same answer, nothing is in units of its spread.

@@ -213,8 +213,8 @@ def test_only_weights_that_must_be_turned_over_are_read_before_they_are_packed(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
-    assert onnx_4bit.transposed(model.graph) == {"turned"}
-    onnx_graph.take_in(model.graph, tmp_path, onnx_4bit.transposed(model.graph))
+    assert onnx_graph.transposed(model.graph) == {"turned"}
+    onnx_graph.take_in(model.graph, tmp_path, onnx_graph.transposed(model.graph))
     ONNXModel(model).replace_gemm_with_matmul()
     assert [uses_external_data(weight) for weight in model.graph.initializer] == [True, False]
     values = rng.normal(size=(5, 64)).astype(np.float32)

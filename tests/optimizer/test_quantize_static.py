@@ -12,15 +12,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnxruntime.quantization.onnx_model import ONNXModel
 
 from bantam.artifact import Artifact
-from bantam.errors import StageError
+from bantam.errors import BantamError, StageError
 from optimizer import export, logits, quantize
 from optimizer.config import ExportConfig
 from optimizer.kinds import read_stage
+from optimizer.onnx_session import activations
 from optimizer.quantize import neighbours
-from optimizer.quantize.onnx_graph import activations, load, products
+from optimizer.quantize.onnx_graph import layer_of, opened, products_of
 from optimizer.quantize.smooth import channel_factors, smooth
 from optimizer.stage import RunContext
 from serving.backend import onnx_program
@@ -139,8 +139,9 @@ def test_the_difference_to_a_text_alone_is_found(bert: Artifact) -> None:
 
 
 def test_excluded_layers_stay_fp32(int8: Artifact, bert: Artifact, tmp_path: Path) -> None:
-    part = made(bert, tmp_path / "part", exclude=["node_MatMul_53", "*pooler*"])
-    assert part.manifest.details["fp32_layers"] == ["bert.pooler.dense", "node_MatMul_53"]
+    part = made(bert, tmp_path / "part", exclude=["bert.encoder.layer.0.output", "*pooler*"], smooth=0.5)
+    assert part.manifest.details["fp32_layers"] == ["bert.encoder.layer.0.output.dense", "bert.pooler.dense"]
+    assert part.manifest.details["smoothed_inputs"] == 10 - 2, "what stays fp32 is not smoothed"
     kinds = Counter(node.op_type for node in onnx.load(part.folder / "model.onnx").graph.node)
     assert kinds["MatMulIntegerToFloat"] == LAYERS - 2
     assert kinds["MatMul"] == 2 + 1
@@ -150,15 +151,33 @@ def test_excluded_layers_stay_fp32(int8: Artifact, bert: Artifact, tmp_path: Pat
 @pytest.mark.parametrize(
     ("exclude", "expected"),
     [
-        (["*pooler*", "*.value"], r"exclude has '\*.value', which is no layer. Expected .*bert.pooler.dense"),
+        (
+            ["*pooler*", "*.valve"],
+            r"no layer \*\.valve\. Known: bert\.encoder\.layer\.\*\.attention.*bert\.pooler\.dense",
+        ),
         (["*"], "nothing to quantize: 'onnx' has 13 layers"),
     ],
 )
 def test_what_excludes_nothing_or_everything_is_refused(
     exclude: list[str], expected: str, bert: Artifact, tmp_path: Path
 ) -> None:
-    with pytest.raises(StageError, match=expected):
+    with pytest.raises(BantamError, match=expected):
         made(bert, tmp_path / "int8", exclude=exclude)
+
+
+def test_weights_in_a_file_beside_the_graph_give_the_same(bert: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    model, path = onnx.load(bert.folder / "model.onnx"), tmp_path / "beside/model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
+    made_of = []
+    for folder in (bert.folder, path.parent):
+        graph = opened(replace(bert, folder=folder))
+        texts: list[Any] = [{name: np.ones((1, 5), np.int64) for name in bert.manifest.signature.inputs}]
+        products = products_of(graph.graph)
+        smooth(graph, products[:3], 0.5, texts, folder=folder, threads=1)  # some in memory now, some in the file
+        made_of.append([*activations(graph, folder, [node.output[0] for node in products], texts, threads=1)])
+    for name, value in made_of[0][0].items():
+        np.testing.assert_array_equal(made_of[1][0][name], value, name)
 
 
 def test_a_quantized_parent_is_refused(int8: Artifact, tmp_path: Path) -> None:
@@ -197,21 +216,20 @@ def test_smoothing_changes_nothing_in_fp32_but_the_range_of_channels(
     model_type: str, inputs: int, folded: int, bert: Artifact, tmp_path: Path
 ) -> None:
     parent = bert if model_type == "bert" else exported(model_type, tmp_path)
-    model = load(parent)
-    ONNXModel(model).replace_gemm_with_matmul()
+    model = opened(parent)
     before = [node.op_type for node in model.graph.node]
     split = make_context(tmp_path / "texts").data.splits["train"]
     texts = logits.encode(parent.folder, parent.manifest.signature, split.texts)
-    assert smooth(model, 0.9, texts, threads=1) == inputs
+    assert smooth(model, products_of(model.graph), 0.9, texts, folder=parent.folder, threads=1) == inputs
     after = [node.op_type for node in model.graph.node]
     assert after.count("Mul") - before.count("Mul") == inputs - folded, "a pre-norm's go into the normalization"
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     own = np.concatenate([session.run(["logits"], dict(text))[0] for text in texts])
     reference = logits.of(parent, threads=1)
     np.testing.assert_allclose(own, np.concatenate([reference(text) for text in texts]), rtol=0, atol=1e-5)
-    read = sorted({node.input[0] for node in products(model.graph).values()})
+    read = sorted({node.input[0] for node in products_of(model.graph)})
     largest: dict[str, Any] = {}
-    for values in activations(model, read, texts, threads=1):
+    for values in activations(model, parent.folder, read, texts, threads=1):
         for name, value in values.items():
             largest[name] = np.maximum(largest.get(name, 0), np.abs(value).reshape(-1, value.shape[-1]).max(axis=0))
     assert all(each.max() < 3 * np.median(each) for each in largest.values()), "no channel stands out"
@@ -221,6 +239,8 @@ def test_smoothing_factors_are_those_of_the_paper() -> None:
     activation, weight = np.array([8, 2, 0, 3], np.float32), np.array([2, 2, 1, 0], np.float32)
     np.testing.assert_allclose(channel_factors(activation, weight, 0.5), [2, 1, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(channel_factors(activation, weight, 1.0), [8, 2, 1, 1], rtol=1e-6)
+    # Of a channel that is nearly dead here and alive later, no more than 1e5 times.
+    assert channel_factors(np.array([1e-12], np.float32), np.array([1], np.float32), 0.9) == np.float32(1e-5)
 
 
 def test_dynamic_int8_is_smoothed_too(bert: Artifact, tmp_path: Path) -> None:
@@ -265,8 +285,7 @@ def test_only_where_int8_saturates_a_session_computes_it_otherwise(
 
 
 def test_layers_have_their_modules_names(bert: Artifact) -> None:
-    model = load(bert)
-    ONNXModel(model).replace_gemm_with_matmul()
-    names = list(products(model.graph))
-    assert len(names) == len(set(names)) == LAYERS
-    assert "bert.pooler.dense" in names
+    names = {layer_of(node.input[1]) for node in products_of(opened(bert).graph)}
+    parts = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+             "intermediate.dense", "output.dense")  # fmt: skip
+    assert names == {f"bert.encoder.layer.{i}.{part}" for i in range(2) for part in parts} | {"bert.pooler.dense"}

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from optimizer.config import (
     AdapterConfig,
     Augmentation,
@@ -15,7 +17,7 @@ from optimizer.config import (
     StageConfig,
     TrainingConfig,
 )
-from optimizer.kinds import config_classes
+from optimizer.kinds import config_classes, read_stage
 from optimizer.recipe import MeasureConfig, SearchConfig, ServingConfig, load_recipe
 
 DOCS = Path(__file__).parents[2] / "docs/recipes.md"
@@ -71,3 +73,29 @@ def test_the_example_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(str(path))
     assert [stage.name for stage in recipe.stages][3:] == ["half-onnx", "half-int8", "third-onnx", "third-int8"]
     assert recipe.measure.rounds == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {"method": "onnx-dynamic-int8", "seed": 1, "calibration_rows": 9},
+            "calibration_rows, seed: .* without smooth",
+        ),
+        ({"method": "onnx-int4", "calibration_rows": 9}, "calibration_rows: got without outliers"),
+        ({"method": "openvino-weights", "seed": 1}, "seed: got without awq or scale_estimation or gptq"),
+        (
+            {"method": "onnx-mixed", "max_mb": 5.0, "choices": ["fp16"], "products": "int8"},
+            "products: got without int4 or int8 among choices",
+        ),
+    ],
+    ids=lambda value: value["method"] if isinstance(value, dict) else "",
+)
+def test_keys_that_would_do_nothing_are_refused(keys: dict[str, Any], expected: str) -> None:
+    stage = {"stage": "quantize", "name": "small"}
+    with pytest.raises(ValueError, match=expected):
+        read_stage({**stage, **keys})
+    # A run writes its recipe down with all keys, and that can be read again.
+    needed = {key: value for key, value in keys.items() if key in ("method", "max_mb", "choices")}
+    read = read_stage({**stage, **needed})
+    assert read_stage(read.model_dump(mode="json", exclude_none=True)) == read
