@@ -74,13 +74,13 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
     import onnxruntime
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    from optimizer.quantize.formats import Blocks
     from optimizer.quantize.onnx_4bit import opened, with_contrib
     from optimizer.quantize.onnx_graph import take_in
+    from optimizer.quantize.restore import memory_bytes
     from optimizer.quantize.sensitivity import sensitivity
 
-    model, products = opened(parent)
-    units = _units(model.graph, products, config)
+    model, multiplied = opened(parent)
+    units = _units(model.graph, multiplied, config)
     table = sensitivity(
         model,
         units,
@@ -92,18 +92,14 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
     chosen = _allocated(table, units, parent, config)
     formats = {name: units[name].formats[choice.format] for name, choice in chosen.items()}
     sizes = _put(model.graph, units, formats, parent.folder)
+    in_memory = memory_bytes(model.graph, {unit.weight: unit.shape for unit in units.values()})
     with_contrib(model)
     take_in(model.graph, parent.folder)
     large = (parent.folder / "model.onnx.data").exists()
     ONNXModel(model).save_model_to_file(context.folder / "model.onnx", large)
-    in_blocks = config.products == "int8" and any(isinstance(form, Blocks) for form in formats.values())
-    compute = Compute(
-        weights=min((form.numbers for form in formats.values()), key=lambda numbers: numbers.bits),
-        activations=Numbers("int", 8, "symmetric", "block", dynamic=True) if in_blocks else Numbers(),
-        batch_invariant=parent.manifest.compute.batch_invariant and not in_blocks,
-    )
     details: dict[str, Any] = {
         "quantizer": f"onnxruntime {onnxruntime.__version__}",
+        "memory_bytes": in_memory,
         "average_bits": 8 * sum(choice.size for choice in chosen.values()) / _count(units),
         "predicted_loss": sum(table[name][choice] for name, choice in chosen.items()),
         "layers": {
@@ -111,10 +107,25 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
             for name, choice in chosen.items()
         },
     }
-    return Quantized(compute, details | sizes)
+    return Quantized(_compute(parent, config, units, formats), details | sizes)
 
 
 METHOD = Method(MixedConfig, accepts=frozenset({"onnx"}), makes="onnx", write=write)
+
+
+def _compute(
+    parent: Artifact, config: MixedConfig, units: Mapping[str, Unit], formats: Mapping[str, WeightFormat]
+) -> Compute:
+    """The fewest bits of a product, which are what is computed with; of a table where there is nothing else."""
+    from optimizer.quantize.formats import Blocks
+
+    in_blocks = config.products == "int8" and any(isinstance(form, Blocks) for form in formats.values())
+    products = [form.numbers for name, form in formats.items() if not units[name].is_table]
+    return Compute(
+        weights=min(products or [form.numbers for form in formats.values()], key=lambda numbers: numbers.bits),
+        activations=Numbers("int", 8, "symmetric", "block", dynamic=True) if in_blocks else Numbers(),
+        batch_invariant=parent.manifest.compute.batch_invariant and not in_blocks,
+    )
 
 
 def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: MixedConfig) -> dict[str, Unit]:

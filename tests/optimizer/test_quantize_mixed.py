@@ -22,8 +22,10 @@ from optimizer.quantize import embeddings
 from optimizer.quantize.formats import Blocks, Grid, Half, TableRows
 from optimizer.quantize.higgs import Scheme
 from optimizer.quantize.onnx_mixed import MixedConfig
+from optimizer.quantize.restore import memory_bytes
 from optimizer.quantize.sensitivity import Probe, few_enough, padded, relative_error
 from serving.backend.engine import Engine
+from serving.backend.work import multiply_adds_a_token
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
 
 WIDE = {"hidden_size": 96, "intermediate_size": 192, "head_dim": 24}
@@ -32,8 +34,9 @@ LAYERS = {"bert": 3 + 2 * 6, "albert": 3 + 6, "llama": 1 + 2 * 7}
 
 @pytest.fixture(autouse=True)
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny vocabulary counts as a large one."""
+    """The tiny vocabulary counts as a large one; few texts are compared."""
     monkeypatch.setattr(embeddings, "FEW_ROWS", VOCABULARY)
+    monkeypatch.setattr(quantize, "COMPARED", 20)
 
 
 def exported(folder: Path, kind: str, sizes: dict[str, int]) -> Artifact:
@@ -74,6 +77,7 @@ def test_bits_go_where_they_gain_most_and_the_budget_is_kept(parent: Artifact, t
     assert details["product_bytes"] + details["embedding_bytes"] == sum(
         layer["size"] for layer in details["layers"].values()
     )
+    assert multiply_adds_a_token(mixed.folder / "model.onnx") == multiply_adds_a_token(parent.folder / "model.onnx")
     more = made(parent, tmp_path / "more", average_bits=12.0)
     assert more.manifest.details["predicted_loss"] < 0.3 * details["predicted_loss"]
     differences = [each.manifest.metrics["logits"]["mean_difference"] for each in (mixed, more)]
@@ -234,15 +238,16 @@ def test_grids_of_other_groups_side_by_side_are_what_they_say() -> None:
     (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"ids": np.arange(VOCABULARY)})
     table, first, second = (form.restored(weights[name]) for name, form in formats.items())
     np.testing.assert_allclose(got, table @ first @ second, rtol=0, atol=2e-3)
+    whole = 4 * (weights["w"].size + weights["v"].size)
+    # Beside it the grid, and the rotation by which rows of the table are turned back.
+    assert 0 < memory_bytes(graph, shapes) - formats["t"].size(shapes["t"]) - whole < 10_000
     for name, form in formats.items():
         stored = [numpy_helper.to_array(each).nbytes for each in graph.initializer if each.name.startswith(f"{name}.")]
         assert sum(stored) == form.size(shapes[name])
 
 
 def _grid(bits: Literal[2, 3, 4], columns: int, dimensions: int) -> Grid:
-    scheme = Scheme(bits).fits(columns)
-    assert scheme
-    return Grid(scheme, dimensions)
+    return Grid(Scheme(bits).fits(columns), dimensions)
 
 
 def test_a_probe_tells_what_a_replaced_weight_loses(tmp_path: Path) -> None:
