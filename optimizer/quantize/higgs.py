@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.quantize.grids import Floats, nearest, normal_grid, uniform_grid
+from optimizer.quantize.grids import Floats, clipped_scales, nearest, normal_grid, uniform_grid
 
 Grid = Literal["normal-2d", "normal-1d", "uniform"]
 SMALLEST_GROUP = 16
@@ -53,7 +53,7 @@ class Scheme:
 
     @property
     def points(self) -> Floats:
-        """The grid, ``[2 ** (bits * dimensions), dimensions]``, of normal numbers with variance 1 or from -1 to 1."""
+        """The grid, ``[2 ** (bits * dimensions), dimensions]``, of normal numbers with variance 1 or of integers."""
         return uniform_grid(self.bits) if self.grid == "uniform" else normal_grid(self.bits, self.dimensions)
 
     def fits(self, columns: int) -> Scheme:
@@ -115,12 +115,11 @@ def _packed(matrix: NDArray[np.float32], scheme: Scheme) -> Packed:
     whole = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % scheme.group_size)))
     groups: NDArray[np.float32] = whole.reshape(len(matrix), -1, scheme.group_size)
     if scheme.grid == "uniform":
-        scales = np.abs(groups).max(axis=2, keepdims=True)
+        half = clipped_scales(groups, scheme.points)
     else:
         groups = groups @ _orthogonal(scheme.group_size).T
-        scales = np.sqrt(np.square(groups).mean(axis=2, keepdims=True))
-    half = scales.astype(np.float16)
-    divisor = np.where(half > 0, half, 1).astype(np.float32)  # a padding token's group is all zeros
+        half = np.sqrt(np.square(groups).mean(axis=2, keepdims=True)).astype(np.float16)
+    divisor = np.where(half, half, 1).astype(np.float32)  # a padding token's group is all zeros
     values = (groups / divisor).reshape(len(matrix), -1, scheme.dimensions)
     codes, planes, below = nearest(values, scheme.points), [], 0
     for width in scheme.widths:

@@ -34,7 +34,7 @@ class HiggsConfig(QuantizeConfig):
     """Of the embeddings; as `bits` if absent."""
     grid: Literal["normal-2d", "normal-1d", "uniform"] = "normal-2d"
     """What weights are rounded to after a random Hadamard transform: pairs of weights, or each alone, to points that
-    are best for normal numbers; or, without a transform, to evenly spaced ones (rounding to nearest)."""
+    are best for normal numbers; or, without a transform, to integers (rounding to nearest, large values clipped)."""
     group_size: Literal[16, 32, 64, 128, 256] = 128
     """How many weights share a scale, at most: where that does not divide the rows of a matrix, half of it, and so on
     down to 16, or rows are filled up with zeros, whichever takes fewest bytes."""
