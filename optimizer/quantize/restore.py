@@ -32,13 +32,13 @@ class Restoring:
     def matrix(self, name: str, parts: Packed, scheme: Scheme) -> list[onnx.NodeProto]:
         """Nodes that give the weight ``name``, float32 ``[rows, columns]``, also in int8 where the graph has it so.
 
-        Its shape is noted in the graph, for who counts what the model computes.
+        Shapes are noted in the graph, for who counts what the model computes.
         """
         nodes = self._restored(self._stored(name, parts), scheme, parts, name, dimensions=1)
-        shape = [len(parts.scales), parts.columns]
-        self._graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self._note(name, len(parts.scales), parts.columns)
         if (integers := f"{name}_quantized") in self._weights:  # as ONNX Runtime's quantizer names it
             nodes += self._in_8_bits(name, integers)
+            self._note(f"{name}_scale", parts.columns)
         return nodes
 
     def rows(
@@ -119,6 +119,9 @@ class Restoring:
             _node("Div", [reach, largest], scales),
             _node("QuantizeLinear", [weight, scales, f"{weight}_zero_point"], integers, axis=1),
         ]
+
+    def _note(self, name: str, *shape: int) -> None:
+        self._graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def _drop(self, name: str) -> None:
         if weight := self._weights.pop(name, None):

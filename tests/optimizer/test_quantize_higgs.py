@@ -221,7 +221,7 @@ def test_products_in_fp32_are_those_of_the_restored_weights(
     assert asked.bits + 0.5 <= details["average_bits"] < asked.bits + 1
     packed_bytes = details["product_bytes"] + details["embedding_bytes"]
     whole_bytes = details["product_bytes_fp32"] + details["embedding_bytes_fp32"]
-    assert packed_bytes == details["average_bits"] * whole_bytes / 32
+    assert packed_bytes == pytest.approx(details["average_bits"] * whole_bytes / 32)
     # Products are in fp32 again, and tables of many rows are not.
     assert details["product_bytes_fp32"] < details["memory_bytes"] < onnx_bytes(parent)
     assert multiply_adds_a_token(one.folder / "model.onnx") == pytest.approx(
@@ -252,7 +252,8 @@ def test_products_in_int8_are_those_of_dynamic_int8_and_nothing_is_left_to_resto
         assert steps.mean() < 1e-3, name
     assert 0 < made.manifest.metrics["logits"]["mean_difference"] < made.manifest.metrics["logits"]["reference_std"]
     assert made.manifest.compute.precision == "grid3"
-    assert made.manifest.details["memory_bytes"] < onnx_bytes(dynamic), "tables aside, those are the same"
+    work = [multiply_adds_a_token(each.folder / "model.onnx") for each in (made, parent)]
+    assert work[0] == pytest.approx(work[1], abs=SHARED)
     assert not made.manifest.compute.batch_invariant
     assert made.size_bytes < dynamic.size_bytes
 
