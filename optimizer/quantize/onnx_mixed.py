@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +89,7 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
         padding={"input_ids": parent.manifest.signature.pad_token_id},
         folder=parent.folder,
         threads=context.threads,
+        log=lambda line: context.log(f"{config.name}: {line}"),
     )
     chosen = _allocated(table, units, parent, config)
     formats = {name: units[name].formats[choice.format] for name, choice in chosen.items()}
@@ -136,6 +138,7 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
     from optimizer.quantize.sensitivity import Unit
 
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    uses = Counter(node.input[1] for node in products)
     tables, dimensions = dict.fromkeys(node.input[0] for node in embedding_lookups(graph)), packable(graph)
     found: dict[str, Unit] = {}
     for weight in dict.fromkeys([*tables, *(node.input[1] for node in products)]):
@@ -144,7 +147,7 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
             formats = of_tables(config.choices, config.block_sizes, columns, dimensions.get(weight, 0))
         else:
             formats = of_products(config.choices, config.block_sizes, columns, config.products)
-        found[weight.removesuffix(".weight")] = Unit(weight, shapes[weight], weight in tables, formats)
+        found[weight.removesuffix(".weight")] = Unit(weight, shapes[weight], weight in tables, formats, uses[weight])
     left = {name: unit for name, unit in found.items() if not any(_matches(name, each) for each in config.exclude)}
     unknown = [each for each in config.exclude if not any(_matches(name, each) for name in found)]
     if unknown:
@@ -172,23 +175,35 @@ def _allocated(
     def size(_: str, choice: FormatChoice) -> int:
         return choice.size
 
+    if config.max_loss is not None:
+        return _within_loss(table, size, config.max_loss, config.choices)
     if config.max_mb is not None:
         what, of = f"max_mb = {config.max_mb:g}", 1e6
         nodes = NODES_OF_GRIDS if any(each.startswith("higgs") for each in config.choices) else NODES
         fixed = parent.size_bytes - 4 * _count(units) + nodes * len(units)
         budget = 1e6 * config.max_mb - fixed
-    elif config.average_bits is not None:
-        what, of, fixed = f"average_bits = {config.average_bits:g}", _count(units) / 8, 0
-        budget = config.average_bits * of
     else:
-        return within_loss(table, size, config.max_loss or 0.0)
+        what, of, fixed = f"average_bits = {config.average_bits:g}", _count(units) / 8, 0
+        budget = (config.average_bits or 0.0) * of
     try:
         return within_bytes(table, size, int(budget))
     except Infeasible as exc:
         least = math.ceil(1e3 * (exc.least + fixed) / of) / 1e3
         raise StageError(
-            f"{what} cannot be kept: with choices {', '.join(config.choices)} the least is {least:g}. Allow "
-            "fewer bits, or larger blocks."
+            f"{what} cannot be kept: with choices {', '.join(config.choices)} the least is {least:g}. Allow a larger "
+            "budget, choices of fewer bits, or larger blocks."
+        ) from exc
+
+
+def _within_loss(
+    table: Table, size: Callable[[str, FormatChoice], int], budget: float, choices: Sequence[str]
+) -> dict[str, FormatChoice]:
+    try:
+        return within_loss(table, size, budget)
+    except Infeasible as exc:
+        raise StageError(
+            f"max_loss = {budget:g} cannot be kept: with choices {', '.join(choices)} the least is "
+            f"{1.001 * exc.least:.3e}. Allow a larger loss, or choices of more bits."
         ) from exc
 
 
