@@ -41,7 +41,7 @@ def normal_grid(bits: int, dimensions: int) -> Floats:
 def uniform_grid(bits: int) -> Floats:
     """``2 ** bits`` evenly spaced points from -1, with 0 among them and without 1, ``[points, 1]``: integers."""
     half = 2 ** (bits - 1)
-    return np.arange(-half, half)[:, None] / half
+    return np.asarray(np.arange(-half, half)[:, None] / half, np.float64)
 
 
 CLIPS = tuple(sign * tenths / 10 for tenths in range(12, 2, -1) for sign in (1, -1))
@@ -55,11 +55,13 @@ def clipped_scales(groups: NDArray[np.float32], grid: Floats) -> NDArray[np.floa
     (OCTAV, Sakr et al. 2022); with the largest value alone it would be a weak thing to compare with.
     """
     largest = np.abs(groups).max(axis=2, keepdims=True)
-    best, least = largest.astype(np.float16), np.full(largest.shape, np.inf)
+    best: NDArray[np.float16] = largest.astype(np.float16)
+    least = np.full(largest.shape, np.inf)
     for part in CLIPS:
         half = (part * largest).astype(np.float16)
         scales = half.astype(np.float32)
-        codes = nearest((groups / np.where(scales, scales, 1))[..., None], grid)
+        divisor = np.where(scales, scales, 1).astype(np.float32)  # a padding token's group is all zeros
+        codes = nearest((groups / divisor)[..., None], grid)
         loss = np.square(grid[codes, 0] * scales - groups).sum(axis=2, keepdims=True)
         best, least = np.where(loss < least, half, best), np.minimum(loss, least)
     return best
