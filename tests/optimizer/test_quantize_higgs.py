@@ -267,7 +267,7 @@ def test_embeddings_may_have_other_bits(parent: Artifact, tmp_path: Path) -> Non
     assert made.manifest.details["packed_embeddings"] >= 1
 
 
-@pytest.mark.parametrize(("columns", "group"), [(384, 128), (352, 64), (528, 64), (96, 32), (312, 64), (13, 16)])
+@pytest.mark.parametrize(("columns", "group"), [(384, 128), (352, 128), (528, 64), (96, 32), (312, 64), (13, 16)])
 def test_rows_are_cut_or_filled_up_to_the_groups_of_fewest_bytes(columns: int, group: int) -> None:
     fit = Scheme(2).fits(columns)
     assert fit.group_size == group
