@@ -22,7 +22,7 @@ from bantam.run.noise import Noise, Sample
 from bantam.run.timing import Compared, Latencies, Phase, Timing, enough
 from bantam.run.worker import Timed, Worker
 from optimizer.recipe import MeasureConfig
-from serving.backend.onnx_program import held_once
+from serving.backend import onnx_program
 
 SHARE = 0.25
 """Of the memory that is available when measuring begins: what a group may take if the recipe does not say."""
@@ -115,7 +115,7 @@ def grouped(variants: Mapping[str, Artifact], anchors: Anchors, limit_mb: float)
 
 
 def worker_mb(variant: Artifact) -> float:
-    """An estimate of the memory of a process that runs the variant, from its size on disk."""
+    """An estimate of the memory of a process that runs the variant, from its size."""
     return LIBRARIES_MB["runtime" if variant.servable else "torch"] + _model_mb(variant)
 
 
@@ -127,14 +127,16 @@ def server_mb(variant: Artifact) -> float:
 
 
 def _model_mb(variant: Artifact) -> float:
-    twice = variant.manifest.layout == "onnx" and not held_once(variant.folder)
-    return FACTOR["two sessions" if twice else "one"] * variant.size_bytes / 1e6
+    model: int = variant.manifest.details.get("memory_bytes", variant.size_bytes)
+    twice = variant.manifest.layout == "onnx" and model <= onnx_program.LARGE
+    return FACTOR["two sessions" if twice else "one"] * model / 1e6
 
 
 FACTOR = {"one": 1.5, "two sessions": 2.5}
-"""Memory by size on disk: the weights of each session, and what a runtime makes of them while it loads. The slope
-between two sizes of MiniLM in ONNX, 24 and 92 MB: after 64 texts, alone and as a list, the engine's process had peaked
-at 56 and 155 MB above its imports with one session, at 87 and 257 with two (2 virtual cores, 2026-11-28)."""
+"""Memory by the size of the model, once weights are restored: those of each session, and what a runtime makes of them
+while it loads. The slope between two sizes of MiniLM in ONNX, 24 and 92 MB: after 64 texts, alone and as a list, the
+engine's process had peaked at 56 and 155 MB above its imports with one session, at 87 and 257 with two (2 virtual
+cores, 2026-11-28)."""
 LIBRARIES_MB = {"torch": 400.0, "runtime": 125.0, "server": 130.0}
 """Memory of processes with the smallest of models, supervisor of the server included."""
 

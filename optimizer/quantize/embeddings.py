@@ -60,14 +60,19 @@ def quantize_embeddings(
 
 
 def packable(graph: onnx.GraphProto) -> dict[str, int]:
-    """Tables that can be had in 4 bits, of many rows and looked up by inputs of the model -> dimensions of these."""
+    """Tables that can be had in 4 bits -> dimensions of the inputs of the model by which they are looked up.
+
+    They have many rows, of an even number of values: a byte has two.
+    """
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
-    rows = {weight.name: weight.dims[0] for weight in graph.initializer if weight.dims}
+    shapes = {weight.name: weight.dims for weight in graph.initializer}
     found: dict[str, set[int]] = {}
     for node in embedding_lookups(graph):
         found.setdefault(node.input[0], set()).add(ranks.get(node.input[1], 0))
     return {
-        table: max(each) for table, each in found.items() if rows[table] >= FEW_ROWS and len(each) == 1 and max(each)
+        table: max(each)
+        for table, each in found.items()
+        if shapes[table][0] >= FEW_ROWS and shapes[table][1] % 2 == 0 and len(each) == 1 and max(each)
     }
 
 

@@ -146,7 +146,7 @@ class Grid:
 
     def size(self, shape: Sequence[int]) -> int:
         """Codes, and a scale (fp16) for each group."""
-        return math.prod(shape) * self.scheme.bits // 8 + 2 * math.prod(shape) // self.scheme.group_size
+        return self.scheme.size(shape)
 
     def restored(self, values: Values) -> Values:
         """As there."""
@@ -173,7 +173,7 @@ def of_products(
 ) -> dict[str, WeightFormat]:
     """What a product's matrix of so many ``columns`` may be kept in for these choices, by names for people.
 
-    Choices are ``int4``, ``int8``, ``fp16``, and ``higgs2`` to ``higgs4`` for columns that its groups divide.
+    Choices are ``int4``, ``int8``, ``fp16``, and ``higgs2`` to ``higgs4``.
     """
     found: dict[str, WeightFormat] = {}
     for name in choices:
@@ -206,7 +206,7 @@ def of_tables(
 
 def _of_grids(name: str, columns: int, dimensions: int) -> dict[str, WeightFormat]:
     scheme = Scheme(int(name.removeprefix("higgs"))).fits(columns)  # type: ignore[arg-type]  # 2, 3 or 4
-    return {name: Grid(scheme, dimensions)} if scheme else {}
+    return {name: Grid(scheme, dimensions)}
 
 
 def _taken(graph: onnx.GraphProto, weight: str, folder: Path) -> Values:

@@ -39,8 +39,32 @@ def normal_grid(bits: int, dimensions: int) -> Floats:
 
 
 def uniform_grid(bits: int) -> Floats:
-    """``2 ** bits`` evenly spaced points from -1 to 1, ``[points, 1]``: rounding to nearest."""
-    return np.linspace(-1, 1, 2**bits)[:, None]
+    """``2 ** bits`` evenly spaced points from -1, with 0 among them and without 1, ``[points, 1]``: integers."""
+    half = 2 ** (bits - 1)
+    return np.asarray(np.arange(-half, half)[:, None] / half, np.float64)
+
+
+CLIPS = tuple(sign * tenths / 10 for tenths in range(12, 2, -1) for sign in (1, -1))
+"""Scales that are tried, in units of a group's largest value. Of either sign: integers reach one step farther below."""
+
+
+def clipped_scales(groups: NDArray[np.float32], grid: Floats) -> NDArray[np.float16]:
+    """The scale of each group ``[rows, groups, 1]`` of :data:`CLIPS` with which rounding to ``grid`` loses least.
+
+    ``groups``: ``[rows, groups, group_size]``. Rounding to nearest is known to lose less where large values are clipped
+    (OCTAV, Sakr et al. 2022); with the largest value alone it would be a weak thing to compare with.
+    """
+    largest = np.abs(groups).max(axis=2, keepdims=True)
+    best: NDArray[np.float16] = largest.astype(np.float16)
+    least = np.full(largest.shape, np.inf)
+    for part in CLIPS:
+        half = (part * largest).astype(np.float16)
+        scales = half.astype(np.float32)
+        divisor = np.where(scales, scales, 1).astype(np.float32)  # a padding token's group is all zeros
+        codes = nearest((groups / divisor)[..., None], grid)
+        loss = np.square(grid[codes, 0] * scales - groups).sum(axis=2, keepdims=True)
+        best, least = np.where(loss < least, half, best), np.minimum(loss, least)
+    return best
 
 
 def nearest(values: NDArray[np.float32], grid: Floats) -> NDArray[np.uint8]:

@@ -15,13 +15,14 @@ By hand: transformers' HIGGS computes on GPUs alone, and by a package with kerne
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.quantize.grids import Floats, nearest, normal_grid, uniform_grid
+from optimizer.quantize.grids import Floats, clipped_scales, nearest, normal_grid, uniform_grid
 
 Grid = Literal["normal-2d", "normal-1d", "uniform"]
 SMALLEST_GROUP = 16
@@ -52,17 +53,21 @@ class Scheme:
 
     @property
     def points(self) -> Floats:
-        """The grid, ``[2 ** (bits * dimensions), dimensions]``, of normal numbers with variance 1 or from -1 to 1."""
+        """The grid, ``[2 ** (bits * dimensions), dimensions]``, of normal numbers with variance 1 or of integers."""
         return uniform_grid(self.bits) if self.grid == "uniform" else normal_grid(self.bits, self.dimensions)
 
-    def fits(self, columns: int) -> Scheme | None:
-        """This with the largest group that divides rows of so many columns and is not larger; None if there is none."""
-        size = self.group_size
-        while size >= SMALLEST_GROUP:
-            if columns % size == 0:
-                return Scheme(self.bits, self.grid, size)
-            size //= 2
-        return None
+    def fits(self, columns: int) -> Scheme:
+        """This with the group, not larger than its own, by which rows of so many columns take fewest bytes.
+
+        Rows are filled up with zeros to whole groups: smaller groups fill up less, and have more scales.
+        """
+        sizes = [self.group_size >> by for by in range(5) if self.group_size >> by >= SMALLEST_GROUP]
+        return min((replace(self, group_size=size) for size in sizes), key=lambda scheme: scheme.size((1, columns)))
+
+    def size(self, shape: Sequence[int]) -> int:
+        """Bytes of a matrix ``[rows, columns]``, without the grid and the rotation, which all matrices share."""
+        groups = shape[0] * -(-shape[1] // self.group_size)
+        return groups * (self.group_size * self.bits // 8 + 2)
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,16 @@ class Packed:
     """A matrix ``[rows, columns]`` in few bits."""
 
     planes: list[NDArray[np.uint8]]
-    """``[rows, columns / dimensions * width / 8]`` for each of the scheme's widths; the first value in the low bits."""
+    """``[rows, groups * group_size / dimensions * width / 8]`` for each of the scheme's widths; the first value in the
+    low bits."""
     scales: NDArray[np.float16]
-    """``[rows, columns / group_size]``"""
+    """``[rows, groups]``"""
+    columns: int
+    """Of the matrix: what is more in the groups is let go."""
 
     @property
     def size_bytes(self) -> int:
-        """What is stored, without the grid and the rotation, which all matrices share."""
+        """What is stored; :meth:`Scheme.size` foretells it."""
         return sum(plane.nbytes for plane in self.planes) + self.scales.nbytes
 
 
@@ -97,28 +105,28 @@ def _orthogonal(size: int) -> NDArray[np.float32]:
 
 
 def packed(matrix: NDArray[np.float32], scheme: Scheme) -> Packed:
-    """``matrix`` ``[rows, columns]``, whose columns the scheme's group divides, in few bits."""
+    """``matrix`` ``[rows, columns]`` in few bits."""
     parts = [_packed(matrix[at : at + ROWS_AT_ONCE], scheme) for at in range(0, len(matrix), ROWS_AT_ONCE)]
     planes = [np.concatenate(each) for each in zip(*(part.planes for part in parts), strict=True)]
-    return Packed(planes, np.concatenate([part.scales for part in parts]))
+    return Packed(planes, np.concatenate([part.scales for part in parts]), matrix.shape[1])
 
 
 def _packed(matrix: NDArray[np.float32], scheme: Scheme) -> Packed:
-    groups: NDArray[np.float32] = matrix.reshape(len(matrix), -1, scheme.group_size)
+    whole = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % scheme.group_size)))
+    groups: NDArray[np.float32] = whole.reshape(len(matrix), -1, scheme.group_size)
     if scheme.grid == "uniform":
-        scales = np.abs(groups).max(axis=2, keepdims=True)
+        half = clipped_scales(groups, scheme.points)
     else:
         groups = groups @ _orthogonal(scheme.group_size).T
-        scales = np.sqrt(np.square(groups).mean(axis=2, keepdims=True))
-    half = scales.astype(np.float16)
-    divisor = np.where(half > 0, half, 1).astype(np.float32)  # a padding token's group is all zeros
+        half = np.sqrt(np.square(groups).mean(axis=2, keepdims=True)).astype(np.float16)
+    divisor = np.where(half, half, 1).astype(np.float32)  # a padding token's group is all zeros
     values = (groups / divisor).reshape(len(matrix), -1, scheme.dimensions)
     codes, planes, below = nearest(values, scheme.points), [], 0
     for width in scheme.widths:
         plane = (codes >> below & (2**width - 1)).reshape(len(codes), -1, 8 // width)
         planes.append(np.bitwise_or.reduce(plane << shifts(width), axis=2))
         below += width
-    return Packed(planes, half[..., 0])
+    return Packed(planes, half[..., 0], matrix.shape[1])
 
 
 def shifts(width: int) -> NDArray[np.uint8]:
@@ -138,7 +146,8 @@ def restored(parts: Packed, scheme: Scheme) -> NDArray[np.float32]:
     )
     if scheme.grid != "uniform":
         values = values @ _orthogonal(scheme.group_size)
-    return np.asarray(values * parts.scales[..., None].astype(np.float32)).reshape(rows, -1)
+    whole = np.asarray(values * parts.scales[..., None].astype(np.float32)).reshape(rows, -1)
+    return whole[:, : parts.columns]
 
 
 def cost(matrix: NDArray[np.float32], scheme: Scheme) -> tuple[int, float]:

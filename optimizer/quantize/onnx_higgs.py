@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,27 +34,30 @@ class HiggsConfig(QuantizeConfig):
     """Of the embeddings; as `bits` if absent."""
     grid: Literal["normal-2d", "normal-1d", "uniform"] = "normal-2d"
     """What weights are rounded to after a random Hadamard transform: pairs of weights, or each alone, to points that
-    are best for normal numbers; or, without a transform, to evenly spaced ones (rounding to nearest)."""
+    are best for normal numbers; or, without a transform, to integers (rounding to nearest, large values clipped)."""
     group_size: Literal[16, 32, 64, 128, 256] = 128
-    """How many weights share a scale; where that does not divide the rows of a matrix, half of it, and so on."""
+    """How many weights share a scale, at most: where that does not divide the rows of a matrix, half of it, and so on
+    down to 16, or rows are filled up with zeros, whichever takes fewest bytes."""
     products: Literal["fp32", "int8"] = "fp32"
     """What matrix products are computed in: the restored weights, or those in int8 as `onnx-dynamic-int8` has them."""
 
 
 Packing = dict[str, tuple["Packed", "Scheme"]]
 """Weight -> what is stored of it, and how that was made."""
+Shapes = dict[str, tuple[int, ...]]
+"""Weight -> rows and columns."""
 
 
 def write(parent: Artifact, config: HiggsConfig, context: RunContext, batches: Batches) -> Quantized:
     """Write ``model.onnx``, whose large weights are packed, and restored by nodes before those that use them.
 
-    Small weights, the classifier's among them, stay as they are, and so do those whose rows no group divides: these are
-    named in the details. Raises :class:`StageError` if no weight can be packed.
+    Small weights, the classifier's among them, stay as they are. Raises :class:`StageError` if all are small.
     """
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     from optimizer.quantize.higgs import Scheme
     from optimizer.quantize.onnx_graph import load
+    from optimizer.quantize.restore import memory_bytes
 
     model, int8 = load(parent), config.products == "int8"
     if int8:
@@ -61,12 +65,11 @@ def write(parent: Artifact, config: HiggsConfig, context: RunContext, batches: B
     scheme = Scheme(config.bits, config.grid, config.group_size)
     of_tables = replace(scheme, bits=config.embedding_bits or config.bits)
     tables, products = _weights(model.graph)
-    schemes = {name: of_tables.fits(columns) for name, columns in tables.items()}
-    schemes |= {name: scheme.fits(columns) for name, columns in products.items()}
-    if not any(schemes.values()):
+    schemes = {name: of_tables.fits(columns) for name, (_, columns) in tables.items()}
+    schemes |= {name: scheme.fits(columns) for name, (_, columns) in products.items()}
+    if not schemes:
         raise StageError(
-            f"{parent.name!r} has no matrix of at least 4096 weights whose rows can be cut into groups of "
-            f"{config.group_size}, or of half of that and so on down to 16. Use another quantization method for it."
+            f"{parent.name!r} has no matrix of at least 4096 weights: there is nothing to gain. Ship it as it is."
         )
     packing = _packing(model.graph, schemes)
     _restore(model.graph, {name: part for name, part in packing.items() if name in tables})
@@ -74,46 +77,54 @@ def write(parent: Artifact, config: HiggsConfig, context: RunContext, batches: B
         model = _in_int8(model, parent, config, context, batches)
     of_products = {name: part for name, part in packing.items() if name in products}
     _restore(model.graph, of_products)
+    details = _details(packing, tables, products)
+    details["memory_bytes"] = memory_bytes(model.graph, tables | products)
     ONNXModel(model).save_model_to_file(context.folder / MODEL, (parent.folder / DATA).exists())
-    details: dict[str, Any] = {"packed_products": len(of_products)}
-    details["packed_embeddings"] = len(packing) - len(of_products)
-    if left := sorted(name for name, fit in schemes.items() if not fit):
-        details["left"] = left
-    return Quantized(_compute(parent, config, [scheme.bits for _, scheme in packing.values()]), details)
+    return Quantized(_compute(parent, config, config.bits if of_products else of_tables.bits), details)
 
 
 METHOD = Method(HiggsConfig, accepts=frozenset({"onnx"}), makes="onnx", write=write)
 
 
-def _compute(parent: Artifact, config: HiggsConfig, bits: list[int]) -> Compute:
+def _details(packing: Packing, tables: Shapes, products: Shapes) -> dict[str, Any]:
+    """How many weights are packed, what they take in few bits and in fp32, and bits a weight, scales included."""
+    from optimizer.quantize.onnx_4bit import bytes_by_kind
+
+    whole, saved = {}, {}
+    for kind, shapes in (("product", products), ("embedding", tables)):
+        whole[kind] = 4 * sum(math.prod(shape) for shape in shapes.values())
+        saved[kind] = whole[kind] - sum(packing[name][0].size_bytes for name in shapes)
+    left = sum(whole.values()) - sum(saved.values())
+    counts: dict[str, Any] = {"packed_products": len(products), "packed_embeddings": len(tables)}
+    return counts | {"average_bits": 32 * left / sum(whole.values())} | bytes_by_kind(whole, saved)
+
+
+def _compute(parent: Artifact, config: HiggsConfig, bits: int) -> Compute:
+    """``bits``: those of the products, which are what is computed with; of tables where there is nothing else."""
     kind: Literal["int", "grid"] = "int" if config.grid == "uniform" else "grid"
-    weights = Numbers(kind, min(bits), "symmetric", "block")
+    weights = Numbers(kind, bits, "symmetric", "block")
     if config.products == "int8":
         return replace(onnx_dynamic.COMPUTE, weights=weights)
     return Compute(weights, batch_invariant=parent.manifest.compute.batch_invariant)
 
 
-def _weights(graph: onnx.GraphProto) -> tuple[dict[str, int], dict[str, int]]:
-    """Large tables that are looked up by rows, and large weights of products: name -> columns."""
+def _weights(graph: onnx.GraphProto) -> tuple[Shapes, Shapes]:
+    """Large tables that are looked up by rows, and large weights of products."""
     from optimizer.quantize.onnx_graph import embedding_lookups, is_large
 
-    columns = {weight.name: weight.dims[1] for weight in graph.initializer if is_large(weight)}
-    tables = {node.input[0]: columns[node.input[0]] for node in embedding_lookups(graph)}
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer if is_large(weight)}
+    tables = {node.input[0]: shapes[node.input[0]] for node in embedding_lookups(graph)}
     multiplied = [node.input[1] for node in graph.node if node.op_type in ("MatMul", "Gemm")]
-    return tables, {name: columns[name] for name in multiplied if name in columns and name not in tables}
+    return tables, {name: shapes[name] for name in multiplied if name in shapes and name not in tables}
 
 
-def _packing(graph: onnx.GraphProto, schemes: Mapping[str, Scheme | None]) -> Packing:
+def _packing(graph: onnx.GraphProto, schemes: Mapping[str, Scheme]) -> Packing:
     from onnx import numpy_helper
 
     from optimizer.quantize.higgs import packed
 
     weights = {weight.name: weight for weight in graph.initializer}
-    return {
-        name: (packed(numpy_helper.to_array(weights[name]), scheme), scheme)
-        for name, scheme in schemes.items()
-        if scheme
-    }
+    return {name: (packed(numpy_helper.to_array(weights[name]), scheme), scheme) for name, scheme in schemes.items()}
 
 
 def _in_int8(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,13 +75,14 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
     import onnxruntime
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    from optimizer.quantize.formats import Blocks
     from optimizer.quantize.onnx_4bit import with_contrib
     from optimizer.quantize.onnx_graph import opened, products_of, take_in
+    from optimizer.quantize.restore import memory_bytes
     from optimizer.quantize.sensitivity import sensitivity
 
     model = opened(parent)
-    units = _units(model.graph, products_of(model.graph), config)
+    multiplied = products_of(model.graph)
+    units = _units(model.graph, multiplied, config)
     table = sensitivity(
         model,
         units,
@@ -88,22 +90,19 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
         padding={"input_ids": parent.manifest.signature.pad_token_id},
         folder=parent.folder,
         threads=context.threads,
+        log=lambda line: context.log(f"{config.name}: {line}"),
     )
     chosen = _allocated(table, units, parent, config)
     formats = {name: units[name].formats[choice.format] for name, choice in chosen.items()}
     sizes = _put(model.graph, units, formats, parent.folder)
+    in_memory = memory_bytes(model.graph, {unit.weight: unit.shape for unit in units.values()})
     with_contrib(model)
     take_in(model.graph, parent.folder)
     large = (parent.folder / "model.onnx.data").exists()
     ONNXModel(model).save_model_to_file(context.folder / "model.onnx", large)
-    in_blocks = config.products == "int8" and any(isinstance(form, Blocks) for form in formats.values())
-    compute = Compute(
-        weights=min((form.numbers for form in formats.values()), key=lambda numbers: numbers.bits),
-        activations=Numbers("int", 8, "symmetric", "block", dynamic=True) if in_blocks else Numbers(),
-        batch_invariant=parent.manifest.compute.batch_invariant and not in_blocks,
-    )
     details: dict[str, Any] = {
         "quantizer": f"onnxruntime {onnxruntime.__version__}",
+        "memory_bytes": in_memory,
         "average_bits": 8 * sum(choice.size for choice in chosen.values()) / _count(units),
         "predicted_loss": sum(table[name][choice] for name, choice in chosen.items()),
         "layers": {
@@ -111,10 +110,25 @@ def write(parent: Artifact, config: MixedConfig, context: RunContext, batches: B
             for name, choice in chosen.items()
         },
     }
-    return Quantized(compute, details | sizes)
+    return Quantized(_compute(parent, config, units, formats), details | sizes)
 
 
 METHOD = Method(MixedConfig, accepts=frozenset({"onnx"}), makes="onnx", write=write)
+
+
+def _compute(
+    parent: Artifact, config: MixedConfig, units: Mapping[str, Unit], formats: Mapping[str, WeightFormat]
+) -> Compute:
+    """The fewest bits of a product, which are what is computed with; of a table where there is nothing else."""
+    from optimizer.quantize.formats import Blocks
+
+    in_blocks = config.products == "int8" and any(isinstance(form, Blocks) for form in formats.values())
+    products = [form.numbers for name, form in formats.items() if not units[name].is_table]
+    return Compute(
+        weights=min(products or [form.numbers for form in formats.values()], key=lambda numbers: numbers.bits),
+        activations=Numbers("int", 8, "symmetric", "block", dynamic=True) if in_blocks else Numbers(),
+        batch_invariant=parent.manifest.compute.batch_invariant and not in_blocks,
+    )
 
 
 def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: MixedConfig) -> dict[str, Unit]:
@@ -125,6 +139,7 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
     from optimizer.quantize.sensitivity import Unit
 
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    uses = Counter(node.input[1] for node in products)
     tables, dimensions = dict.fromkeys(node.input[0] for node in embedding_lookups(graph)), packable(graph)
     found: dict[str, Unit] = {}
     for weight in dict.fromkeys([*tables, *(node.input[1] for node in products)]):
@@ -133,7 +148,7 @@ def _units(graph: onnx.GraphProto, products: list[onnx.NodeProto], config: Mixed
             formats = of_tables(config.choices, config.block_sizes, columns, dimensions.get(weight, 0))
         else:
             formats = of_products(config.choices, config.block_sizes, columns, config.products)
-        found[layer_of(weight)] = Unit(weight, shapes[weight], weight in tables, formats)
+        found[layer_of(weight)] = Unit(weight, shapes[weight], weight in tables, formats, uses[weight])
     out = excluded(config.exclude, found)
     left = {name: unit for name, unit in found.items() if name not in out}
     if not left:
@@ -154,23 +169,35 @@ def _allocated(
     def size(_: str, choice: FormatChoice) -> int:
         return choice.size
 
+    if config.max_loss is not None:
+        return _within_loss(table, size, config.max_loss, config.choices)
     if config.max_mb is not None:
         what, of = f"max_mb = {config.max_mb:g}", 1e6
         nodes = NODES_OF_GRIDS if any(each.startswith("higgs") for each in config.choices) else NODES
         fixed = parent.size_bytes - 4 * _count(units) + nodes * len(units)
         budget = 1e6 * config.max_mb - fixed
-    elif config.average_bits is not None:
-        what, of, fixed = f"average_bits = {config.average_bits:g}", _count(units) / 8, 0
-        budget = config.average_bits * of
     else:
-        return within_loss(table, size, config.max_loss or 0.0)
+        what, of, fixed = f"average_bits = {config.average_bits:g}", _count(units) / 8, 0
+        budget = (config.average_bits or 0.0) * of
     try:
         return within_bytes(table, size, int(budget))
     except Infeasible as exc:
         least = math.ceil(1e3 * (exc.least + fixed) / of) / 1e3
         raise StageError(
-            f"{what} cannot be kept: with choices {', '.join(config.choices)} the least is {least:g}. Allow "
-            "fewer bits, or larger blocks."
+            f"{what} cannot be kept: with choices {', '.join(config.choices)} the least is {least:g}. Allow a larger "
+            "budget, choices of fewer bits, or larger blocks."
+        ) from exc
+
+
+def _within_loss(
+    table: Table, size: Callable[[str, FormatChoice], int], budget: float, choices: Sequence[str]
+) -> dict[str, FormatChoice]:
+    try:
+        return within_loss(table, size, budget)
+    except Infeasible as exc:
+        raise StageError(
+            f"max_loss = {budget:g} cannot be kept: with choices {', '.join(choices)} the least is "
+            f"{1.001 * exc.least:.3e}. Allow a larger loss, or choices of more bits."
         ) from exc
 
 

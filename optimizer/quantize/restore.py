@@ -7,7 +7,8 @@ restored after they are looked up: the table stays packed in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from optimizer.quantize.higgs import Packed, Scheme, rotation, shifts
+from optimizer.quantize.onnx_graph import stored
 
 PREFIX = "higgs"
 
@@ -28,10 +30,15 @@ class Restoring:
         self._weights = {weight.name: weight for weight in graph.initializer}
 
     def matrix(self, name: str, parts: Packed, scheme: Scheme) -> list[onnx.NodeProto]:
-        """Nodes that give the weight ``name``, float32 ``[rows, columns]``, also in int8 where the graph has it so."""
+        """Nodes that give the weight ``name``, float32 ``[rows, columns]``, also in int8 where the graph has it so.
+
+        Shapes are noted in the graph, for who counts what the model computes.
+        """
         nodes = self._restored(self._stored(name, parts), scheme, parts, name, dimensions=1)
+        self._note(name, len(parts.scales), parts.columns)
         if (integers := f"{name}_quantized") in self._weights:  # as ONNX Runtime's quantizer names it
             nodes += self._in_8_bits(name, integers)
+            self._note(f"{name}_scale", parts.columns)
         return nodes
 
     def rows(
@@ -88,7 +95,11 @@ class Restoring:
             value = then("MatMul", [value, self._rotation(size, nodes)])
         value = then("Mul", [value, then("Cast", [scales], to=TensorProto.FLOAT)])
         whole = self._constant(np.array([*kept, groups * size], np.int64), "row", *kept, groups * size)
-        nodes.append(_node("Reshape", [value, whole], output))
+        if parts.columns == groups * size:
+            nodes.append(_node("Reshape", [value, whole], output))
+            return nodes
+        bounds = [self._constant(np.array([each], np.int64), "bound", each) for each in (0, parts.columns, -1)]
+        nodes.append(_node("Slice", [then("Reshape", [value, whole]), *bounds], output))
         return nodes
 
     def _in_8_bits(self, weight: str, integers: str) -> list[onnx.NodeProto]:
@@ -108,6 +119,9 @@ class Restoring:
             _node("Div", [reach, largest], scales),
             _node("QuantizeLinear", [weight, scales, f"{weight}_zero_point"], integers, axis=1),
         ]
+
+    def _note(self, name: str, *shape: int) -> None:
+        self._graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def _drop(self, name: str) -> None:
         if weight := self._weights.pop(name, None):
@@ -134,6 +148,25 @@ class Restoring:
         name = f"{nodes[-1].output[0]}.rotation"
         nodes.append(_node("Cast", [signs], name, to=TensorProto.FLOAT))
         return name
+
+
+def memory_bytes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    """What the weights take once a session is made: those of these shapes may be restored, and others Cast.
+
+    Nodes whose inputs are all weights are computed then, and what only they need is let go.
+    """
+    numbers = {weight.name: math.prod(weight.dims) for weight in graph.initializer}
+    made = {name: 4 * math.prod(shape) for name, shape in shapes.items()}
+    made |= {f"{name}_quantized": math.prod(shape) for name, shape in shapes.items()}
+    constant, used = {"", *numbers}, set[str]()
+    for node in graph.node:
+        if constant.issuperset(node.input):
+            constant.update(node.output)
+            if node.op_type == "Cast":
+                made.setdefault(node.output[0], 4 * numbers.get(node.input[0], 0))
+        else:
+            used.update(node.input)
+    return stored(graph, used) + sum(made.get(name, 0) for name in used - {*numbers})
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:

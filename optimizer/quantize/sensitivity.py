@@ -13,7 +13,7 @@ a table of which the texts look up few rows, as of positions, has another alpha 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +30,11 @@ from optimizer.quantize.formats import WeightFormat
 TOKENS = 2048
 """Most in a batch of texts, padding included: what is computed on the way is small beside the weights."""
 
-WORK, FEWEST = 2e12, 8
-"""Most multiplications of all passes (MiniLM on 64 short texts: 6e11, 43 seconds on 2 busy cores), and texts that there
-are in any case: larger models get fewer texts than asked for."""
+WORK, FEWEST, SHORTEST = 2e12, 8, 16
+"""Most multiplications of all passes, and texts that there are in any case, and tokens that these have: larger models
+get fewer texts than asked for, and these are cut. One of 1e9 weights in 155 matrices takes ten times as many then."""
+A_SECOND = 1.4e10
+"""Multiplications: MiniLM on 64 short texts took 6e11, and 43 seconds on 2 busy cores."""
 
 TYPICAL, TINY = 1e-2, 1e-12
 """The relative squared error at which coefficients are measured, as nearly as a choice has it: that of 4 bits."""
@@ -57,6 +59,8 @@ class Unit(NamedTuple):
     is_table: bool
     """Of embeddings, looked up by rows; else it is multiplied with."""
     formats: Mapping[str, WeightFormat]
+    uses: int
+    """Products with it; 0 for a table."""
 
 
 Table = dict[str, dict[FormatChoice, float]]
@@ -71,6 +75,7 @@ def sensitivity(
     padding: Mapping[str, int],
     folder: Path,
     threads: int,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Table:
     """What each choice of each unit is predicted to lose: by one pass over the texts a unit.
 
@@ -78,8 +83,11 @@ def sensitivity(
     beside the graph is, if there is one. Formats that cannot hold a weight (fp16 above 65,504) are no choice; raises
     :class:`StageError` if that leaves none.
     """
-    multiplied = sum(math.prod(unit.shape) for unit in units.values() if not unit.is_table)
-    texts = padded(few_enough(batches, len(units) * multiplied), padding)
+    per_token = len(units) * sum(math.prod(unit.shape) * unit.uses for unit in units.values())
+    few = few_enough(batches, per_token)
+    minutes = per_token * sum(map(_tokens, few)) / A_SECOND / 60
+    log(f"{len(units)} passes over {len(few)} of {len(batches)} texts: about {minutes:.1f} minutes on 2 cores")
+    texts = padded(few, padding)
     probe = Probe(model, [unit.weight for unit in units.values()], texts, folder=folder, threads=threads)
     weights = {weight.name: weight for weight in model.graph.initializer}
     table: Table = {}
@@ -133,12 +141,21 @@ class Probe:
 
 
 def few_enough(batches: Sequence[Batch], per_token: float) -> Sequence[Batch]:
-    """As many of these texts, from the first on, as keep all passes within :data:`WORK`.
+    """As many of these texts, from the first on, as keep all passes within :data:`WORK`, one text a batch.
 
-    ``per_token``: multiplications that a token takes in all passes together.
+    Where not even :data:`FEWEST` do, as many, cut to as many tokens as do, but at least :data:`SHORTEST`: parent and
+    child see the same. ``per_token``: multiplications that a token takes in all passes together.
     """
-    tokens = np.cumsum([batch[next(iter(batch))].shape[1] for batch in batches])
-    return batches[: max(FEWEST, int((per_token * tokens <= WORK).sum()))]
+    enough = int((per_token * np.cumsum([_tokens(batch) for batch in batches]) <= WORK).sum())
+    if enough >= min(FEWEST, len(batches)):
+        return batches[:enough]
+    longest = max(SHORTEST, int(WORK / (per_token * FEWEST)))
+    return [{name: values[:, :longest] for name, values in batch.items()} for batch in batches[:FEWEST]]
+
+
+def _tokens(batch: Batch) -> int:
+    """Of each text in it."""
+    return int(batch[next(iter(batch))].shape[1])
 
 
 def padded(batches: Sequence[Batch], padding: Mapping[str, int]) -> list[dict[str, NDArray[np.int64]]]:
@@ -146,10 +163,10 @@ def padded(batches: Sequence[Batch], padding: Mapping[str, int]) -> list[dict[st
 
     Parent and child see the same, so that it need not be what a text gives alone.
     """
-    ordered = sorted(batches, key=lambda batch: batch[next(iter(batch))].shape[1])
+    ordered = sorted(batches, key=_tokens)
     groups: list[list[Batch]] = []
     for batch in ordered:
-        width = batch[next(iter(batch))].shape[1]
+        width = _tokens(batch)
         if not groups or width * (len(groups[-1]) + 1) > TOKENS:
             groups.append([])
         groups[-1].append(batch)

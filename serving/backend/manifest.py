@@ -32,6 +32,8 @@ class ModelManifest(NamedTuple):
     """Whether the graph has none but ONNX's own: not the fused attention of ONNX Runtime."""
     weights: str
     """Hash of graph and weights."""
+    memory_bytes: int
+    """What the model takes in memory: more than its files have, where weights are restored from fewer bits."""
 
 
 def read_manifest(folder: Path) -> ModelManifest:
@@ -55,11 +57,16 @@ def read_manifest(folder: Path) -> ModelManifest:
             truncation_side=signature.get("truncation_side", "right"),
             standard_operators=raw.get("details", {}).get("fused_attention") == 0,
             weights=_hash(raw["files"], raw["deployable"]),
+            memory_bytes=raw.get("details", {}).get("memory_bytes", _size(raw["files"], raw["deployable"])),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise ValueError(
             f"{path}: {type(exc).__name__}: {exc}. Expected the manifest of an exported model. Publish the model again."
         ) from exc
+
+
+def _size(files: dict[str, dict[str, int]], deployable: list[str]) -> int:
+    return sum(files[name]["bytes"] for name in deployable if name in files)
 
 
 def _hash(files: dict[str, dict[str, str]], deployable: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cores import TextThreads, int8_saturates
-from .manifest import ModelManifest
+from .manifest import ModelManifest, read_manifest
 from .program import Feeds, Placement
 from .providers import CPU, Provider
 from .work import multiply_adds_a_token
@@ -18,9 +20,9 @@ PAYING_WORK = 60_000_000
 """Multiply-adds of a text from which all cores are taken to be faster than one, where nothing was measured: on a
 virtual AMD EPYC of 2 cores that was so from 39 million (`small` int8, 14 tokens), on a slower one from about 100."""
 LARGE = 200_000_000
-"""Bytes of a model from which on it is held once: each session has weights of its own, which ONNX Runtime's Python
-cannot share. A model of 23 MB takes 33 MB more for a second session, one of 87 MB 103, one of 346 MB 391; it gives 1.2
-(large, fp32) to 1.4 times (MiniLM, int8) the texts a second on 2 cores."""
+"""Bytes of a model in memory from which on it is held once: each session has weights of its own, which ONNX Runtime's
+Python cannot share. A model of 23 MB takes 33 MB more for a second session, one of 87 MB 103, one of 346 MB 391; it
+gives 1.2 (large, fp32) to 1.4 times (MiniLM, int8) the texts a second on 2 cores."""
 
 
 class OnnxProgram:
@@ -60,7 +62,7 @@ class OnnxProgram:
 
 def held_once(folder: Path) -> bool:
     """Whether the model in ``folder`` is too large for two sessions."""
-    return sum(file.stat().st_size for file in folder.glob("model.onnx*")) > LARGE
+    return read_manifest(folder).memory_bytes > LARGE
 
 
 def session(path: Path, threads: int, providers: Sequence[Provider] = ((CPU, {}),)) -> Any:
@@ -76,11 +78,24 @@ def session(path: Path, threads: int, providers: Sequence[Provider] = ((CPU, {})
     # server: then one client waits 0.05 ms longer, on a slow machine 0.1.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Without a limit: weights that are shipped in few bits are restored once, and not, above 1 GiB, at each run.
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", "0")
     if int8_saturates():
         # Weights become uint8 as the model is loaded: exact, and slow (2.5 times MiniLM's time with VNNI).
         options.add_session_config_entry("session.x64quantprecision", "1")
     # Python's front would otherwise go on with fewer providers when one fails, at load or at a run, and print that.
-    return ort.InferenceSession(str(path), options, providers=[*providers], enable_fallback=0)
+    made = ort.InferenceSession(str(path), options, providers=[*providers], enable_fallback=0)
+    _give_back()
+    return made
+
+
+def _give_back() -> None:
+    """What a session took while it was made goes back to the system: restoring MiniLM from 3 bits takes 313 MB.
+
+    glibc keeps it otherwise.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _by_work(path: Path, cores: int) -> TextThreads:

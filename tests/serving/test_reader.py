@@ -41,6 +41,7 @@ def manifest(*, pair: bool = False, side: str = "right", max_length: int = MAX_L
         truncation_side=side,
         standard_operators=True,
         weights="0" * 64,
+        memory_bytes=1,
     )
 
 

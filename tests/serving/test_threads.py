@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,13 @@ def test_a_large_model_is_held_once(
     engine = Engine(make_wide(True).folder, threads=2, text_threads=SEVERAL)
     engine.probabilities(TEXTS)
     assert {threads for threads, *_ in runs} == {2}
+
+
+def test_a_model_is_as_large_as_it_is_once_its_weights_are_restored(make_wide: Callable[[bool], Artifact]) -> None:
+    packed = make_wide(True)
+    assert not onnx_program.held_once(packed.folder)
+    seal(packed.folder, replace(packed.manifest, details={"memory_bytes": onnx_program.LARGE + 1}))
+    assert onnx_program.held_once(packed.folder)
 
 
 def test_beside_a_run_that_has_begun_others_take_one_thread_each(
