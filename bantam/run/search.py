@@ -30,19 +30,19 @@ TIMES = "rungs.json"
 
 
 def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> list[str]:
-    """The variants, the baseline scored among them, without those that are hopeless on the first rows of dev.
+    """The variants, the baseline scored among them, without those that are hopeless on some rows of dev.
 
     Hopeless: even the lower end of the drop's interval, which holds for all tries, is beyond the budget. What cannot
     run here is no further looked at either.
     """
-    rows = min(config.glance_rows, len(run.data.splits["dev"].texts))
+    rows = evaluator.glance_rows(run, config.glance_rows)
     hopeful = []
     for name in names:
         if name in (BASELINE, run.safe) or not run.artifacts[name].servable:
             hopeful.append(name)
             continue
         try:
-            drop = judge.glance(run, name, evaluator.glance(run, name, rows, log))
+            drop = judge.glance(run, rows, evaluator.glance(run, name, rows, log))
         except StageError as exc:
             run.failed[name] = str(exc)
             log(f"{name:<24} failed: {exc}")
@@ -54,7 +54,7 @@ def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> li
             f"loses {drop.points:.2f} points on them, and at least {drop.low:.2f} (lower end of the interval, which "
             f"holds for {run.budget.tries} tries), the budget is {run.budget.points:g}"
         )
-        _leave(run, name, f"first {rows} rows of dev", reason, log)
+        _leave(run, name, f"{len(rows)} rows of dev", reason, log)
     return hopeful
 
 

@@ -19,7 +19,7 @@ from bantam.report.file import REPORT_JSON, read_report, to_json
 from bantam.report.outcome import dropped, searched
 from bantam.report.page import render
 from bantam.report.schema import Report
-from bantam.run import evaluator, record, search, timing, worker
+from bantam.run import evaluator, judge, record, search, timing, worker
 from bantam.run import optimize as module
 from bantam.run.choose import choose
 from bantam.run.judge import candidates
@@ -74,9 +74,9 @@ class Bench:
         )
         return Compared(own, anchor, 0, float(np.median(anchor)))
 
-    def glance(self, run: Run, name: str, rows: int, log: object) -> Any:
+    def glance(self, run: Run, name: str, rows: Any, log: object) -> Any:
         self.ask(f"glance {name}")
-        return self._scores(run, name)[:rows]
+        return self._scores(run, name)[rows]
 
     def score_dev(self, run: Run, names: Sequence[str], log: object) -> None:
         for name in names:
@@ -191,7 +191,7 @@ def test_each_look_is_at_fewer_variants_and_the_fastest_within_the_budget_is_cho
         "publish fast",
     ]
     assert {name: left.step for name, left in run.left.items()} == {
-        "broken": "first 100 rows of dev",
+        "broken": "100 rows of dev",
         "lossy": "dev",
         "slow": "rung 1",
         "slower": "rung 1",
@@ -201,7 +201,7 @@ def test_each_look_is_at_fewer_variants_and_the_fastest_within_the_budget_is_cho
     assert (report.chosen, report.budget.met) == ("fast", True)
     reasons = dropped(report)
     assert set(reasons) == set(run.left)
-    assert reasons["broken"].startswith("first 100 rows of dev: loses ")
+    assert reasons["broken"].startswith("100 rows of dev: loses ")
     assert "(lower end of the interval, which holds for 8 tries), the budget is 2" in reasons["broken"]
     assert reasons["lossy"].startswith("dev: ")
     assert reasons["fair"].startswith("rung 2: takes 1.98 ms in process, fast takes 0.99")
@@ -216,6 +216,24 @@ def test_each_look_is_at_fewer_variants_and_the_fastest_within_the_budget_is_cho
     page = render(report)
     assert "</b> was dropped: rung 2: takes 1.98" in page
     assert 'id="tradeoff-size-title"' in page
+
+
+@pytest.mark.parametrize("metric", ["macro-f1", "micro-f1", "accuracy", "agreement"])
+def test_at_a_glance_the_same_scores_lose_nothing_and_worse_ones_lose_something(tmp_path: Path, metric: str) -> None:
+    """Of a weak baseline, on whose few rows tuned thresholds are far from those of all of dev."""
+    run = make_run(tmp_path, rows=ROWS, metric=metric)
+    rng, right = np.random.default_rng(0), run.data.splits["dev"].targets
+    weak = np.clip(0.3 * right + 0.7 * rng.random(right.shape), 0, 1).astype(np.float32)
+    run.scored["baseline"] = replace(run.scored["baseline"], dev=weak)
+    rows = evaluator.glance_rows(run, 100)
+    assert len(set(rows)) == 100
+    assert rows[-1] >= 100, "not the first ones"
+    assert judge.glance(run, rows, weak[rows]) == pytest.approx(
+        (0, 0, judge.disagreement(0, 100).high * (metric == "agreement"))
+    )
+    worse = judge.glance(run, rows, rng.random(weak[rows].shape).astype(np.float32))
+    assert worse is not None
+    assert worse.points > 1
 
 
 def test_the_best_is_never_left_on_the_way_however_noisy_the_times(tmp_path: Path) -> None:
