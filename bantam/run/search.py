@@ -10,11 +10,12 @@ is never left.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bantam.artifact import cache_key
-from bantam.errors import StageError
+from bantam.errors import BantamError, StageError
 from bantam.machine import describe_machine
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
@@ -25,8 +26,8 @@ from bantam.run.state import Left, Log, Run, Rung
 from bantam.run.timing import Estimate
 from optimizer.recipe_tables import SearchConfig
 
-TIMES = "rungs.json"
-"""File of a run's folder with the times of a search that goes on."""
+TIMES = "rungs"
+"""Beginning of the names of files in a run's folder with the times of a search that goes on."""
 
 
 def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> list[str]:
@@ -78,8 +79,16 @@ def measure(run: Run, config: SearchConfig, memory: MemoryWatch, log: Log) -> No
             del run.left[name]
 
 
-def forget(run: Run) -> None:
-    """The run has ended, and its report has the times."""
+@contextmanager
+def keeping_times(run: Run) -> Iterator[None]:
+    """Times of finished rungs outlive a kill, and no end of the run itself: its report has them, or an error is one
+    that they may have led to.
+    """
+    try:
+        yield
+    except BantamError:
+        KeptTimes(run.folder / TIMES).forget()
+        raise
     KeptTimes(run.folder / TIMES).forget()
 
 
@@ -190,7 +199,7 @@ class _Clock:
     def _times(self, measured: Callable[[], Times], names: Sequence[str], **how: Any) -> Times:
         run = self.run
         key = cache_key(
-            variants={name: run.artifacts[name].digest for name in names},
+            variants={name: run.artifacts[name].digest for name in (BASELINE, run.safe, *names) if name},
             data=run.data.digest,
             how=how,
             measure=run.recipe.measure.model_dump(mode="json"),
@@ -199,8 +208,9 @@ class _Clock:
             target=run.request.target,
             machine=describe_machine().model_dump(mode="json"),
             code=closure.code("bantam.run.evaluator"),
+            libraries=closure.libraries("bantam.run.evaluator"),
         )
-        found, there = self._kept.get_or_measure(key, measured)
-        if there:
-            self.log("timed already, before this run was ended")
+        found, age = self._kept.get_or_measure(key, measured)
+        if age is not None:
+            self.log(f"timed already, {age / 60:.0f} minutes ago, before this run was ended")
         return found

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bantam.artifact import Artifact
-from bantam.errors import GateError, RecipeError
+from bantam.errors import GateError, RecipeError, UnfaithfulError
 from bantam.files import write_text
 from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, read_report, to_json
@@ -244,7 +244,7 @@ def test_the_best_is_never_left_on_the_way_however_noisy_the_times(tmp_path: Pat
         made = {f"v{n}": Made(float(rng.uniform(1.02, 1.6))) for n in range(20)} | {"best": Made(1.0)}
         bench = Bench({"baseline": Made(10.0), "fp32": Made(4.0), **made}, noise=0.33, seed=seed)
         run = start(tmp_path, bench, config)
-        clock = search._Clock(run, KeptTimes(tmp_path / f"{seed}.json"), MemoryWatch(), lambda line: None)
+        clock = search._Clock(run, KeptTimes(tmp_path / f"{seed}"), MemoryWatch(), lambda line: None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluator, "time_variants", bench.time_variants)
             patch.setattr(timing, "RESAMPLES", 200)
@@ -274,7 +274,7 @@ def test_what_is_ended_at_any_moment_goes_on_and_ends_alike(
     assert not done & set(bench.asked), "no rung is measured twice"
     assert bench.asked[-1] == "publish fast"
     assert set(run.left) == {"broken", "lossy", "slow", "slower", "fair"}
-    assert not (tmp_path / search.TIMES).exists(), "a run that begins anew measures anew"
+    assert not list(tmp_path.glob(f"{search.TIMES}-*")), "a run that begins anew measures anew"
 
 
 def test_a_limit_of_time_that_nothing_holds_is_known_early_and_names_the_fastest(
@@ -362,9 +362,9 @@ def test_a_rung_is_timed_in_processes_without_servers(tmp_path: Path, tiny_artif
 def test_times_are_kept_as_they_were(tmp_path: Path) -> None:
     timed = Compared(np.array([[1.0, np.nan], [2.0, 3.0]]), np.ones((2, 2)), 3, 1.25)
     noise = Noise(((Sample(5.0, 0.1), Sample(6.0, 0.2)),))
-    whole = Timing(timed, None, {"rate": {"TimeoutExceeded": 2}}, 40.0, None, 7.0, 8.0, noise)
+    whole = Timing(timed, None, {}, 40.0, None, 7.0, 8.0, noise)
     answers = np.array([[0.1, 0.9]], dtype=np.float32)
-    kept, asked = KeptTimes(tmp_path / "times.json"), list[str]()
+    kept, asked = KeptTimes(tmp_path / "times"), list[str]()
 
     def measured() -> Times:
         asked.append("measured")
@@ -372,8 +372,10 @@ def test_times_are_kept_as_they_were(tmp_path: Path) -> None:
 
     kept.get_or_measure("other", lambda: Times({}))
     first, _ = kept.get_or_measure("key", measured)
-    again, there = KeptTimes(tmp_path / "times.json").get_or_measure("key", measured)
-    assert (there, asked) == (True, ["measured"])
+    again, age = KeptTimes(tmp_path / "times").get_or_measure("key", measured)
+    assert age is not None
+    assert 0 <= age < 60
+    assert asked == ["measured"]
     found = again.timings["a"]
     assert found.in_process is not None
     np.testing.assert_array_equal(found.in_process.own_ms, timed.own_ms)
@@ -381,8 +383,29 @@ def test_times_are_kept_as_they_were(tmp_path: Path) -> None:
     assert replace(found, in_process=None).__dict__ == replace(whole, in_process=None).__dict__
     np.testing.assert_array_equal(again.answers["a"], answers)
     assert again.isolated_because == first.isolated_because == "it must be"
-    (tmp_path / "times.json").write_text("{")
-    assert kept.get_or_measure("key", measured)[1] is False
+    for damaged in ("{", "[]", '{"timings": []}'):
+        (tmp_path / "times-key.json").write_text(damaged)
+        assert kept.get_or_measure("key", measured)[1] is None
+    (tmp_path / "times-key.npz").write_bytes(b"PK")
+    assert kept.get_or_measure("key", measured)[1] is None
+    kept.forget()
+    assert not list(tmp_path.iterdir())
+
+
+def test_times_with_a_failed_request_are_not_kept(tmp_path: Path) -> None:
+    failed = Times({"a": Timing(None, None, {"rate": {"TimeoutExceeded": 2}})})
+    kept = KeptTimes(tmp_path / "times")
+    assert [kept.get_or_measure("key", lambda: failed)[1] for _ in range(2)] == [None, None]
+
+
+def test_an_error_after_the_rungs_is_not_replayed(go: Callable[..., Run], tmp_path: Path) -> None:
+    made = {name: MADE[name] for name in ("baseline", "fp32", "fast")}
+    for _ in range(2):
+        bench = Bench(made | {name: replace(made[name], off=0.5) for name in ("fp32", "fast")})
+        with pytest.raises(UnfaithfulError):
+            go(bench)
+        assert any(step.startswith("full") for step in bench.asked), "measured anew"
+        assert not list(tmp_path.glob(f"{search.TIMES}-*"))
 
 
 @pytest.mark.parametrize(
