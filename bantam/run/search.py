@@ -20,10 +20,10 @@ from bantam.machine import describe_machine
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
 from bantam.run import closure, evaluator, judge
-from bantam.run.choose import broken_untimed, choose
+from bantam.run.choose import broken_untimed
 from bantam.run.kept_times import KeptTimes, Times
 from bantam.run.state import Left, Log, Run, Rung
-from bantam.run.timing import Estimate
+from bantam.run.timing import Estimate, joined
 from optimizer.recipe_tables import SearchConfig
 
 TIMES = "rungs"
@@ -62,21 +62,22 @@ def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> li
 def measure(run: Run, config: SearchConfig, memory: MemoryWatch, log: Log) -> None:
     """Time what holds the budgets on dev in rungs, and measure the last few in full, the safe choice beside them.
 
-    Only what was measured in full can be chosen. If none of the last few can, those that were left before them are
-    measured after all, the best first.
+    Only what was measured in full can be chosen. If all of the last few answer otherwise when they are served, or take
+    too long, those that were left before them are measured after all, the best first: a slower median may have a
+    shorter tail. What rungs have shown to be too late is not among those.
     """
     able = [name for name in run.scored if run.artifacts[name].servable and name != run.safe]
     always = [name for name in run.scored if name not in able]
     clock = _Clock(run, KeptTimes(run.folder / TIMES), memory, log)
     finalists, others = _halved(clock, config, _within(run, able, log))
-    while True:
-        clock.in_full([*always, *finalists])
-        choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
-        if (choice.chosen in finalists and not choice.unmet) or not others or _out_of_time(run, finalists):
-            return
+    clock.in_full([*always, *finalists])
+    # Of random weights there is no safe choice: then the first one that was served is what times are compared with.
+    again = always if run.safe in always else [*always, *finalists[:1]]
+    while others and all(_stopped(run, name) for name in finalists):
         finalists, others = others[: config.finalists], others[config.finalists :]
         for name in finalists:
             del run.left[name]
+        clock.in_full([*again, *finalists])
 
 
 @contextmanager
@@ -151,12 +152,11 @@ def _late(run: Run, rung: Rung, name: str) -> str | None:
     return f"its p99 is at least {least:.2f} ms in process (lower end of the interval), the budget is {limit:g} ms"
 
 
-def _out_of_time(run: Run, names: Sequence[str]) -> bool:
-    """Whether all of these take too long where latency is what counts: what was left before them is slower."""
-    limit = run.budget.p99_ms
-    served = [timing.served for name in names if (timing := run.measured[name])]
-    late = limit is not None and all(one is None or one.p99_ms.high > limit for one in served)
-    return late and run.budget.aim == "latency"
+def _stopped(run: Run, name: str) -> bool:
+    """Whether what was measured in full cannot be chosen, whatever else can."""
+    served, limit = run.measured[name].served, run.budget.p99_ms
+    late = limit is not None and (served is None or served.p99_ms.high > limit)
+    return late or judge.problem(run, name) is not None
 
 
 def _leave(run: Run, name: str, step: str, reason: str, log: Log) -> None:
@@ -183,8 +183,8 @@ class _Clock:
         return run.rungs[-1]
 
     def in_full(self, names: Sequence[str]) -> None:
-        """Serve and measure as the table measure says."""
-        run = self.run
+        """Serve and measure as the table measure says; what was so before keeps its times."""
+        run, before = self.run, dict(self.run.measured)
 
         def measured() -> Times:
             evaluator.measure_variants(run, names, self._memory, self.log)
@@ -192,7 +192,7 @@ class _Clock:
             return Times({name: run.measured[name] for name in names}, answers, run.isolated_because)
 
         found = self._times(measured, names, prices=bool(run.request.prices))
-        run.measured |= found.timings
+        run.measured = joined(before, found.timings)
         run.answers |= {(name, "dev"): answers for name, answers in found.answers.items()}
         run.isolated_because = found.isolated_because
 

@@ -49,6 +49,8 @@ class Made:
     mb: float = 4.0
     off: float = 0.0
     """By how much its server's answers differ."""
+    waits: float = 0.0
+    """Milliseconds that a request to its server takes longer."""
 
 
 @dataclass
@@ -99,7 +101,8 @@ class Bench:
         self.ask(f"full {' '.join(names)}")
         for name in names:
             timed = self.compared(name, 60, 3)
-            served = None if name == "baseline" else timed
+            waits = self.made[name].waits
+            served = None if name == "baseline" else replace(timed, own_ms=timed.own_ms + waits)
             run.measured[name] = Timing(timed, served, max_rate=1e3 / self.made[name].ms, peak_rss_mb=9.0)
             if served:
                 run.answers[name, "dev"] = run.scored[name].dev + np.float32(self.made[name].off)
@@ -315,6 +318,55 @@ def test_if_no_finalist_may_be_published_those_left_before_them_are_measured(go:
     ]
     assert bench.asked[-1] == "publish fair"
     assert "fair" not in run.left
+
+
+def test_of_random_weights_too_others_are_measured_if_no_finalist_may_be_published(tmp_path: Path) -> None:
+    """There is no safe choice: the first finalist is what the others' times are compared with."""
+    names = ("baseline", "fast", "good", "fair")
+    made = {name: replace(MADE[name], off=0.5 if name in ("fast", "good") else 0.0) for name in names}
+    bench = Bench(made)
+    run = start(tmp_path, bench)
+    run.checkpoint = replace(run.checkpoint, random_weights=True)
+    bench.score_dev(run, names, print)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("time_variants", "measure_variants"):
+            patch.setattr(evaluator, name, getattr(bench, name))
+        search.measure(run, QUIET, MemoryWatch(), lambda line: None)
+    assert bench.asked[-2:] == ["full baseline fast good", "full baseline fast fair"]
+    assert choose(candidates(run), run.measured["baseline"], run.budget, run.safe).chosen == "fair"
+
+
+def test_what_is_slower_in_process_is_measured_if_the_faster_take_too_long_when_served(go: Callable[..., Run]) -> None:
+    bench = Bench(MADE | {name: replace(MADE[name], waits=5.0) for name in ("fast", "good")})
+    go(bench, max_p99_ms=4.0)
+    assert bench.asked[-1] == "publish fair"
+
+
+def test_if_what_they_were_made_from_is_faster_no_more_are_measured(go: Callable[..., Run]) -> None:
+    bench = Bench(MADE | {"fp32": Made(0.9)})
+    go(bench)
+    assert [step for step in bench.asked if step.startswith("full")] == ["full baseline fp32 fast good"]
+    assert bench.asked[-1] == "publish fp32"
+
+
+def test_times_of_two_sessions_compare_by_their_anchors() -> None:
+    """The machine takes twice as long in the second one."""
+    texts = np.random.default_rng(0).uniform(0.8, 1.2, (3, 20))
+
+    def session(slow: float, **own: float) -> dict[str, Timing]:
+        anchor = 10 * slow * texts
+        found = {name: Compared(ms * slow * texts, anchor, 0, float(np.median(anchor))) for name, ms in own.items()}
+        return {name: Timing(one, one) for name, one in found.items()}
+
+    first = session(1.0, baseline=10, a=2.0)
+    both = timing.joined(first, session(2.0, baseline=10, a=2.0, b=3.0))
+    assert both["a"] is first["a"]
+    a, b = both["a"].served, both["b"].served
+    assert a is not None
+    assert b is not None
+    assert (a.group, b.group) == (0, 1)
+    assert b.p50_ms.value == pytest.approx(1.5 * a.p50_ms.value)
+    assert b.versus(a).value == pytest.approx(1.5)
 
 
 def test_what_loses_too_much_is_named_where_nothing_compressed_holds_the_budget(go: Callable[..., Run]) -> None:
