@@ -91,7 +91,8 @@ def time_variants(
 ) -> dict[str, Timing]:
     """Time variants in process alone, beside the baseline, on so many texts in so many rounds.
 
-    With ``lists``, all texts are one list, and a time is that of the list divided by how many they are.
+    With ``lists``, all texts are one list, and a time is that of the list divided by how many they are: one figure a
+    round, so that there are :data:`LIST_ROUNDS` times as many rounds.
     """
     variants = {name: run.artifacts[name] for name in dict.fromkeys([BASELINE, *names])}
     threads = {name: found and found.text_threads for name in names for found in [alone(run, variants[name])]}
@@ -103,10 +104,13 @@ def time_variants(
         noise=partial(sample, usable_cores()),
         log=log,
     )
-    config = run.recipe.measure.model_copy(update={"rounds": rounds})
+    config = run.recipe.measure.model_copy(update={"rounds": rounds * (LIST_ROUNDS if lists else 1)})
     return measure(
         variants, Anchors(BASELINE, BASELINE), draw_texts(run.data.splits["dev"].texts, texts), config, bench
     )
+
+
+LIST_ROUNDS = 5
 
 
 def in_processes(

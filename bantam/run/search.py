@@ -107,23 +107,40 @@ def _within(run: Run, names: Sequence[str], log: Log) -> list[str]:
 def _halved(clock: _Clock, config: SearchConfig, names: list[str]) -> tuple[list[str], list[str]]:
     """The variants to measure in full, and the others that may still be, the best first of each."""
     run, log, others = clock.run, clock.log, list[str]()
+    if run.budget.aim == "throughput" and run.budget.p99_ms is not None and len(names) > config.finalists:
+        for texts, rounds in config.rungs[:1]:  # lists do not tell how long a text takes alone
+            rung = clock.rung("one by one", names, texts, rounds)
+            names = _in_time(run, rung, _ordered(run, rung, names), "one by one", log)
     for number, (texts, rounds) in enumerate(config.rungs, 1):
         if len(names) <= config.finalists:
             break
         # Sizes are known: time is asked for where it can be too long.
-        timed = run.budget.aim != "size" or run.budget.p99_ms is not None
-        rung = clock.rung(number, names, texts, rounds) if timed else None
-        costs = {name: _cost(run, rung, name) for name in names}
-        ordered = sorted(names, key=lambda name: costs[name])
-        late = {name: reason for name in ordered if rung and (reason := _late(run, rung, name))}
-        in_time = [name for name in ordered if name not in late] or ordered[:1]
-        best, most = in_time[0], max(config.finalists, math.ceil(len(in_time) / 2))
-        names = [n for i, n in enumerate(in_time) if i < most or costs[n].low <= costs[best].high]
-        for name in (name for name in ordered if name not in names):
-            behind = f"{_figure(run, rung, name)}, {best} {_figure(run, rung, best)}"
-            _leave(run, name, f"rung {number}", late.get(name, behind), log)
-        others = [*(name for name in in_time if name not in names), *others]
+        step, timed = f"rung {number}", run.budget.aim != "size" or run.budget.p99_ms is not None
+        rung = clock.rung(step, names, texts, rounds, lists=run.budget.aim == "throughput") if timed else None
+        in_time = _in_time(run, rung, _ordered(run, rung, names), step, log)
+        half = math.ceil(len(in_time) / 2) if number < len(config.rungs) else 0
+        best, most = _cost(run, rung, in_time[0]), max(config.finalists, half)
+        names = [n for i, n in enumerate(in_time) if i < most or _cost(run, rung, n).low <= best.high]
+        behind = [name for name in in_time if name not in names]
+        for name in behind:
+            reason = f"{_figure(run, rung, name)}, {in_time[0]} {_figure(run, rung, in_time[0])}"
+            _leave(run, name, step, reason, log)
+        others = [*behind, *others]
     return names, others
+
+
+def _ordered(run: Run, rung: Rung | None, names: Sequence[str]) -> list[str]:
+    """The best first."""
+    return sorted(names, key=lambda name: _cost(run, rung, name))
+
+
+def _in_time(run: Run, rung: Rung | None, ordered: list[str], step: str, log: Log) -> list[str]:
+    """Those that may hold their limit of time, or else the best alone; the others are left."""
+    late = {name: reason for name in ordered if rung and (reason := _late(run, rung, name))}
+    kept = [name for name in ordered if name not in late] or ordered[:1]
+    for name in (name for name in ordered if name not in kept):
+        _leave(run, name, step, late[name], log)
+    return kept
 
 
 def _cost(run: Run, rung: Rung | None, name: str) -> Estimate:
@@ -170,16 +187,16 @@ class _Clock:
     def __init__(self, run: Run, kept: KeptTimes, memory: MemoryWatch, log: Log) -> None:
         self.run, self.log, self._kept, self._memory = run, log, kept, memory
 
-    def rung(self, number: int, names: Sequence[str], texts: int, rounds: int) -> Rung:
+    def rung(self, step: str, names: Sequence[str], texts: int, rounds: int, *, lists: bool = False) -> Rung:
         """The times of a rung, in process."""
-        run, lists = self.run, self.run.budget.aim == "throughput"
+        run = self.run
 
         def measured() -> Times:
             return Times(evaluator.time_variants(run, names, texts, rounds, self._memory, self.log, lists=lists))
 
-        self.log(f"rung {number}: {len(names)} variants, {texts} texts in {rounds} rounds: {', '.join(names)}")
+        self.log(f"{step}: {len(names)} variants, {texts} texts in {rounds} rounds: {', '.join(names)}")
         found = self._times(measured, names, texts=texts, rounds=rounds, lists=lists)
-        run.rungs.append(Rung(texts, rounds, found.timings, lists))
+        run.rungs.append(Rung(found.timings, lists))
         return run.rungs[-1]
 
     def in_full(self, names: Sequence[str]) -> None:

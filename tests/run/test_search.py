@@ -294,6 +294,23 @@ def test_a_limit_of_time_that_nothing_holds_is_known_early_and_names_the_fastest
     assert "rung 1: its p99 is at least" in dropped(report)["slow"]
 
 
+def test_of_the_highest_rate_too_a_limit_of_time_that_nothing_holds_is_known_early(go: Callable[..., Run]) -> None:
+    bench = Bench(MADE)
+    with pytest.raises(GateError, match=r"nearest came fast: its served p99 is"):
+        go(bench, max_p99_ms=0.001, objective="throughput")
+    timed = [step for step in bench.asked if step.startswith(("rung", "full"))]
+    assert timed == ["rung fast good fair slow slower", "full baseline fp32 fast"]
+
+
+def test_after_the_last_rung_no_more_are_left_than_finalists_and_what_is_like_the_best(tmp_path: Path) -> None:
+    made = {f"v{n}": Made(1 + 0.1 * n) for n in range(24)}
+    run = start(tmp_path, bench := Bench({"baseline": Made(10.0), "fp32": Made(4.0), **made}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "time_variants", bench.time_variants)
+        clock = search._Clock(run, KeptTimes(tmp_path / "times"), MemoryWatch(), lambda line: None)
+        assert search._halved(clock, QUIET, list(made))[0] == ["v0", "v1"]
+
+
 def test_a_limit_of_size_that_nothing_holds_names_what_was_never_timed(go: Callable[..., Run]) -> None:
     bench = Bench(MADE)
     with pytest.raises(GateError, match=r"nearest came slow: it ships 3\.00 MB, the budget is 1\.5 MB"):
@@ -405,7 +422,7 @@ def test_a_rung_is_timed_in_processes_without_servers(tmp_path: Path, tiny_artif
     assert list(found) == ["baseline", "int8"]
     timed = found["int8"].in_process
     assert timed is not None
-    assert timed.own_ms.shape == (2, 10)
+    assert timed.own_ms.shape == (2 * evaluator.LIST_ROUNDS if lists else 2, 10)
     assert (timed.own_ms == timed.own_ms[:, :1]).all() == lists
     assert found["int8"].served is None
     assert found["int8"].noise is not None
