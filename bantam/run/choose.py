@@ -188,7 +188,7 @@ def broken_untimed(c: Candidate, budget: Budget) -> list[Broken]:
 
 def _broken(c: Candidate, budget: Budget) -> list[Broken]:
     """All of those."""
-    return [*broken_untimed(c, budget), *_takes_long(c, budget)]
+    return [*broken_untimed(c, budget), *_takes_long(c, budget), *_bears_nothing(c, budget)]
 
 
 def _loses(c: Candidate, budget: Budget) -> list[Broken]:
@@ -226,6 +226,14 @@ def _takes_long(c: Candidate, budget: Budget) -> list[Broken]:
         return []
     got = f"{served.p99_ms.value:.2f} ms and may be {high:.2f} (upper end of the interval)" if served else "unknown"
     return [Broken(f"its served p99 is {got}, the budget is {budget.p99_ms:g} ms", high / budget.p99_ms, True)]
+
+
+def _bears_nothing(c: Candidate, budget: Budget) -> list[Broken]:
+    """That of the rate: where the highest is asked for, there has to be one."""
+    if budget.aim != "throughput" or c.left is not None or c.timing.max_rate:
+        return []
+    reason = "its server bears no requests within slo_ms of the recipe's table measure: raise it, or ask for latency"
+    return [Broken(reason, float("inf"), True)]
 
 
 def _does_not_pay(c: Candidate, source: Candidate | None, baseline: Timing, budget: Budget) -> str | None:

@@ -253,6 +253,14 @@ def test_what_takes_too_long_is_dropped_by_the_upper_end_of_its_p99() -> None:
     assert (found.unmet or "").endswith(f"(upper end of the interval), the budget is {between:g} ms")
 
 
+def test_what_bears_no_requests_is_not_the_one_with_the_highest_throughput() -> None:
+    for safe in ("fp32", None):
+        found = choose([FP32, candidate("int8", 2)], BASELINE, limited(aim="throughput"), safe)
+        assert found.unmet == (
+            "its server bears no requests within slo_ms of the recipe's table measure: raise it, or ask for latency"
+        )
+
+
 def test_a_limit_that_nothing_holds_names_the_nearest_and_all_that_it_would_need() -> None:
     found = choose(SIZES, BASELINE, limited(p99_ms=0.001), "fp32")
     assert found.chosen == "bad"
