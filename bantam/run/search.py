@@ -82,9 +82,7 @@ def measure(run: Run, config: SearchConfig, memory: MemoryWatch, log: Log) -> No
 
 @contextmanager
 def keeping_times(run: Run) -> Iterator[None]:
-    """Times of finished rungs outlive a kill, and no end of the run itself: its report has them, or an error is one
-    that they may have led to.
-    """
+    """Times of finished rungs outlive a kill alone: at its end a run has reported them, or may have failed by them."""
     try:
         yield
     except BantamError:
