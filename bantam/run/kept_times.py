@@ -51,12 +51,12 @@ class KeptTimes:
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
             raw = json.loads(times.read_text(encoding="utf-8"))
             with np.load(answers) as kept:
-                return _read(raw, dict(kept)), time.time() - times.stat().st_mtime
+                return _read(raw, list(kept.values())), time.time() - times.stat().st_mtime
         found = measure()
         if not any(timing.failed for timing in found.timings.values()):
             with writing(times, StageError):
                 with replacing_file(answers) as path, path.open("wb") as file:
-                    np.savez(file, **found.answers)
+                    np.savez(file, *found.answers.values())
                 write_text(times, json.dumps(_written(found)))
         return found, None
 
@@ -69,13 +69,14 @@ class KeptTimes:
 def _written(found: Times) -> dict[str, Any]:
     return {
         "timings": {name: _timing(timing) for name, timing in found.timings.items()},
+        "answered": list(found.answers),
         "isolated_because": found.isolated_because,
     }
 
 
-def _read(raw: Mapping[str, Any], answers: Mapping[str, NDArray[np.float32]]) -> Times:
+def _read(raw: Mapping[str, Any], answers: list[NDArray[np.float32]]) -> Times:
     timings = {name: _timing_of(**timing) for name, timing in raw["timings"].items()}
-    return Times(timings, answers, raw["isolated_because"])
+    return Times(timings, dict(zip(raw["answered"], answers, strict=True)), raw["isolated_because"])
 
 
 def _timing(timing: Timing) -> dict[str, Any]:
