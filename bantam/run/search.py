@@ -107,8 +107,8 @@ def _halved(clock: _Clock, config: SearchConfig, names: list[str]) -> tuple[list
     run, log, others = clock.run, clock.log, list[str]()
     if run.budget.aim == "throughput" and run.budget.p99_ms is not None and len(names) > config.finalists:
         for texts, rounds in config.rungs[:1]:  # lists do not tell how long a text takes alone
-            rung = clock.rung("one by one", names, texts, rounds)
-            names = _in_time(run, rung, _ordered(run, rung, names), "one by one", log)
+            alone = clock.rung("one by one", names, texts, rounds)
+            names = _in_time(run, alone, _ordered(run, alone, names), "one by one", log)
     for number, (texts, rounds) in enumerate(config.rungs, 1):
         if len(names) <= config.finalists:
             break

@@ -29,7 +29,7 @@ from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
-from optimizer.evaluate import tune_thresholds
+from optimizer.evaluate import disagreement, tune_thresholds
 from optimizer.recipe import load_recipe
 from optimizer.recipe_tables import SearchConfig
 from tests.run.made_up import INT8, artifact, make_run, scores
@@ -232,7 +232,7 @@ def test_at_a_glance_the_same_scores_lose_nothing_and_worse_ones_lose_something(
     assert len(set(rows)) == 100
     assert rows[-1] >= 100, "not the first ones"
     assert judge.glance(run, rows, weak[rows]) == pytest.approx(
-        (0, 0, judge.disagreement(0, 100).high * (metric == "agreement"))
+        (0, 0, disagreement(0, 100).high * (metric == "agreement"))
     )
     worse = judge.glance(run, rows, rng.random(weak[rows].shape).astype(np.float32))
     assert worse is not None
