@@ -45,7 +45,7 @@ class SearchConfig(Config):
     """How the best of many variants is found; without this table, all of them are measured alike."""
 
     glance_rows: int = Field(200, ge=50)
-    """Rows of dev, its first ones, on which a hopeless variant is told from the others."""
+    """Rows of dev, drawn with a fixed seed, on which a hopeless variant is told from the others."""
     rungs: tuple[tuple[Annotated[int, Field(ge=10)], Annotated[int, Field(ge=2)]], ...] = ((40, 2), (100, 3))
     """Texts and rounds of each step in which the better half of the variants is kept, timed in process."""
     finalists: int = Field(4, ge=1)

@@ -250,7 +250,7 @@ def _cost(report: Report, chosen: Variant) -> str:
     quality, on_dev = chosen.quality, chosen.on_dev
     limit = f"{report.budget.max_drop_points:g} point{'' if report.budget.max_drop_points == 1 else 's'}"
     verdict = {True: f"the budget of {limit} is kept", False: f"the budget of {limit} is NOT kept", None: ""}
-    end = verdict[report.budget.met] or f"the budget of {limit} was not judged"
+    end = report.budget.unmet or verdict[report.budget.met] or f"the budget of {limit} was not judged"
     if report.random_weights:
         return f"Random weights: quality means nothing here, {end}."
     if quality is None or quality.value is None:

@@ -150,17 +150,18 @@ def choose(candidates: Sequence[Candidate], baseline: Timing, budget: Budget, sa
         first = min(kept, key=objective.cost)
         best = next((c for c in kept if c.published and objective.equal(c, first)), first)
         tie = "" if best is first else f", as good as {first.name} within what can be told, and published already"
-        return Choice(best.name, _why(best, nearest, budget) + tie, best.compressed, nearest, dropped)
+        return Choice(best.name, _why(best, candidates, nearest, budget) + tie, best.compressed, nearest, dropped)
     possible = [c for c in candidates if not c.problem]
     if safe is not None and (safe in takes_less or safe not in broken):
-        return Choice(safe, _why_safe(nearest, budget), False, nearest, _but(dropped, safe))
+        return Choice(safe, _why_safe(candidates, nearest, budget), False, nearest, _but(dropped, safe))
     if able := [c for c in possible if not broken[c.name] and c.left is None]:
         best = min(able, key=objective.cost)
         unpaid = f"no variant is faster than the baseline; this one is the {objective.best}"
-        why = unpaid if safe is None else _why(best, nearest, budget)
+        why = unpaid if safe is None else _why(best, candidates, nearest, budget)
         return Choice(best.name, why, safe is not None and best.compressed, None, _but(dropped, best.name))
-    # Nobody knows how long what was left takes: where that counts, it is no measure of how near it came.
-    known = [c for c in possible if broken[c.name] and (c.left is None or budget.p99_ms is None)]
+    # Nobody knows how long what was left takes: it is not compared with what lacks nothing but time.
+    late = any(c.left is None and not broken_untimed(c, budget) for c in possible)
+    known = [c for c in possible if broken[c.name] and not (late and c.left)]
     closest = min(known, key=lambda c: max(one.times for one in broken[c.name]))
     unmet = "; ".join(one.reason for one in broken[closest.name])
     why = f"no variant holds every budget, {budget}; nearest came {closest.name}: {unmet}"
@@ -187,7 +188,7 @@ def broken_untimed(c: Candidate, budget: Budget) -> list[Broken]:
 
 def _broken(c: Candidate, budget: Budget) -> list[Broken]:
     """All of those."""
-    return [*broken_untimed(c, budget), *_takes_long(c, budget)]
+    return [*broken_untimed(c, budget), *_takes_long(c, budget), *_bears_nothing(c, budget)]
 
 
 def _loses(c: Candidate, budget: Budget) -> list[Broken]:
@@ -227,6 +228,14 @@ def _takes_long(c: Candidate, budget: Budget) -> list[Broken]:
     return [Broken(f"its served p99 is {got}, the budget is {budget.p99_ms:g} ms", high / budget.p99_ms, True)]
 
 
+def _bears_nothing(c: Candidate, budget: Budget) -> list[Broken]:
+    """That of the rate: where the highest is asked for, there has to be one."""
+    if budget.aim != "throughput" or c.left is not None or c.timing.max_rate:
+        return []
+    reason = "its server bears no requests within slo_ms of the recipe's table measure: raise it, or ask for latency"
+    return [Broken(reason, float("inf"), True)]
+
+
 def _does_not_pay(c: Candidate, source: Candidate | None, baseline: Timing, budget: Budget) -> str | None:
     """Why what holds every budget is not worth its while; ``source`` is what it was made from, if that may be chosen.
 
@@ -250,22 +259,28 @@ def _nearest(candidates: Sequence[Candidate], budget: Budget) -> Nearest | None:
     return Nearest(name, drop, rows_to_prove(drop, budget.rows, budget.points))
 
 
-def _why(best: Candidate, nearest: Nearest | None, budget: Budget) -> str:
+def _why(best: Candidate, candidates: Sequence[Candidate], nearest: Nearest | None, budget: Budget) -> str:
     if best.drop is None:
         return f"the {budget.objective.best}; with random weights, nobody knows what it loses"
-    if nearest is not None:
-        return _nothing_kept(nearest, budget)
+    if nothing := _nothing_kept(candidates, nearest, budget):
+        return nothing
     return f"the {budget.objective.best} within {budget}"
 
 
-def _why_safe(nearest: Nearest | None, budget: Budget) -> str:
-    if nearest is not None:
-        return _nothing_kept(nearest, budget)
+def _why_safe(candidates: Sequence[Candidate], nearest: Nearest | None, budget: Budget) -> str:
+    if nothing := _nothing_kept(candidates, nearest, budget):
+        return nothing
     return f"no variant is faster and within {budget}; this is the unquantized export"
 
 
-def _nothing_kept(nearest: Nearest, budget: Budget) -> str:
-    """What was missing: by how much, and whether more rows would help."""
+def _nothing_kept(candidates: Sequence[Candidate], nearest: Nearest | None, budget: Budget) -> str | None:
+    """What was missing, by how much, and whether more rows would help; None if something compressed kept the budget.
+
+    What a search has left at a glance is no candidate: nobody knows its drop on all of dev.
+    """
+    if nearest is None:
+        left = len(candidates) < budget.tries and not any(c.compressed for c in candidates)
+        return f"nothing compressed kept the budget of {budget}, so this is unquantized" if left else None
     missed = (
         f"nothing compressed kept the budget of {budget} of {budget.metric}, so this is unquantized; nearest came "
         f"{nearest.name}, which loses {nearest.drop.points:.2f} points and may lose {nearest.drop.high:.2f}"

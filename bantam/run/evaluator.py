@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bantam.artifact import TOKENIZER_FILES, Artifact
+from bantam.artifact import TOKENIZER_FILES, Artifact, cache_key
 from bantam.files import writing
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
@@ -49,14 +49,21 @@ def score_test(run: Run, names: Iterable[str], log: Log) -> None:
 
 
 GLANCE = "glance"
-"""What the first rows of dev are called among the scores of a run."""
+"""What some rows of dev are called among the scores of a run."""
 
 
-def glance(run: Run, name: str, rows: int, log: Log) -> NDArray[np.float32]:
-    """Scores of a variant on the first ``rows`` of dev, in process, ``[rows, labels]``; kept as those of all are."""
+def glance_rows(run: Run, count: int) -> NDArray[np.int64]:
+    """Numbers of ``count`` rows of dev, or of all, drawn with a fixed seed: a file may be sorted by label."""
+    rows = len(run.data.splits["dev"].texts)
+    return np.sort(np.random.default_rng(0).choice(rows, min(count, rows), replace=False))
+
+
+def glance(run: Run, name: str, rows: NDArray[np.int64], log: Log) -> NDArray[np.float32]:
+    """Scores of a variant on these ``rows`` of dev, in process, ``[rows, labels]``; kept as those of all are."""
     dev = run.data.splits["dev"]
-    first = Split(dev.texts[:rows], dev.targets[:rows], dev.groups[:rows])
-    data = replace(run.data, splits=MappingProxyType({GLANCE: first}), digest=f"first {rows} rows of {run.data.digest}")
+    drawn = Split(tuple(dev.texts[row] for row in rows), dev.targets[rows])
+    digest = cache_key(data=run.data.digest, rows=rows.tolist())
+    data = replace(run.data, splits=MappingProxyType({GLANCE: drawn}), digest=digest)
     return scores_on(GLANCE, run.artifacts[name], data, context(run, log), run.recipe.serving)
 
 
@@ -84,7 +91,8 @@ def time_variants(
 ) -> dict[str, Timing]:
     """Time variants in process alone, beside the baseline, on so many texts in so many rounds.
 
-    With ``lists``, all texts are one list, and a time is that of the list divided by how many they are.
+    With ``lists``, all texts are one list, and a time is that of the list divided by how many they are: one figure a
+    round, so that there are :data:`LIST_ROUNDS` times as many rounds.
     """
     variants = {name: run.artifacts[name] for name in dict.fromkeys([BASELINE, *names])}
     threads = {name: found and found.text_threads for name in names for found in [alone(run, variants[name])]}
@@ -96,10 +104,13 @@ def time_variants(
         noise=partial(sample, usable_cores()),
         log=log,
     )
-    config = run.recipe.measure.model_copy(update={"rounds": rounds})
+    config = run.recipe.measure.model_copy(update={"rounds": rounds * (LIST_ROUNDS if lists else 1)})
     return measure(
         variants, Anchors(BASELINE, BASELINE), draw_texts(run.data.splits["dev"].texts, texts), config, bench
     )
+
+
+LIST_ROUNDS = 5
 
 
 def in_processes(

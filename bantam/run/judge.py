@@ -159,24 +159,34 @@ FEWEST_NUMBERS = 3
 """Any two numbers are perfectly correlated."""
 
 
-def glance(run: Run, name: str, scores: Array) -> Drop | None:
-    """The drop on the first rows of dev, of which these are a variant's ``scores``; None where it cannot be known.
+def glance(run: Run, rows: Array, scores: Array) -> Drop | None:
+    """The drop on some ``rows`` of dev, their numbers, of which these are a variant's ``scores``.
 
-    Its thresholds are tuned on these very rows, which flatters it: what is hopeless even so can be left.
+    Thresholds of both, the baseline and the variant, are tuned on these very rows: what that flatters cancels out, and
+    the same scores lose nothing. None with random weights, whose drop means nothing.
     """
-    if name == BASELINE or run.checkpoint.random_weights:
+    if run.checkpoint.random_weights:
         return None
-    rows, tries = len(scores), run.budget.tries
+    tries = run.budget.tries
+    both = run.scored[BASELINE].dev[rows], scores
+    before, after = (_decided_on(run, rows, each) for each in both)
+    if _is_agreement(run, run.metric):
+        return disagreement(int((after != before).any(axis=1).sum()), len(rows), tries)
+    right = actual(run, "dev")[rows] if run.data.labelled else before
+    of_baseline, of_variant = (
+        run.metric.on(each, said, right, run.data.labels) for each, said in zip(both, (before, after), strict=True)
+    )
+    return bootstrap_drop(of_baseline, of_variant, len(rows), resamples=run.metric.resamples, tries=tries)
+
+
+def _decided_on(run: Run, rows: Array, scores: Array) -> Array:
+    """The labels that ``scores`` of some rows of dev give, by thresholds that are tuned on them if none were given."""
+    if run.data.task == "regression":
+        return scores
     thresholds = run.thresholds
     if thresholds is None and run.data.task == "multi_label":
-        thresholds = tune_thresholds(scores, run.data.splits["dev"].targets[:rows])
-    said = scores if run.data.task == "regression" else predict(scores, thresholds)
-    right = wanted(run, "dev", run.metric)[:rows]
-    if _is_agreement(run, run.metric):
-        return disagreement(int((said != right).any(axis=1).sum()), rows, tries)
-    first = np.arange(len(run.data.splits["dev"].texts)) < rows
-    before, after = measure(run, BASELINE, "dev", rows=first), run.metric.on(scores, said, right, run.data.labels)
-    return bootstrap_drop(before, after, rows, resamples=run.metric.resamples, tries=tries)
+        thresholds = tune_thresholds(scores, run.data.splits["dev"].targets[rows])
+    return predict(scores, thresholds)
 
 
 def candidate(run: Run, name: str) -> Candidate:

@@ -6,17 +6,19 @@ A run that begins anew measures anew, which is why they are not in the store.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bantam.errors import StageError
-from bantam.files import write_text, writing
+from bantam.files import replacing_file, write_text, writing
 from bantam.run.noise import Noise, Sample
 from bantam.run.timing import Compared, Timing
 
@@ -35,43 +37,46 @@ class Times:
 
 @dataclass(frozen=True)
 class KeptTimes:
-    """A file of times by key."""
+    """Times in two files a key, beside ``path`` and named like it: the times, and what servers answered."""
 
     path: Path
 
-    def get_or_measure(self, key: str, measure: Callable[[], Times]) -> tuple[Times, bool]:
-        """The times of this key, and whether they were there; else ``measure`` is asked, and its answer kept.
+    def get_or_measure(self, key: str, measure: Callable[[], Times]) -> tuple[Times, float | None]:
+        """The times of this key, and how many seconds ago they were kept; else ``measure`` is asked, and None.
 
-        What cannot be read is measured again. Raises what ``measure`` raises, and :class:`DiskFullError`.
+        What cannot be read is measured again. Times with failed requests are not kept: the next try may have none.
+        Raises what ``measure`` raises, and :class:`DiskFullError`.
         """
-        known: dict[str, Any] = {}
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            return _read(known[key]), True
+        times, answers = (self.path.with_name(f"{self.path.name}-{key[:16]}.{kind}") for kind in ("json", "npz"))
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
+            raw = json.loads(times.read_text(encoding="utf-8"))
+            with np.load(answers) as kept:
+                return _read(raw, list(kept.values())), time.time() - times.stat().st_mtime
         found = measure()
-        with writing(self.path, StageError):
-            write_text(self.path, json.dumps(known | {key: _written(found)}))
-        return found, False
+        if not any(timing.failed for timing in found.timings.values()):
+            with writing(times, StageError):
+                with replacing_file(answers) as path, path.open("wb") as file:
+                    np.savez(file, *found.answers.values())
+                write_text(times, json.dumps(_written(found)))
+        return found, None
 
     def forget(self) -> None:
         """The run has ended: its report has the times."""
-        self.path.unlink(missing_ok=True)
+        for path in self.path.parent.glob(f"{self.path.name}-*"):
+            path.unlink()
 
 
 def _written(found: Times) -> dict[str, Any]:
     return {
         "timings": {name: _timing(timing) for name, timing in found.timings.items()},
-        "answers": {name: answers.tolist() for name, answers in found.answers.items()},
+        "answered": list(found.answers),
         "isolated_because": found.isolated_because,
     }
 
 
-def _read(raw: Mapping[str, Any]) -> Times:
-    return Times(
-        timings={name: _timing_of(**timing) for name, timing in raw["timings"].items()},
-        answers={name: np.array(answers, dtype=np.float32) for name, answers in raw["answers"].items()},
-        isolated_because=raw["isolated_because"],
-    )
+def _read(raw: Mapping[str, Any], answers: list[NDArray[np.float32]]) -> Times:
+    timings = {name: _timing_of(**timing) for name, timing in raw["timings"].items()}
+    return Times(timings, dict(zip(raw["answered"], answers, strict=True)), raw["isolated_because"])
 
 
 def _timing(timing: Timing) -> dict[str, Any]:

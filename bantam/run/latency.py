@@ -83,7 +83,7 @@ def measure(
     :class:`StageError` if it is the anchor that does not answer.
     """
     limit_mb = config.memory_mb or SHARE * available_mb()
-    groups = grouped(variants, anchors, limit_mb)
+    groups = grouped(variants, anchors, limit_mb, served=bench.endpoint is not None)
     logs = {name: _Log() for name in variants}
     texts = list(texts)
     for number, group in enumerate(groups):
@@ -93,19 +93,21 @@ def measure(
     return _timings(logs, anchors)
 
 
-def grouped(variants: Mapping[str, Artifact], anchors: Anchors, limit_mb: float) -> list[list[str]]:
+def grouped(
+    variants: Mapping[str, Artifact], anchors: Anchors, limit_mb: float, *, served: bool = True
+) -> list[list[str]]:
     """All variants but the in-process anchor, in their order, in groups that fit in ``limit_mb`` beside the anchors.
 
-    At least one in each group, whatever it takes.
+    At least one in each group, whatever it takes. ``served``: whether each has a server too.
     """
-    served_anchor_mb = server_mb(variants[anchors.served])
-    anchors_mb = worker_mb(variants[anchors.in_process]) + served_anchor_mb
+    servers_mb = {name: server_mb(variant) if served else 0.0 for name, variant in variants.items()}
+    anchors_mb = worker_mb(variants[anchors.in_process]) + servers_mb[anchors.served]
     groups: list[list[str]] = []
     left = 0.0
     for name, variant in variants.items():
         if name == anchors.in_process:
             continue
-        need = worker_mb(variant) + (0.0 if name == anchors.served else server_mb(variant))
+        need = worker_mb(variant) + (0.0 if name == anchors.served else servers_mb[name])
         if not groups or need > left:
             groups.append([])
             left = limit_mb - anchors_mb

@@ -40,7 +40,7 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
     started = time.monotonic()
     with distributed.main_first(request.device):
         run = prepare(request, log)
-    with pipeline.locked(run.folder), MemoryWatch() as memory:
+    with pipeline.locked(run.folder), search.keeping_times(run), MemoryWatch() as memory:
         rehearse(run, log)
         make(run, log)
         if run.recipe.search is None:
@@ -61,7 +61,6 @@ def optimize(request: OptimizeRequest, log: Log) -> tuple[Report, Path]:
         run.peak_rss_mb, run.seconds = memory.peak_mb, time.monotonic() - started
         report = record.report(run, choice)
         write_report(report, run.folder)
-        search.forget(run)
     if refused is not None:
         log(f"what was measured is in {run.folder / REPORT_JSON}")
         raise refused

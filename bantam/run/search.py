@@ -10,39 +10,40 @@ is never left.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bantam.artifact import cache_key
-from bantam.errors import StageError
+from bantam.errors import BantamError, StageError
 from bantam.machine import describe_machine
 from bantam.memory import MemoryWatch
 from bantam.report.schema import BASELINE
 from bantam.run import closure, evaluator, judge
-from bantam.run.choose import broken_untimed, choose
+from bantam.run.choose import broken_untimed
 from bantam.run.kept_times import KeptTimes, Times
 from bantam.run.state import Left, Log, Run, Rung
-from bantam.run.timing import Estimate
+from bantam.run.timing import Estimate, joined
 from optimizer.recipe_tables import SearchConfig
 
-TIMES = "rungs.json"
-"""File of a run's folder with the times of a search that goes on."""
+TIMES = "rungs"
+"""Beginning of the names of files in a run's folder with the times of a search that goes on."""
 
 
 def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> list[str]:
-    """The variants, the baseline scored among them, without those that are hopeless on the first rows of dev.
+    """The variants, the baseline scored among them, without those that are hopeless on some rows of dev.
 
     Hopeless: even the lower end of the drop's interval, which holds for all tries, is beyond the budget. What cannot
     run here is no further looked at either.
     """
-    rows = min(config.glance_rows, len(run.data.splits["dev"].texts))
+    rows = evaluator.glance_rows(run, config.glance_rows)
     hopeful = []
     for name in names:
         if name in (BASELINE, run.safe) or not run.artifacts[name].servable:
             hopeful.append(name)
             continue
         try:
-            drop = judge.glance(run, name, evaluator.glance(run, name, rows, log))
+            drop = judge.glance(run, rows, evaluator.glance(run, name, rows, log))
         except StageError as exc:
             run.failed[name] = str(exc)
             log(f"{name:<24} failed: {exc}")
@@ -54,32 +55,39 @@ def glance(run: Run, config: SearchConfig, names: Sequence[str], log: Log) -> li
             f"loses {drop.points:.2f} points on them, and at least {drop.low:.2f} (lower end of the interval, which "
             f"holds for {run.budget.tries} tries), the budget is {run.budget.points:g}"
         )
-        _leave(run, name, f"first {rows} rows of dev", reason, log)
+        _leave(run, name, f"{len(rows)} rows of dev", reason, log)
     return hopeful
 
 
 def measure(run: Run, config: SearchConfig, memory: MemoryWatch, log: Log) -> None:
     """Time what holds the budgets on dev in rungs, and measure the last few in full, the safe choice beside them.
 
-    Only what was measured in full can be chosen. If none of the last few can, those that were left before them are
-    measured after all, the best first.
+    Only what was measured in full can be chosen. If all of the last few answer otherwise when they are served, or take
+    too long, those that were left before them are measured after all, the best first: a slower median may have a
+    shorter tail. What rungs have shown to be too late is not among those.
     """
     able = [name for name in run.scored if run.artifacts[name].servable and name != run.safe]
     always = [name for name in run.scored if name not in able]
     clock = _Clock(run, KeptTimes(run.folder / TIMES), memory, log)
     finalists, others = _halved(clock, config, _within(run, able, log))
-    while True:
-        clock.in_full([*always, *finalists])
-        choice = choose(judge.candidates(run), run.measured[BASELINE], run.budget, run.safe)
-        if (choice.chosen in finalists and not choice.unmet) or not others or _out_of_time(run, finalists):
-            return
+    clock.in_full([*always, *finalists])
+    # Of random weights there is no safe choice: then the first one that was served is what times are compared with.
+    again = always if run.safe in always else [*always, *finalists[:1]]
+    while others and all(_stopped(run, name) for name in finalists):
         finalists, others = others[: config.finalists], others[config.finalists :]
         for name in finalists:
             del run.left[name]
+        clock.in_full([*again, *finalists])
 
 
-def forget(run: Run) -> None:
-    """The run has ended, and its report has the times."""
+@contextmanager
+def keeping_times(run: Run) -> Iterator[None]:
+    """Times of finished rungs outlive a kill alone: at its end a run has reported them, or may have failed by them."""
+    try:
+        yield
+    except BantamError:
+        KeptTimes(run.folder / TIMES).forget()
+        raise
     KeptTimes(run.folder / TIMES).forget()
 
 
@@ -97,23 +105,40 @@ def _within(run: Run, names: Sequence[str], log: Log) -> list[str]:
 def _halved(clock: _Clock, config: SearchConfig, names: list[str]) -> tuple[list[str], list[str]]:
     """The variants to measure in full, and the others that may still be, the best first of each."""
     run, log, others = clock.run, clock.log, list[str]()
+    if run.budget.aim == "throughput" and run.budget.p99_ms is not None and len(names) > config.finalists:
+        for texts, rounds in config.rungs[:1]:  # lists do not tell how long a text takes alone
+            alone = clock.rung("one by one", names, texts, rounds)
+            names = _in_time(run, alone, _ordered(run, alone, names), "one by one", log)
     for number, (texts, rounds) in enumerate(config.rungs, 1):
         if len(names) <= config.finalists:
             break
         # Sizes are known: time is asked for where it can be too long.
-        timed = run.budget.aim != "size" or run.budget.p99_ms is not None
-        rung = clock.rung(number, names, texts, rounds) if timed else None
-        costs = {name: _cost(run, rung, name) for name in names}
-        ordered = sorted(names, key=lambda name: costs[name])
-        late = {name: reason for name in ordered if rung and (reason := _late(run, rung, name))}
-        in_time = [name for name in ordered if name not in late] or ordered[:1]
-        best, most = in_time[0], max(config.finalists, math.ceil(len(in_time) / 2))
-        names = [n for i, n in enumerate(in_time) if i < most or costs[n].low <= costs[best].high]
-        for name in (name for name in ordered if name not in names):
-            behind = f"{_figure(run, rung, name)}, {best} {_figure(run, rung, best)}"
-            _leave(run, name, f"rung {number}", late.get(name, behind), log)
-        others = [*(name for name in in_time if name not in names), *others]
+        step, timed = f"rung {number}", run.budget.aim != "size" or run.budget.p99_ms is not None
+        rung = clock.rung(step, names, texts, rounds, lists=run.budget.aim == "throughput") if timed else None
+        in_time = _in_time(run, rung, _ordered(run, rung, names), step, log)
+        half = math.ceil(len(in_time) / 2) if number < len(config.rungs) else 0
+        best, most = _cost(run, rung, in_time[0]), max(config.finalists, half)
+        names = [n for i, n in enumerate(in_time) if i < most or _cost(run, rung, n).low <= best.high]
+        behind = [name for name in in_time if name not in names]
+        for name in behind:
+            reason = f"{_figure(run, rung, name)}, {in_time[0]} {_figure(run, rung, in_time[0])}"
+            _leave(run, name, step, reason, log)
+        others = [*behind, *others]
     return names, others
+
+
+def _ordered(run: Run, rung: Rung | None, names: Sequence[str]) -> list[str]:
+    """The best first."""
+    return sorted(names, key=lambda name: _cost(run, rung, name))
+
+
+def _in_time(run: Run, rung: Rung | None, ordered: list[str], step: str, log: Log) -> list[str]:
+    """Those that may hold their limit of time, or else the best alone; the others are left."""
+    late = {name: reason for name in ordered if rung and (reason := _late(run, rung, name))}
+    kept = [name for name in ordered if name not in late] or ordered[:1]
+    for name in (name for name in ordered if name not in kept):
+        _leave(run, name, step, late[name], log)
+    return kept
 
 
 def _cost(run: Run, rung: Rung | None, name: str) -> Estimate:
@@ -142,12 +167,11 @@ def _late(run: Run, rung: Rung, name: str) -> str | None:
     return f"its p99 is at least {least:.2f} ms in process (lower end of the interval), the budget is {limit:g} ms"
 
 
-def _out_of_time(run: Run, names: Sequence[str]) -> bool:
-    """Whether all of these take too long where latency is what counts: what was left before them is slower."""
-    limit = run.budget.p99_ms
-    served = [timing.served for name in names if (timing := run.measured[name])]
-    late = limit is not None and all(one is None or one.p99_ms.high > limit for one in served)
-    return late and run.budget.aim == "latency"
+def _stopped(run: Run, name: str) -> bool:
+    """Whether what was measured in full cannot be chosen, whatever else can."""
+    served, limit = run.measured[name].served, run.budget.p99_ms
+    late = limit is not None and (served is None or served.p99_ms.high > limit)
+    return late or judge.problem(run, name) is not None
 
 
 def _leave(run: Run, name: str, step: str, reason: str, log: Log) -> None:
@@ -161,21 +185,21 @@ class _Clock:
     def __init__(self, run: Run, kept: KeptTimes, memory: MemoryWatch, log: Log) -> None:
         self.run, self.log, self._kept, self._memory = run, log, kept, memory
 
-    def rung(self, number: int, names: Sequence[str], texts: int, rounds: int) -> Rung:
+    def rung(self, step: str, names: Sequence[str], texts: int, rounds: int, *, lists: bool = False) -> Rung:
         """The times of a rung, in process."""
-        run, lists = self.run, self.run.budget.aim == "throughput"
+        run = self.run
 
         def measured() -> Times:
             return Times(evaluator.time_variants(run, names, texts, rounds, self._memory, self.log, lists=lists))
 
-        self.log(f"rung {number}: {len(names)} variants, {texts} texts in {rounds} rounds: {', '.join(names)}")
+        self.log(f"{step}: {len(names)} variants, {texts} texts in {rounds} rounds: {', '.join(names)}")
         found = self._times(measured, names, texts=texts, rounds=rounds, lists=lists)
-        run.rungs.append(Rung(texts, rounds, found.timings, lists))
+        run.rungs.append(Rung(found.timings, lists))
         return run.rungs[-1]
 
     def in_full(self, names: Sequence[str]) -> None:
-        """Serve and measure as the table measure says."""
-        run = self.run
+        """Serve and measure as the table measure says; what was so before keeps its times."""
+        run, before = self.run, dict(self.run.measured)
 
         def measured() -> Times:
             evaluator.measure_variants(run, names, self._memory, self.log)
@@ -183,14 +207,14 @@ class _Clock:
             return Times({name: run.measured[name] for name in names}, answers, run.isolated_because)
 
         found = self._times(measured, names, prices=bool(run.request.prices))
-        run.measured |= found.timings
+        run.measured = joined(before, found.timings)
         run.answers |= {(name, "dev"): answers for name, answers in found.answers.items()}
         run.isolated_because = found.isolated_because
 
     def _times(self, measured: Callable[[], Times], names: Sequence[str], **how: Any) -> Times:
         run = self.run
         key = cache_key(
-            variants={name: run.artifacts[name].digest for name in names},
+            variants={name: run.artifacts[name].digest for name in (BASELINE, run.safe, *names) if name},
             data=run.data.digest,
             how=how,
             measure=run.recipe.measure.model_dump(mode="json"),
@@ -199,8 +223,9 @@ class _Clock:
             target=run.request.target,
             machine=describe_machine().model_dump(mode="json"),
             code=closure.code("bantam.run.evaluator"),
+            libraries=closure.libraries("bantam.run.evaluator"),
         )
-        found, there = self._kept.get_or_measure(key, measured)
-        if there:
-            self.log("timed already, before this run was ended")
+        found, age = self._kept.get_or_measure(key, measured)
+        if age is not None:
+            self.log(f"timed already, {age / 60:.0f} minutes ago, before this run was ended")
         return found

@@ -11,7 +11,7 @@ from bantam.files import write_text
 from bantam.report.provenance import RungRecord, SearchRecord
 from bantam.report.schema import BASELINE, Dropped
 from bantam.run.choose import Choice
-from bantam.run.state import Run
+from bantam.run.state import Run, Rung
 from bantam.run.timing import Timing
 
 CHOSEN = "chosen.toml"
@@ -25,16 +25,16 @@ def search_record(run: Run) -> SearchRecord | None:
     return SearchRecord(
         variants=len(run.recipe.servable),
         confidence=1 - 0.05 / run.budget.tries,
-        rungs=tuple(
-            RungRecord(
-                texts=rung.texts,
-                rounds=rung.rounds,
-                variants=tuple(name for name in rung.timings if name != BASELINE),
-            )
-            for rung in run.rungs
-        ),
+        rungs=tuple(map(_rung_record, run.rungs)),
         again=_again(run),
     )
+
+
+def _rung_record(rung: Rung) -> RungRecord:
+    """With the texts and rounds that were timed: of a slow baseline, fewer texts than the recipe asks for."""
+    timed = rung.timings[BASELINE].in_process
+    rounds, texts = timed.own_ms.shape if timed else (0, 0)
+    return RungRecord(texts=texts, rounds=rounds, variants=tuple(name for name in rung.timings if name != BASELINE))
 
 
 def dropped(run: Run, choice: Choice) -> tuple[Dropped, ...]:

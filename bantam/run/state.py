@@ -49,8 +49,6 @@ class Left(NamedTuple):
 class Rung(NamedTuple):
     """What a step of a search has timed in process."""
 
-    texts: int
-    rounds: int
     timings: Mapping[str, Timing]
     lists: bool
     """Whether a time is a text's share of that of a list."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -132,6 +132,26 @@ class Timing:
     def failed(self) -> int:
         """Requests without an answer in all phases. A variant that has any is reported, and must not be chosen."""
         return sum(sum(kinds.values()) for kinds in self.errors.values())
+
+
+def joined(before: Mapping[str, Timing], later: Mapping[str, Timing]) -> dict[str, Timing]:
+    """Times of two sessions around the same anchors, as if each were some groups of one; of both, those from before."""
+    known = {
+        phase: [one for timing in before.values() if (one := getattr(timing, phase))]
+        for phase in ("in_process", "served")
+    }
+    groups = 1 + max((one.group for ones in known.values() for one in ones), default=-1)
+
+    def moved(phase: str, one: Compared | None) -> Compared | None:
+        if one is None or not known[phase]:
+            return one
+        return replace(one, group=groups + one.group, anchor_p50_ms=known[phase][0].anchor_p50_ms)
+
+    return dict(before) | {
+        name: replace(timing, in_process=moved("in_process", timing.in_process), served=moved("served", timing.served))
+        for name, timing in later.items()
+        if name not in before
+    }
 
 
 def equal(one: Timing, other: Timing) -> bool:

@@ -32,7 +32,7 @@ from serving.backend.cores import TextThreads
 WAKE_UP = 5
 """Requests to a server that was just resumed, before those that count."""
 REQUEST_TIMEOUT_S = 60.0
-LIST_SECONDS = 0.5
+LIST_SECONDS = 0.1
 
 
 @dataclass(frozen=True)

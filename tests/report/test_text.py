@@ -42,6 +42,8 @@ def test_headline_says_when_it_went_badly(report: Report) -> None:
     assert "2.0× slower" in slower[1]  # noqa: RUF001
     assert "larger" in slower[1]
     assert "the budget of 0.3 points is NOT kept" in slower[2]
+    unmet = Budget(max_drop_points=0.3, met=False, unmet="it ships 3.00 MB, the budget is 2 MB")
+    assert headline(changed(report, budget=unmet))[2].endswith("; it ships 3.00 MB, the budget is 2 MB.")
     kept = headline(
         changed(report, chosen="baseline", speedup=None, size_ratio=None, chosen_reason="no variant is faster.")
     )

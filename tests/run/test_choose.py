@@ -70,6 +70,23 @@ def test_if_nothing_compressed_keeps_the_budget_the_unquantized_export_is_chosen
     assert (found.nearest.name, found.nearest.rows_needed) == ("int8", 2000)
 
 
+def test_what_a_search_has_left_at_a_glance_kept_no_budget_either() -> None:
+    for measured in ([FP32], []):
+        found = choose(measured, BASELINE, replace(BUDGET, tries=3), "fp32")
+        assert (found.chosen, found.nearest) == ("fp32", None)
+        assert found.why == "nothing compressed kept the budget of 1 point, so this is unquantized"
+
+
+def test_the_nearest_is_one_that_was_left_if_all_that_was_timed_lacks_more_than_time() -> None:
+    budget = replace(BUDGET, p99_ms=50.0, size_mb=2.0, tries=3)
+    safe = replace(FP32, size_mb=90.0)
+    left = [candidate(name, 1, size_mb=size, left="too large") for name, size in (("int8", 5.0), ("int4", 3.0))]
+    found = choose([safe, *left], BASELINE, budget, "fp32")
+    assert (found.chosen, found.unmet) == ("int4", "it ships 3.00 MB, the budget is 2 MB")
+    late = candidate("late", 100, size_mb=1.0)
+    assert choose([safe, *left, late], BASELINE, budget, "fp32").chosen == "late"
+
+
 def test_no_number_of_rows_is_promised_for_a_drop_beyond_the_budget() -> None:
     found = chosen_of(FP32, candidate("int8", 2, 1.2))
     assert found.nearest is not None
@@ -234,6 +251,14 @@ def test_what_takes_too_long_is_dropped_by_the_upper_end_of_its_p99() -> None:
     between = (noisy.timing.served.p99_ms.value + high) / 2
     found = choose([FP32, noisy], BASELINE, limited(p99_ms=between), None)
     assert (found.unmet or "").endswith(f"(upper end of the interval), the budget is {between:g} ms")
+
+
+def test_what_bears_no_requests_is_not_the_one_with_the_highest_throughput() -> None:
+    for safe in ("fp32", None):
+        found = choose([FP32, candidate("int8", 2)], BASELINE, limited(aim="throughput"), safe)
+        assert found.unmet == (
+            "its server bears no requests within slo_ms of the recipe's table measure: raise it, or ask for latency"
+        )
 
 
 def test_a_limit_that_nothing_holds_names_the_nearest_and_all_that_it_would_need() -> None:

@@ -22,6 +22,7 @@ def test_groups_are_as_large_as_the_limit_allows_and_hold_everyone_once() -> Non
     assert grouped(known, ANCHORS, 1e6) == [["fp32", "a", "b", "c", "d"]]
     assert grouped(known, ANCHORS, room_for(2)) == [["fp32", "a"], ["b", "c"], ["d"]]
     assert grouped(known, ANCHORS, 1.0) == [["fp32"], ["a"], ["b"], ["c"], ["d"]]
+    assert len(grouped(known, ANCHORS, room_for(2), served=False)) < 3, "without servers there is more room"
 
 
 def test_a_large_variant_has_a_group_of_its_own() -> None:

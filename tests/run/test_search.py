@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from bantam.artifact import Artifact
-from bantam.errors import GateError, RecipeError
+from bantam.errors import GateError, RecipeError, UnfaithfulError
 from bantam.files import write_text
 from bantam.memory import MemoryWatch
 from bantam.report.file import REPORT_JSON, read_report, to_json
 from bantam.report.outcome import dropped, searched
 from bantam.report.page import render
 from bantam.report.schema import Report
-from bantam.run import evaluator, record, search, timing, worker
+from bantam.run import evaluator, judge, record, search, timing, worker
 from bantam.run import optimize as module
 from bantam.run.choose import choose
 from bantam.run.judge import candidates
@@ -29,7 +29,7 @@ from bantam.run.request import OptimizeRequest
 from bantam.run.score import Scored
 from bantam.run.state import Run
 from bantam.run.timing import Compared, Timing
-from optimizer.evaluate import tune_thresholds
+from optimizer.evaluate import disagreement, tune_thresholds
 from optimizer.recipe import load_recipe
 from optimizer.recipe_tables import SearchConfig
 from tests.run.made_up import INT8, artifact, make_run, scores
@@ -49,6 +49,8 @@ class Made:
     mb: float = 4.0
     off: float = 0.0
     """By how much its server's answers differ."""
+    waits: float = 0.0
+    """Milliseconds that a request to its server takes longer."""
 
 
 @dataclass
@@ -74,9 +76,9 @@ class Bench:
         )
         return Compared(own, anchor, 0, float(np.median(anchor)))
 
-    def glance(self, run: Run, name: str, rows: int, log: object) -> Any:
+    def glance(self, run: Run, name: str, rows: Any, log: object) -> Any:
         self.ask(f"glance {name}")
-        return self._scores(run, name)[:rows]
+        return self._scores(run, name)[rows]
 
     def score_dev(self, run: Run, names: Sequence[str], log: object) -> None:
         for name in names:
@@ -99,7 +101,8 @@ class Bench:
         self.ask(f"full {' '.join(names)}")
         for name in names:
             timed = self.compared(name, 60, 3)
-            served = None if name == "baseline" else timed
+            waits = self.made[name].waits
+            served = None if name == "baseline" else replace(timed, own_ms=timed.own_ms + waits)
             run.measured[name] = Timing(timed, served, max_rate=1e3 / self.made[name].ms, peak_rss_mb=9.0)
             if served:
                 run.answers[name, "dev"] = run.scored[name].dev + np.float32(self.made[name].off)
@@ -191,7 +194,7 @@ def test_each_look_is_at_fewer_variants_and_the_fastest_within_the_budget_is_cho
         "publish fast",
     ]
     assert {name: left.step for name, left in run.left.items()} == {
-        "broken": "first 100 rows of dev",
+        "broken": "100 rows of dev",
         "lossy": "dev",
         "slow": "rung 1",
         "slower": "rung 1",
@@ -201,7 +204,7 @@ def test_each_look_is_at_fewer_variants_and_the_fastest_within_the_budget_is_cho
     assert (report.chosen, report.budget.met) == ("fast", True)
     reasons = dropped(report)
     assert set(reasons) == set(run.left)
-    assert reasons["broken"].startswith("first 100 rows of dev: loses ")
+    assert reasons["broken"].startswith("100 rows of dev: loses ")
     assert "(lower end of the interval, which holds for 8 tries), the budget is 2" in reasons["broken"]
     assert reasons["lossy"].startswith("dev: ")
     assert reasons["fair"].startswith("rung 2: takes 1.98 ms in process, fast takes 0.99")
@@ -218,6 +221,24 @@ def test_each_look_is_at_fewer_variants_and_the_fastest_within_the_budget_is_cho
     assert 'id="tradeoff-size-title"' in page
 
 
+@pytest.mark.parametrize("metric", ["macro-f1", "micro-f1", "accuracy", "agreement"])
+def test_at_a_glance_the_same_scores_lose_nothing_and_worse_ones_lose_something(tmp_path: Path, metric: str) -> None:
+    """Of a weak baseline, on whose few rows tuned thresholds are far from those of all of dev."""
+    run = make_run(tmp_path, rows=ROWS, metric=metric)
+    rng, right = np.random.default_rng(0), run.data.splits["dev"].targets
+    weak = np.clip(0.3 * right + 0.7 * rng.random(right.shape), 0, 1).astype(np.float32)
+    run.scored["baseline"] = replace(run.scored["baseline"], dev=weak)
+    rows = evaluator.glance_rows(run, 100)
+    assert len(set(rows)) == 100
+    assert rows[-1] >= 100, "not the first ones"
+    assert judge.glance(run, rows, weak[rows]) == pytest.approx(
+        (0, 0, disagreement(0, 100).high * (metric == "agreement"))
+    )
+    worse = judge.glance(run, rows, rng.random(weak[rows].shape).astype(np.float32))
+    assert worse is not None
+    assert worse.points > 1
+
+
 def test_the_best_is_never_left_on_the_way_however_noisy_the_times(tmp_path: Path) -> None:
     """Times are off by up to a third, twenty others take 2% to 60% more: the best goes on, and some do not."""
     config = SearchConfig(glance_rows=50, rungs=((20, 3), (40, 3)), finalists=3)
@@ -226,7 +247,7 @@ def test_the_best_is_never_left_on_the_way_however_noisy_the_times(tmp_path: Pat
         made = {f"v{n}": Made(float(rng.uniform(1.02, 1.6))) for n in range(20)} | {"best": Made(1.0)}
         bench = Bench({"baseline": Made(10.0), "fp32": Made(4.0), **made}, noise=0.33, seed=seed)
         run = start(tmp_path, bench, config)
-        clock = search._Clock(run, KeptTimes(tmp_path / f"{seed}.json"), MemoryWatch(), lambda line: None)
+        clock = search._Clock(run, KeptTimes(tmp_path / f"{seed}"), MemoryWatch(), lambda line: None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluator, "time_variants", bench.time_variants)
             patch.setattr(timing, "RESAMPLES", 200)
@@ -256,7 +277,7 @@ def test_what_is_ended_at_any_moment_goes_on_and_ends_alike(
     assert not done & set(bench.asked), "no rung is measured twice"
     assert bench.asked[-1] == "publish fast"
     assert set(run.left) == {"broken", "lossy", "slow", "slower", "fair"}
-    assert not (tmp_path / search.TIMES).exists(), "a run that begins anew measures anew"
+    assert not list(tmp_path.glob(f"{search.TIMES}-*")), "a run that begins anew measures anew"
 
 
 def test_a_limit_of_time_that_nothing_holds_is_known_early_and_names_the_fastest(
@@ -271,6 +292,23 @@ def test_a_limit_of_time_that_nothing_holds_is_known_early_and_names_the_fastest
     report = read_report(tmp_path)
     assert (report.chosen, report.published, report.budget.met) == ("fast", None, False)
     assert "rung 1: its p99 is at least" in dropped(report)["slow"]
+
+
+def test_of_the_highest_rate_too_a_limit_of_time_that_nothing_holds_is_known_early(go: Callable[..., Run]) -> None:
+    bench = Bench(MADE)
+    with pytest.raises(GateError, match=r"nearest came fast: its served p99 is"):
+        go(bench, max_p99_ms=0.001, objective="throughput")
+    timed = [step for step in bench.asked if step.startswith(("rung", "full"))]
+    assert timed == ["rung fast good fair slow slower", "full baseline fp32 fast"]
+
+
+def test_after_the_last_rung_no_more_are_left_than_finalists_and_what_is_like_the_best(tmp_path: Path) -> None:
+    made = {f"v{n}": Made(1 + 0.1 * n) for n in range(24)}
+    run = start(tmp_path, bench := Bench({"baseline": Made(10.0), "fp32": Made(4.0), **made}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "time_variants", bench.time_variants)
+        clock = search._Clock(run, KeptTimes(tmp_path / "times"), MemoryWatch(), lambda line: None)
+        assert search._halved(clock, QUIET, list(made))[0] == ["v0", "v1"]
 
 
 def test_a_limit_of_size_that_nothing_holds_names_what_was_never_timed(go: Callable[..., Run]) -> None:
@@ -297,6 +335,55 @@ def test_if_no_finalist_may_be_published_those_left_before_them_are_measured(go:
     ]
     assert bench.asked[-1] == "publish fair"
     assert "fair" not in run.left
+
+
+def test_of_random_weights_too_others_are_measured_if_no_finalist_may_be_published(tmp_path: Path) -> None:
+    """There is no safe choice: the first finalist is what the others' times are compared with."""
+    names = ("baseline", "fast", "good", "fair")
+    made = {name: replace(MADE[name], off=0.5 if name in ("fast", "good") else 0.0) for name in (*names, "fp32")}
+    bench = Bench(made)
+    run = start(tmp_path, bench)
+    run.checkpoint = replace(run.checkpoint, random_weights=True)
+    bench.score_dev(run, names, print)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("time_variants", "measure_variants"):
+            patch.setattr(evaluator, name, getattr(bench, name))
+        search.measure(run, QUIET, MemoryWatch(), lambda line: None)
+    assert bench.asked[-2:] == ["full baseline fast good", "full baseline fast fair"]
+    assert choose(candidates(run), run.measured["baseline"], run.budget, run.safe).chosen == "fair"
+
+
+def test_what_is_slower_in_process_is_measured_if_the_faster_take_too_long_when_served(go: Callable[..., Run]) -> None:
+    bench = Bench(MADE | {name: replace(MADE[name], waits=5.0) for name in ("fast", "good")})
+    go(bench, max_p99_ms=4.0)
+    assert bench.asked[-1] == "publish fair"
+
+
+def test_if_what_they_were_made_from_is_faster_no_more_are_measured(go: Callable[..., Run]) -> None:
+    bench = Bench(MADE | {"fp32": Made(0.9)})
+    go(bench)
+    assert [step for step in bench.asked if step.startswith("full")] == ["full baseline fp32 fast good"]
+    assert bench.asked[-1] == "publish fp32"
+
+
+def test_times_of_two_sessions_compare_by_their_anchors() -> None:
+    """The machine takes twice as long in the second one."""
+    texts = np.random.default_rng(0).uniform(0.8, 1.2, (3, 20))
+
+    def session(slow: float, **own: float) -> dict[str, Timing]:
+        anchor = 10 * slow * texts
+        found = {name: Compared(ms * slow * texts, anchor, 0, float(np.median(anchor))) for name, ms in own.items()}
+        return {name: Timing(one, one) for name, one in found.items()}
+
+    first = session(1.0, baseline=10, a=2.0)
+    both = timing.joined(first, session(2.0, baseline=10, a=2.0, b=3.0))
+    assert both["a"] is first["a"]
+    a, b = both["a"].served, both["b"].served
+    assert a is not None
+    assert b is not None
+    assert (a.group, b.group) == (0, 1)
+    assert b.p50_ms.value == pytest.approx(1.5 * a.p50_ms.value)
+    assert b.versus(a).value == pytest.approx(1.5)
 
 
 def test_what_loses_too_much_is_named_where_nothing_compressed_holds_the_budget(go: Callable[..., Run]) -> None:
@@ -335,7 +422,7 @@ def test_a_rung_is_timed_in_processes_without_servers(tmp_path: Path, tiny_artif
     assert list(found) == ["baseline", "int8"]
     timed = found["int8"].in_process
     assert timed is not None
-    assert timed.own_ms.shape == (2, 10)
+    assert timed.own_ms.shape == (2 * evaluator.LIST_ROUNDS if lists else 2, 10)
     assert (timed.own_ms == timed.own_ms[:, :1]).all() == lists
     assert found["int8"].served is None
     assert found["int8"].noise is not None
@@ -344,9 +431,9 @@ def test_a_rung_is_timed_in_processes_without_servers(tmp_path: Path, tiny_artif
 def test_times_are_kept_as_they_were(tmp_path: Path) -> None:
     timed = Compared(np.array([[1.0, np.nan], [2.0, 3.0]]), np.ones((2, 2)), 3, 1.25)
     noise = Noise(((Sample(5.0, 0.1), Sample(6.0, 0.2)),))
-    whole = Timing(timed, None, {"rate": {"TimeoutExceeded": 2}}, 40.0, None, 7.0, 8.0, noise)
+    whole = Timing(timed, None, {}, 40.0, None, 7.0, 8.0, noise)
     answers = np.array([[0.1, 0.9]], dtype=np.float32)
-    kept, asked = KeptTimes(tmp_path / "times.json"), list[str]()
+    kept, asked = KeptTimes(tmp_path / "times"), list[str]()
 
     def measured() -> Times:
         asked.append("measured")
@@ -354,8 +441,10 @@ def test_times_are_kept_as_they_were(tmp_path: Path) -> None:
 
     kept.get_or_measure("other", lambda: Times({}))
     first, _ = kept.get_or_measure("key", measured)
-    again, there = KeptTimes(tmp_path / "times.json").get_or_measure("key", measured)
-    assert (there, asked) == (True, ["measured"])
+    again, age = KeptTimes(tmp_path / "times").get_or_measure("key", measured)
+    assert age is not None
+    assert 0 <= age < 60
+    assert asked == ["measured"]
     found = again.timings["a"]
     assert found.in_process is not None
     np.testing.assert_array_equal(found.in_process.own_ms, timed.own_ms)
@@ -363,8 +452,29 @@ def test_times_are_kept_as_they_were(tmp_path: Path) -> None:
     assert replace(found, in_process=None).__dict__ == replace(whole, in_process=None).__dict__
     np.testing.assert_array_equal(again.answers["a"], answers)
     assert again.isolated_because == first.isolated_because == "it must be"
-    (tmp_path / "times.json").write_text("{")
-    assert kept.get_or_measure("key", measured)[1] is False
+    for damaged in ("{", "[]", '{"timings": []}'):
+        (tmp_path / "times-key.json").write_text(damaged)
+        assert kept.get_or_measure("key", measured)[1] is None
+    (tmp_path / "times-key.npz").write_bytes(b"PK")
+    assert kept.get_or_measure("key", measured)[1] is None
+    kept.forget()
+    assert not list(tmp_path.iterdir())
+
+
+def test_times_with_a_failed_request_are_not_kept(tmp_path: Path) -> None:
+    failed = Times({"a": Timing(None, None, {"rate": {"TimeoutExceeded": 2}})})
+    kept = KeptTimes(tmp_path / "times")
+    assert [kept.get_or_measure("key", lambda: failed)[1] for _ in range(2)] == [None, None]
+
+
+def test_an_error_after_the_rungs_is_not_replayed(go: Callable[..., Run], tmp_path: Path) -> None:
+    made = {name: MADE[name] for name in ("baseline", "fp32", "fast")}
+    for _ in range(2):
+        bench = Bench(made | {name: replace(made[name], off=0.5) for name in ("fp32", "fast")})
+        with pytest.raises(UnfaithfulError):
+            go(bench)
+        assert any(step.startswith("full") for step in bench.asked), "measured anew"
+        assert not list(tmp_path.glob(f"{search.TIMES}-*"))
 
 
 @pytest.mark.parametrize(
