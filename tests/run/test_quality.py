@@ -208,6 +208,7 @@ def test_numbers_that_move_on_test_alone_contradict_dev(tmp_path: Path) -> None:
     assert _contradicted(run, "int8") is None
     scored = run.scored["int8"]
     run.scored["int8"] = replace(scored, test=np.exp(scored.on("test")))
+    run.drops.clear()
     found = _contradicted(run, "int8")
     assert found is not None
     assert found[0] == " of Pearson's correlation"
