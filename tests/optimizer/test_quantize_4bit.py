@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from onnx.external_data_helper import uses_external_data
 from onnxruntime.quantization.onnx_model import ONNXModel
 from pydantic import ValidationError
 
-from bantam.artifact import Artifact, seal
+from bantam.artifact import Artifact
 from bantam.errors import StageError
 from optimizer import export, quantize
 from optimizer.config import ExportConfig
@@ -25,7 +24,7 @@ from optimizer.quantize.onnx_4bit import Int4Config
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from optimizer.quantize.outliers import energies, outlier_channels, rounded
 from serving.backend.engine import Engine
-from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
+from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, with_weights_beside, write_tiny_model
 
 INT4 = Int4Config(name="onnx-int4")
 MIXED = DynamicInt8Config(name="onnx-int8", embedding_bits=4)
@@ -180,13 +179,7 @@ def test_the_root_logger_is_left_alone(parent: Artifact, tmp_path: Path) -> None
 
 
 def test_weights_in_a_file_beside_the_graph_give_the_same(parent: Artifact, tmp_path: Path) -> None:
-    folder = tmp_path / "beside"
-    shutil.copytree(parent.folder, folder)
-    (folder / "model.onnx").unlink()
-    model = onnx.load(parent.folder / "model.onnx")
-    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
-    manifest = replace(parent.manifest, deployable=(*parent.manifest.deployable, "model.onnx.data"))
-    beside = Artifact(folder, seal(folder, manifest))
+    beside = with_weights_beside(parent, tmp_path / "beside")
     config = INT4.model_copy(update={"outliers": 0.05})
     context = make_context(tmp_path / "two")
     one, two = quantize.run(parent, config, make_context(tmp_path / "one")), quantize.run(beside, config, context)

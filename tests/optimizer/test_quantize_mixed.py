@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
-from bantam.artifact import Artifact, seal
+from bantam.artifact import Artifact
 from bantam.errors import RecipeError, StageError
 from optimizer import export, quantize
 from optimizer.config import ExportConfig
@@ -27,7 +25,7 @@ from optimizer.quantize.restore import memory_bytes
 from optimizer.quantize.sensitivity import Probe, few_enough, padded, relative_error
 from serving.backend.engine import Engine
 from serving.backend.work import multiply_adds_a_token
-from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
+from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, with_weights_beside, write_tiny_model
 
 WIDE = {"hidden_size": 96, "intermediate_size": 192, "head_dim": 24}
 LAYERS = {"bert": 3 + 2 * 6, "albert": 3 + 6, "llama": 1 + 2 * 7}
@@ -167,13 +165,7 @@ def test_a_recipe_has_one_budget_and_choices(keys: dict[str, Any], message: str)
 
 
 def test_weights_in_a_file_beside_the_graph_give_the_same(parent: Artifact, tmp_path: Path) -> None:
-    folder = tmp_path / "beside"
-    shutil.copytree(parent.folder, folder)
-    (folder / "model.onnx").unlink()
-    model = onnx.load(parent.folder / "model.onnx")
-    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
-    manifest = replace(parent.manifest, deployable=(*parent.manifest.deployable, "model.onnx.data"))
-    beside = Artifact(folder, seal(folder, manifest))
+    beside = with_weights_beside(parent, tmp_path / "beside")
     one, two = (made(each, tmp_path / name, average_bits=6.0) for each, name in ((parent, "one"), (beside, "two")))
     assert "model.onnx.data" in two.manifest.deployable
     assert one.manifest.details == two.manifest.details

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from bantam.artifact import Artifact, Compute, Manifest, Signature, seal
 from optimizer.catalog import Checkpoint
@@ -162,3 +165,13 @@ def make_context(folder: Path, *, texts: int = 40) -> RunContext:
         shared=scratch.parent / "shared",
         threads=1,
     )
+
+
+def with_weights_beside(parent: Artifact, folder: Path) -> Artifact:
+    """A copy of an ONNX model in ``folder``, its weights in a file beside the graph."""
+    shutil.copytree(parent.folder, folder)
+    (folder / "model.onnx").unlink()
+    model = onnx.load(parent.folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
+    manifest = replace(parent.manifest, deployable=(*parent.manifest.deployable, "model.onnx.data"))
+    return Artifact(folder, seal(folder, manifest))
