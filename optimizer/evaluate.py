@@ -8,8 +8,9 @@ are fractions from 0 to 1, drops are points (hundredths).
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,6 +176,8 @@ def apart(scores: Array, others: Array) -> Array:
 
 CELLS = 2_000_000
 """Most row weights that a bootstrap holds at a time."""
+KEPT = 64_000_000
+"""Most draws of a bootstrap that are kept for the next ones, a byte each."""
 DRAWS = 200_000_000
 """Most rows that it draws in all: some seconds. On more than 20,000 rows there are fewer resamples."""
 FEWEST_RESAMPLES = 1000
@@ -212,16 +215,31 @@ def bootstrap_drop(
     def drops(weights: Array) -> Array:
         return 100.0 * (baseline(weights) - variant(weights))
 
-    # As many at a time as keep memory flat; how many makes no difference to what is drawn.
+    draws = _kept_draws if resamples * rows <= KEPT else _draws
+    samples = np.concatenate([drops(counts.astype(np.float32)) for counts in draws(rows, resamples, seed)])
+    low, high = np.percentile(samples, [tail, 100 - tail])
+    return Drop(float(drops(np.ones((1, rows), dtype=np.float32))[0]), float(low), float(high))
+
+
+def _draws(rows: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each row is drawn in each resample, ``[resamples, rows]`` in parts: as many as keep memory flat.
+
+    How many those are makes no difference to what is drawn.
+    """
     rng, chunk = np.random.default_rng(seed), max(1, min(250, CELLS // rows))
-    samples = []
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         drawn = rng.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
-        weights = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
-        samples.append(drops(weights.astype(np.float32)))
-    low, high = np.percentile(np.concatenate(samples), [tail, 100 - tail])
-    return Drop(float(drops(np.ones((1, rows), dtype=np.float32))[0]), float(low), float(high))
+        yield np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
+
+
+@functools.lru_cache(maxsize=3)
+def _kept_draws(rows: int, resamples: int, seed: int) -> list[Array]:
+    """The same for all variants of a run, of which each asks anew: to draw takes ten times as long as to count.
+
+    A byte holds a count: that one of many rows is drawn more often than 255 times does not happen.
+    """
+    return [counts.astype(np.uint8) for counts in _draws(rows, resamples, seed)]
 
 
 def disagreement(otherwise: int, rows: int, tries: int = 1) -> Drop:

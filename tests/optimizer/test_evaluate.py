@@ -225,10 +225,13 @@ def test_on_many_rows_fewer_resamples_are_drawn(monkeypatch: pytest.MonkeyPatch)
     assert sum(drawn) == 2 * (evaluate.FEWEST_RESAMPLES + 1)
 
 
-def test_how_many_resamples_are_drawn_at_a_time_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_resamples_are_drawn_at_a_time_or_kept_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     actual = TARGETS > 0
     before, after = (macro_f1(actual ^ (RNG.random(actual.shape) < share)) for share in (0.1, 0.15))
     whole = evaluate.bootstrap_drop(before, after, 400, resamples=600)
+    assert evaluate.bootstrap_drop(before, after, 400, resamples=600) == whole
+    monkeypatch.setattr(evaluate, "KEPT", 0)
+    assert evaluate.bootstrap_drop(before, after, 400, resamples=600) == whole
     monkeypatch.setattr(evaluate, "CELLS", 7 * 400)
     assert evaluate.bootstrap_drop(before, after, 400, resamples=600) == whole
 
