@@ -148,10 +148,3 @@ def restored(parts: Packed, scheme: Scheme) -> NDArray[np.float32]:
         values = values @ _orthogonal(scheme.group_size)
     whole = np.asarray(values * parts.scales[..., None].astype(np.float32)).reshape(rows, -1)
     return whole[:, : parts.columns]
-
-
-def cost(matrix: NDArray[np.float32], scheme: Scheme) -> tuple[int, float]:
-    """Bytes of ``matrix`` ``[rows, columns]`` by a scheme, and the relative squared error t^2 = |W - W'|^2 / |W|^2."""
-    parts = packed(matrix, scheme)
-    error, whole = np.square(restored(parts, scheme) - matrix, dtype=np.float64).sum(), np.square(matrix).sum()
-    return parts.size_bytes, float(error / whole) if whole else 0.0

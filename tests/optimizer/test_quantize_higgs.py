@@ -20,9 +20,10 @@ from optimizer import export, logits, quantize
 from optimizer.config import ExportConfig
 from optimizer.quantize import embeddings, onnx_graph
 from optimizer.quantize.grids import lattice, nearest, normal_grid, turn, uniform_grid
-from optimizer.quantize.higgs import Scheme, cost, packed, restored, rotation
+from optimizer.quantize.higgs import Scheme, packed, restored, rotation
 from optimizer.quantize.onnx_dynamic import DynamicInt8Config
 from optimizer.quantize.onnx_higgs import HiggsConfig
+from optimizer.quantize.sensitivity import relative_error
 from serving.backend.onnx_program import session
 from serving.backend.work import multiply_adds_a_token
 from tests.optimizer.tiny_models import CONFIGS, VOCABULARY, make_context, write_tiny_model
@@ -104,7 +105,7 @@ def test_what_is_packed_is_the_nearest_point_of_each_group_in_as_many_bits(schem
     matrix = (rng.laplace(size=(90, 96)) * rng.uniform(0.01, 10, (90, 1))).astype(np.float32)
     matrix[3, :32] = 0
     parts = packed(matrix, scheme)
-    assert parts.size_bytes == cost(matrix, scheme)[0] == matrix.size * scheme.bits // 8 + 2 * matrix.size // 32
+    assert parts.size_bytes == scheme.size(matrix.shape) == matrix.size * scheme.bits // 8 + 2 * matrix.size // 32
     turn = np.eye(32) if scheme.grid == "uniform" else rotation(32) / np.sqrt(32)
     groups = matrix.reshape(-1, 32) @ turn.T
     scales = parts.scales.reshape(-1, 1).astype(np.float64)
@@ -137,7 +138,8 @@ def test_what_is_packed_is_the_nearest_point_of_each_group_in_as_many_bits(schem
 def test_by_the_relative_error_hadamard_and_pairs_pay() -> None:
     weights = np.random.default_rng(0).laplace(size=(256, 256)).astype(np.float32)
     for bits in (2, 3, 4):
-        errors = [cost(weights, Scheme(bits, grid))[1] for grid in ("normal-2d", "normal-1d", "uniform")]
+        schemes = [Scheme(bits, grid) for grid in ("normal-2d", "normal-1d", "uniform")]
+        errors = [relative_error(weights, restored(packed(weights, scheme), scheme)) for scheme in schemes]
         assert errors == sorted(errors)
         grid = normal_grid(bits, 1)
         samples = np.random.default_rng(1).normal(size=(100_000, 1)).astype(np.float32)
