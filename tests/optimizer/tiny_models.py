@@ -63,7 +63,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
 _WITH_TOKEN_TYPES = ("bert", "albert", "electra", "fnet")
 
 
-def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label", seed: int = 0) -> Artifact:
+def write_tiny_model(
+    folder: Path,
+    model_type: str,
+    *,
+    task: str = "multi_label",
+    labels: tuple[str, ...] = LABELS,
+    pair: bool = False,
+    seed: int = 0,
+) -> Artifact:
     """A Hugging Face folder of this architecture: 2 layers, 32 wide, random weights large enough for logits to vary."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -74,8 +82,8 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
     config = AutoConfig.for_model(
         model_type,
         **{"vocab_size": VOCABULARY, **CONFIGS[model_type]},
-        num_labels=len(LABELS),
-        problem_type=f"{task}_classification",
+        num_labels=len(labels),
+        problem_type=task if task == "regression" else f"{task}_classification",
     )
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(config).eval()
@@ -92,10 +100,11 @@ def write_tiny_model(folder: Path, model_type: str, *, task: str = "multi_label"
         layout="hf",
         signature=Signature(
             task,
-            LABELS,
+            labels,
             (*inputs, "token_type_ids") if model_type in _WITH_TOKEN_TYPES else inputs,
             max_length=MAX_LENGTH,
             pad_token_id=config.pad_token_id,
+            pair=pair,
         ),
         compute=Compute(batch_invariant="attention_mask" in inputs),
         deployable=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
