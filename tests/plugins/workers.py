@@ -1,7 +1,7 @@
 """Which tests run one after another where pytest-xdist has several workers, as in ``make test``.
 
-Tests of one file share a worker, and so its fixtures. All files with tests that start Triton share one, with the toy
-and the image that are made once for them: they look at what servers leave in /dev/shm, and servers side by side would
+Tests of one file share a worker, and so its fixtures. All files with tests that start Triton, or look at the toy that
+is run once for them, share one: they look at what servers leave in /dev/shm, and servers side by side would
 spoil each other's times.
 """
 
@@ -33,4 +33,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def group(file: str) -> str:
     """What a test file, relative to the checkout, is kept together with."""
     text = (ROOT / file).read_text(encoding="utf-8")
-    return TRITON if f"mark.{TRITON}" in text or "mark.docker" in text else file
+    together = (f"mark.{TRITON}", "mark.docker", "toy: Toy")
+    return TRITON if any(sign in text for sign in together) else file
