@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "onnx-static-int8": {"method": "onnx-static-int8"},
     "onnx-static-int8-smooth": {"method": "onnx-static-int8", "smooth": 0.9},
     "onnx-int4": {"method": "onnx-int4"},
+    "onnx-int4-int8": {"method": "onnx-int4", "products": "int8"},
     "onnx-int4-64": {"method": "onnx-int4", "block_size": 64},
     "onnx-int4-64-outliers": {"method": "onnx-int4", "block_size": 64, "outliers": 0.02},
     "onnx-int4-outliers": {"method": "onnx-int4", "outliers": 0.01},
