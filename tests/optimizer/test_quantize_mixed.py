@@ -18,7 +18,7 @@ from optimizer import export, quantize
 from optimizer.config import ExportConfig
 from optimizer.quantize import embeddings
 from optimizer.quantize.embeddings import packable, quantize_embeddings
-from optimizer.quantize.formats import Blocks, Grid, Half, TableRows
+from optimizer.quantize.formats import Blocks, Channels, Grid, Half, TableRows
 from optimizer.quantize.higgs import Scheme
 from optimizer.quantize.onnx_mixed import MixedConfig
 from optimizer.quantize.restore import memory_bytes
@@ -157,6 +157,10 @@ def test_a_budget_that_cannot_be_kept_says_the_least(parent: Artifact, tmp_path:
         ({"average_bits": 5.0, "max_mb": 7.0}, "got average_bits and max_mb, expected exactly one"),
         ({"average_bits": 5.0, "choices": ("int4", "int4")}, "each once"),
         ({"average_bits": 5.0, "choices": ()}, "one or more"),
+        (
+            {"average_bits": 9.0, "choices": ("int8",), "block_sizes": (64,)},
+            "block_sizes: got without int4 among choices",
+        ),
     ],
 )
 def test_a_recipe_has_one_budget_and_choices(keys: dict[str, Any], message: str) -> None:
@@ -174,10 +178,13 @@ def test_weights_in_a_file_beside_the_graph_give_the_same(parent: Artifact, tmp_
 
 @pytest.mark.parametrize(
     "form",
-    [Blocks(4, 32, "fp32"), Blocks(8, 32, "fp32"), Blocks(8, 128, "fp32"), Blocks(4, 16, "fp32"), Half()],
+    [
+        *(Blocks(4, 32, "fp32"), Blocks(8, 32, "fp32"), Blocks(8, 128, "fp32"), Blocks(4, 16, "fp32")),
+        *(Channels(), Half()),
+    ],
     ids=str,
 )
-def test_a_product_is_what_its_format_says(form: Blocks | Half) -> None:
+def test_a_product_is_what_its_format_says(form: Blocks | Channels | Half) -> None:
     weight = np.random.default_rng(1).normal(size=(90, 14)).astype(np.float32)
     weight[:, 2] = 0
     graph = helper.make_graph(
