@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bantam.artifact import Artifact
-from bantam.errors import UserError
+from bantam.errors import StageError, UserError
 from benchmarks import quantization_methods
 from optimizer import logits
 from optimizer.data import Dataset, load_dataset
@@ -46,7 +46,7 @@ def main() -> None:
         folder = asked.work / name
         try:
             make(base, name, folder, data, asked.threads)
-        except UserError as exc:
+        except (StageError, UserError) as exc:
             print(f"| {name} | {exc}{' |' * (len(HEADS) - 1)}", flush=True)
             continue
         after = measures(folder, data, asked)

@@ -27,8 +27,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"{grid} {bits} in 32": {"grid": grid, "bits": bits, "group_size": 32} for bits in (3, 2) for grid in GRIDS},
     "normal-2d 2, embeddings 4": {"bits": 2, "embedding_bits": 4},
     "normal-2d 4, embeddings 2": {"bits": 4, "embedding_bits": 2},
+    "gptq 4": {
+        "method": "openvino-weights",
+        "weights": "int4",
+        "gptq": True,
+        "group_size": 128,
+        "products": "fp32",
+        "embedding_bits": 4,
+    },
 }
-"""Row -> keys of its stage."""
+"""Row -> keys of its stage, ``onnx-higgs`` if they do not say otherwise. NNCF has GPTQ in 4 bits alone."""
 
 
 def macro_f1(folder: Path, data: Dataset, threads: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bantam.artifact import Artifact, Text
-from bantam.errors import UserError
+from bantam.errors import StageError, UserError
 from bantam.machine import describe_machine
 from bantam.run.worker import timed
 from optimizer import export, logits, quantize
@@ -159,7 +159,7 @@ def measure(before: Reference | Engine, name: str, asked: argparse.Namespace, da
     from_onnx = name == "openvino-fp32" or (method and "onnx" in method.accepts)
     try:
         row.seconds = make(asked.work / "onnx-fp32" if from_onnx else asked.baseline, name, folder, data, asked.threads)
-    except UserError as exc:
+    except (StageError, UserError) as exc:
         row.why = str(exc)
         return row
     made, texts = Artifact.load(folder), list(data.splits["dev"].texts)
