@@ -39,13 +39,17 @@ def variants() -> Iterator[dict[str, Any]]:
     yield {"method": "onnx-dynamic-int8"}
     yield {"method": "onnx-dynamic-int8", "smooth": ALPHA[ONNX]}
     for smooth in (False, ALPHA[ONNX]):
-        for scheme, weights in (("asymmetric", "channel"), ("symmetric", "channel"), ("asymmetric", "tensor")):
-            for calibration in ESTIMATORS if weights == "channel" else ("min-max", "mse"):
-                keys = {"calibration": calibration, "activations": scheme, "weights": weights, "smooth": smooth}
+        for scheme in ("asymmetric", "symmetric"):
+            for calibration in ESTIMATORS:
+                keys = {"calibration": calibration, "activations": scheme, "weights": "channel", "smooth": smooth}
                 yield {"method": ONNX, **keys}
+    for calibration in ("min-max", "mse"):
+        keys = {"calibration": calibration, "activations": "asymmetric", "weights": "tensor", "smooth": False}
+        yield {"method": ONNX, **keys}
     for calibration in ("mean", "min-max", "percentile", "mse"):
         yield {"method": OPENVINO, "calibration": calibration}
-    for change in ({"activations": "symmetric"}, {"weights": "tensor"}, {"smooth": False}, {"smooth": 0.5}):
+    no = {"smooth": False}
+    for change in ({"activations": "symmetric"}, no, {"smooth": 0.5}, {"weights": "tensor", **no}):
         yield {"method": OPENVINO, **change}
 
 

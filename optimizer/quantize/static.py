@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optimizer.config import CalibratedQuantizeConfig
 
@@ -19,3 +19,14 @@ class StaticQuantizeConfig(CalibratedQuantizeConfig):
     """What shares a scale: an output channel, or a whole matrix."""
     activations: Literal["asymmetric", "symmetric"] = "asymmetric"
     """Whether their integers have an offset."""
+    smooth: Smooth = False
+    """SmoothQuant's alpha, or false."""
+
+    @model_validator(mode="after")
+    def _smooths_channels(self) -> Self:
+        if self.weights == "tensor" and self.smooth is not False:
+            raise ValueError(
+                f'got smooth = {self.smooth:g} and weights = "tensor", expected smooth = false beside it: outliers '
+                "that go into the weights would take the one scale of a matrix from all others"
+            )
+        return self

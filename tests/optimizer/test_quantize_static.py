@@ -191,6 +191,8 @@ def test_a_quantized_parent_is_refused(int8: Artifact, tmp_path: Path) -> None:
         ({"method": "openvino-static-int8", "calibration": "entropy"}, "'min-max', 'mean', 'percentile' or 'mse'"),
         ({"calibration": "mean"}, "'min-max', 'moving-average', 'percentile', 'entropy' or 'mse'"),
         ({"smooth": 1.5}, "less than or equal to 1"),
+        ({"smooth": 0.9, "weights": "tensor"}, "expected smooth = false beside it"),
+        ({"method": "openvino-static-int8", "weights": "tensor"}, r"got smooth = 0\.95 and weights"),
     ],
 )
 def test_what_a_runtime_does_not_have_is_refused_when_it_is_read(keys: dict[str, Any], expected: str) -> None:
