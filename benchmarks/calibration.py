@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.calibration RUN --data goemotions-ekman``: RUN is the folder of a run with the stage
 ``onnx-fp32``. Each variant is made and scored on dev; the one of each runtime that loses least there is scored on
-test. ``--memory`` measures instead the peak memory of processes that quantize with 500 and with 5,000 texts.
+test. ``--memory`` measures instead the peak memory of processes that quantize with few and with
+many texts.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from optimizer.data import Dataset, load_dataset
 from optimizer.evaluate import cross_fitted, one_hot, quality, quality_of, tune_thresholds
 from optimizer.kinds import read_stage
 from optimizer.quantize.numerics import ESTIMATORS
+from optimizer.quantize.openvino_static import MOST_TEXTS
 from optimizer.stage import RunContext
 from serving.backend.engine import Engine
 
 ONNX, OPENVINO = "onnx-static-int8", "openvino-static-int8"
 ALPHA = {ONNX: 0.9, OPENVINO: 0.95}
-TEXTS = (500, 5000)
+TEXTS = {ONNX: (500, 5000), OPENVINO: (500, MOST_TEXTS)}
 
 
 def variants() -> Iterator[dict[str, Any]]:
@@ -144,8 +146,9 @@ def main() -> None:
         return
     if asked.memory:
         for method in (ONNX, OPENVINO):
-            few, many = (peak(method, texts, asked) for texts in TEXTS)
-            print(f"{method}: {few:.0f} MB with {TEXTS[0]} texts, {many:.0f} with {TEXTS[1]}, {many / few:.2f} times")
+            few, many = (peak(method, texts, asked) for texts in TEXTS[method])
+            told = " and ".join(map(str, TEXTS[method]))
+            print(f"{method}: {few:.0f} and {many:.0f} MB with {told} texts, {many / few:.2f} times")
         return
     rows = losses(asked, data)
     before = on_test((asked.run / "onnx-fp32").resolve(), data, asked.work)

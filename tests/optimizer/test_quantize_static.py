@@ -193,6 +193,7 @@ def test_a_quantized_parent_is_refused(int8: Artifact, tmp_path: Path) -> None:
         ({"smooth": 1.5}, "less than or equal to 1"),
         ({"smooth": 0.9, "weights": "tensor"}, "expected smooth = false beside it"),
         ({"method": "openvino-static-int8", "weights": "tensor"}, r"got smooth = 0\.95 and weights"),
+        ({"method": "openvino-static-int8", "calibration_rows": 1001}, "expected at most 1,000"),
     ],
 )
 def test_what_a_runtime_does_not_have_is_refused_when_it_is_read(keys: dict[str, Any], expected: str) -> None:
