@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.calibration RUN --data goemotions-ekman``: RUN is the folder of a run with the stage
 ``onnx-fp32``. Each variant is made and scored on dev; the one of each runtime that loses least there is scored on
-test. ``--memory`` measures instead the peak memory of processes that quantize with few and with
-many texts.
+test. ``--memory`` measures instead the peak memory of processes that quantize with few and with many texts
+(:data:`TEXTS`).
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def losses(asked: argparse.Namespace, data: Dataset) -> list[dict[str, Any]]:
     path = asked.work / "rows.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     before = on_dev((asked.run / "onnx-fp32").resolve(), data, asked.work)
-    for number, keys in enumerate(variants()):
+    for keys in variants():
         if any(row["keys"] == keys for row in rows):
             continue
-        made = make(asked.run, keys, asked.work / f"variant-{number}", data)
+        made = make(asked.run, keys, asked.work / "-".join(map(str, keys.values())), data)
         figures = made.manifest.metrics["logits"]
         lost = 100 * (before - on_dev(made.folder, data, asked.work))
         off = 100 * figures["mean_difference"] / figures["reference_std"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bantam.artifact import Artifact, Text
+from bantam.errors import StageError
 from bantam.machine import describe_machine
 from bantam.run.worker import Worker
 from benchmarks.bench.workloads import LENGTHS
@@ -40,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.long_texts", description=__doc__)
     parser.add_argument("baseline", type=Path)
     parser.add_argument("--data", default="goemotions-ekman")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="separated by commas")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="made from ONNX, separated by commas")
     parser.add_argument("--texts", type=int, default=8, help="of each length, in a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -50,7 +52,10 @@ def main() -> None:
     make(asked.baseline, FIRST, asked.work / FIRST, data, asked.threads)
     names = [FIRST, *asked.variants.split(",")]
     for name in names[1:]:
-        make(asked.work / FIRST, name, asked.work / name, data, asked.threads)
+        try:
+            make(asked.work / FIRST, name, asked.work / name, data, asked.threads)
+        except StageError as exc:
+            sys.exit(f"{name}: {exc}\nLeave it out of --variants.")
     variants = [Artifact.load(asked.work / name) for name in names]
     tokenizer = Tokenizer.from_file(str(variants[0].folder / "tokenizer.json"))
     read = variants[0].manifest.signature.max_length
@@ -79,7 +84,7 @@ def table(variants: Sequence[Artifact], found: dict[int, NDArray[np.float64]]) -
     yield f"| variant | MB | {' | '.join(f'{tokens} tokens' for tokens in found)} |"
     yield "|" + " --- |" * (2 + len(found))
     for number, variant in enumerate(variants):
-        cells = [_cell(np.median(times, axis=2), number) for times in found.values()]
+        cells = [_cell(np.median(each, axis=2), number) for each in found.values()]
         yield f"| {variant.name} | {variant.size_bytes / 1e6:.1f} | {' | '.join(cells)} |"
 
 

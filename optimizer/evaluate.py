@@ -176,8 +176,9 @@ def apart(scores: Array, others: Array) -> Array:
 
 CELLS = 2_000_000
 """Most row weights that a bootstrap holds at a time."""
-KEPT = 64_000_000
-"""Most draws of a bootstrap that are kept for the next ones, a byte each."""
+KEPT = (8_000_000, 64_000_000)
+"""Draws of a bootstrap, least and most, that are kept for the next ones, a byte each, of three bootstraps at a time:
+fewer take no time, and more too much memory."""
 DRAWS = 200_000_000
 """Most rows that it draws in all: some seconds. On more than 20,000 rows there are fewer resamples."""
 FEWEST_RESAMPLES = 1000
@@ -215,7 +216,7 @@ def bootstrap_drop(
     def drops(weights: Array) -> Array:
         return 100.0 * (baseline(weights) - variant(weights))
 
-    draws = _kept_draws if resamples * rows <= KEPT else _draws
+    draws = _kept_draws if KEPT[0] <= resamples * rows <= KEPT[1] else _draws
     samples = np.concatenate([drops(counts.astype(np.float32)) for counts in draws(rows, resamples, seed)])
     low, high = np.percentile(samples, [tail, 100 - tail])
     return Drop(float(drops(np.ones((1, rows), dtype=np.float32))[0]), float(low), float(high))

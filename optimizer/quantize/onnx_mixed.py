@@ -41,13 +41,13 @@ class MixedConfig(CalibratedQuantizeConfig):
     """The budget: mean squared difference of the logits to the parent's, in units of their variance, as predicted; as
     few bytes as keep it."""
     choices: tuple[Literal["int4", "int8", "fp16", "higgs2", "higgs3", "higgs4"], ...] = ("int4", "int8", "fp16")
-    """What a weight may be kept in; fp16 and HIGGS (in pairs, groups of 128) are fp32 in memory, tables apart. So is
-    int8 where products are in fp32, with a scale an output channel."""
+    """What a weight may be kept in. Of products fp16 and HIGGS (in pairs, groups of 128) are fp32 in memory, and so is
+    int8 (a scale an output channel) where ``products`` is fp32."""
     exclude: tuple[str, ...] = ()
     """Layers that stay fp32, by the names of their modules; a block's stands for all in it, and ``*`` for anything."""
     block_sizes: tuple[Literal[16, 32, 64, 128, 256], ...] = (32, 128)
     """How many integers share a scale (fp16) and a zero point, each a choice of its own: 4.6 bits a weight at 32 in 4
-    bits, 4.2 at 128. Of int8, with products in int8 alone."""
+    bits, 4.2 at 128. int8 is in blocks only where ``products`` is int8."""
     products: Literal["fp32", "int8"] = "fp32"
     """What matrix products are computed in; int8 rounds the activations too, in blocks of each token."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from bantam.artifact import Artifact, Compute, Numbers
 from bantam.errors import StageError
 from optimizer.quantize.method import Batches, Method, Quantized
-from optimizer.quantize.static import Smooth, StaticQuantizeConfig
+from optimizer.quantize.static import StaticQuantizeConfig
 from optimizer.stage import RunContext
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ class OnnxStaticConfig(StaticQuantizeConfig):
     method: Literal["onnx-static-int8"] = "onnx-static-int8"
     calibration: Literal["min-max", "moving-average", "percentile", "entropy", "mse"] = "min-max"
     """How the range of an activation is found; see optimizer/quantize/numerics.py."""
-    smooth: Smooth = False
-    """SmoothQuant's alpha, such as 0.5."""
     exclude: tuple[str, ...] = ()
     """Layers that stay fp32, by the names of their modules; a block's stands for all in it, and ``*`` for anything."""
 

@@ -20,7 +20,7 @@ class StaticQuantizeConfig(CalibratedQuantizeConfig):
     activations: Literal["asymmetric", "symmetric"] = "asymmetric"
     """Whether their integers have an offset."""
     smooth: Smooth = False
-    """SmoothQuant's alpha, or false."""
+    """SmoothQuant's alpha, such as 0.9, or false."""
 
     @model_validator(mode="after")
     def _smooths_channels(self) -> Self:

@@ -1,6 +1,6 @@
 """Kills a run with SIGKILL and runs it again: does it end well, in the same files, with nothing left?
 
-``python -m tests.integration.kills --times 10`` kills at random moments, each a fresh run, and prints a line for each;
+``python -m tests.integration.kills --times 10`` kills at random moments, each a fresh run, and prints what came of it;
 with ``--search`` it is one search that is killed so often before it may end. A test kills one run at the moments that
 matter. The runs are of toy size, but whole: fine-tuning, export, int8, a real Triton, publishing.
 """
@@ -68,7 +68,7 @@ class Outcome:
     killed: tuple[str, ...]
     """When, in seconds from its start, and what the killed run had said last; a run that ended before is none."""
     exit_code: int
-    """Of the run that followed."""
+    """Of the run that followed, or of the first that failed by itself."""
     published: dict[str, str]
     left: tuple[str, ...]
     """Temporary files, processes and shared memory that should not be there."""
@@ -177,7 +177,8 @@ def kill_and_run_again(toy: Toy, folder: Path, moments: Sequence[float]) -> Outc
     for seconds in moments:
         process = run(toy, folder)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+            if code := process.wait(seconds):
+                return Outcome(tuple(killed), code, published(folder), left_over(folder, shm_before))
             continue
         process.kill()
         process.wait()
@@ -205,14 +206,15 @@ def main() -> None:
         whole, reference = time.monotonic() - started, published(folder / "whole")
         print(f"a whole run takes {whole:.0f} s and publishes {len(reference)} files")
         failures, rng = 0, random.Random(options.seed)
-        # What was killed goes on where it was, so that a run that is killed again and again has less left each time.
+        # What was killed goes on where it was: a run that is killed again and again has less left each time.
         longest = whole / 3 if options.search else whole
-        moments = sorted(rng.uniform(0, longest) for _ in range(options.times))
+        moments = sorted((rng.uniform(0, longest) for _ in range(options.times)), reverse=options.search)
         for number, group in enumerate([moments] if options.search else [[moment] for moment in moments]):
             found = kill_and_run_again(toy, folder / f"kill-{number}", group)
             good = found.exit_code == 0 and found.published == reference and not found.left
             failures += not good
-            print("killed at", *found.killed, "ends well" if good else found, sep="\n  ", flush=True)
+            told = f"killed {len(found.killed)} of {len(group)} times, after"
+            print(told, *found.killed, "ends well" if good else found, sep="\n  ", flush=True)
             shutil.rmtree(folder / f"kill-{number}")
         print(f"{failures} of them failed" if failures else "all end well")
         sys.exit(failures > 0)
