@@ -74,7 +74,12 @@ def test_serve_in_a_container_ends_with_it(server_image: str, repository: Path, 
         str(repository),
     ]
     process = subprocess.Popen(
-        [*command, *ANY_PORT], stdout=subprocess.PIPE, text=True, env={**os.environ, IMAGE_VARIABLE: server_image}
+        [*command, *ANY_PORT],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, IMAGE_VARIABLE: server_image},
+        # Under nohup SIGHUP is ignored, by what is started from here too.
+        preexec_fn=lambda: signal.signal(told, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
